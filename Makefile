@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# The only build system. Targets: all demo check check-slow fuzz lint fmt soak install clean.
+#   make MODE=asan|ubsan|tsan ...   builds and tests under build/MODE with that sanitiser
+#   NO_INSTALL=1                    never install packages: name what is missing and stop
+
+MODE    ?=
+BUILD   ?= build$(if $(MODE),/$(MODE))
+CC       = gcc
+CLANG    = clang
+PREFIX  ?= /usr/local
+
+WARN     = -Wall -Wextra -Werror
+PKGS     = zydis libseccomp json-c
+CFLAGS  ?= -O2 -g
+CFLAGS_asan  = -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
+CFLAGS_ubsan = -fsanitize=undefined -fno-sanitize-recover=undefined -O1
+CFLAGS_tsan  = -fsanitize=thread -O1
+ALL_CFLAGS = -std=gnu17 -Isrc -I. $(WARN) $(CFLAGS) $(CFLAGS_$(MODE)) -fno-omit-frame-pointer -pthread
+LIBS     = -lZydis -lseccomp -ljson-c -pthread
+
+# ---- what is built ---------------------------------------------------------------------------
+
+BASE    = err log
+CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
+CPU     =
+INTERP  =
+HW      =
+MACHINE =
+BACKEND =
+CONTROL =
+
+SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
+      $(INTERP:%=src/engine/interp/%.c) $(HW:%=src/hw/%.c) $(MACHINE:%=src/machine/%.c) \
+      $(BACKEND:%=src/backend/%.c) $(CONTROL:%=src/control/%.c)
+OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
+
+# Test programs: src path under tests/unit without _test.c.
+UNIT = core/bus core/clock core/irq core/state core/trace
+FUZZ =
+TESTLIB =
+
+TESTLIB_OBJ = $(TESTLIB:%=$(BUILD)/tests/lib/%.o)
+
+include tests/tests.mk
+
+# ---- rules -------------------------------------------------------------------------------------
+
+.PHONY: all deps
+all: deps
+	@$(MAKE) --no-print-directory $(BUILD)/doppel
+
+# Names or installs what is missing from the distribution's packages.
+deps:
+	@scripts/install-deps.sh build
+
+$(BUILD)/doppel: $(BUILD)/main.o $(BUILD)/libdoppel.a
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/libdoppel.a: $(OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/%.o: tests/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJ:.o=.d) $(BUILD)/main.d $(UNIT:%=$(BUILD)/tests/unit/%_test.d) \
+         $(FUZZ:%=$(BUILD)/tests/fuzz/%_fuzz.d) $(TESTLIB_OBJ:.o=.d)
