@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Four-level paging, bit by bit and level by level: P, W, U, A, D, PS, G, NX, reserved, PCID, INVPCID. */
+#include "rt/guest.h"
+
+#define VA 0x10000000000ull  /* 1 TiB: a PML4 entry of its own */
+#define PHYS 0x2000000ull  /* 32 MiB: spare RAM */
+
+static uint32_t feature(uint32_t leaf, unsigned reg)
+{
+    uint32_t r[4] = {leaf, 0, 0, 0};
+
+    __asm__ volatile("cpuid" : "+a"(r[0]), "=b"(r[1]), "+c"(r[2]), "=d"(r[3]));
+    return r[reg];
+}
+
+static volatile uint64_t *map4k(uint64_t va, uint64_t pa, uint64_t bits)
+{
+    volatile uint64_t *e = pte(va, 1);
+
+    *e = pa | bits;
+    invlpg((void *)va);
+    return e;
+}
+
+static void accessed_and_dirty_at_every_level(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    for (int level = 4; level >= 1; level--)
+        *pte(VA, level) &= ~(PTE_A | PTE_D);
+    write_cr3(read_cr3());
+    (void)*(volatile uint32_t *)VA;
+    for (int level = 4; level >= 1; level--) {
+        CHECK_EQ(*pte(VA, level) & PTE_A, PTE_A);
+        CHECK_EQ(*pte(VA, level) & PTE_D, 0);
+    }
+    *(volatile uint32_t *)VA = 1;
+    CHECK_EQ(*pte(VA, 1) & PTE_D, PTE_D);
+    CHECK_EQ(*pte(VA, 2) & PTE_D, 0);
+}
+
+static void write_through_a_clean_entry_sets_dirty_again(void)
+{
+    volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
+
+    *(volatile uint32_t *)VA = 1;
+    *e &= ~PTE_D;
+    invlpg((void *)VA);
+    *(volatile uint32_t *)VA = 2;
+    CHECK_EQ(*e & PTE_D, PTE_D);
+}
+
+static void a_faulting_write_sets_no_dirty_bit(void)
+{
+    volatile uint64_t *e = map4k(VA, PHYS, PTE_P);
+
+    TRAP("mov %%eax, (%%rdx)", .d = VA);
+    EXPECT_FAULT(PF, 3);
+    CHECK_EQ(*e & PTE_D, 0);
+}
+
+static void write_bit_counts_at_every_level(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    for (int level = 4; level >= 1; level--) {
+        *pte(VA, level) &= ~PTE_W;
+        write_cr3(read_cr3());
+        TRAP("mov %%eax, (%%rdx)", .d = VA + 16);
+        EXPECT_FAULT(PF, 3);
+        *pte(VA, level) |= PTE_W;
+        write_cr3(read_cr3());
+    }
+    TRAP("mov %%eax, (%%rdx)", .d = VA + 16);
+    CHECK_EQ(trap.count, 0);
+}
+
+static void present_bit_counts_at_every_level(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    for (int level = 4; level >= 1; level--) {
+        volatile uint64_t *e = pte(VA, level);
+
+        *e &= ~PTE_P;
+        write_cr3(read_cr3());
+        TRAP("mov (%%rdx), %%eax", .d = VA + 32);
+        EXPECT_FAULT(PF, 0);
+        CHECK_EQ(trap.cr2, VA + 32);
+        *e |= PTE_P;
+        write_cr3(read_cr3());
+    }
+}
+
+static void nx_counts_at_every_level(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    *(volatile uint8_t *)VA = 0xc3;
+    for (int level = 4; level >= 1; level--) {
+        *pte(VA, level) |= PTE_NX;
+        write_cr3(read_cr3());
+        TRAP("mov (%%rdx), %%eax; call *%%rdx", .d = VA);
+        CHECK_EQ(trap.vector, PF);
+        CHECK_EQ(trap.error, 0x11);
+        CHECK_EQ(trap.cr2, VA);
+        *pte(VA, level) &= ~PTE_NX;
+        write_cr3(read_cr3());
+    }
+    TRAP("call *%%rdx", .d = VA);
+    CHECK_EQ(trap.count, 0);
+}
+
+static void nx_is_reserved_without_nxe(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W | PTE_NX);
+    wrmsr(0xc0000080, rdmsr(0xc0000080) & ~0x800ull);
+    TRAP("mov (%%rdx), %%eax", .d = VA);
+    wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x800);
+    EXPECT_FAULT(PF, 9);
+}
+
+static void reserved_bits_at_every_level(void)
+{
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    for (int level = 4; level >= 1; level--) {
+        volatile uint64_t *e = pte(VA, level);
+
+        *e |= 1ull << 51;
+        write_cr3(read_cr3());
+        TRAP("mov (%%rdx), %%eax", .d = VA);
+        EXPECT_FAULT(PF, 9);
+        *e &= ~(1ull << 51);
+        write_cr3(read_cr3());
+    }
+    *pte(VA, 4) |= PTE_PS; /* reserved in a PML4 entry */
+    write_cr3(read_cr3());
+    TRAP("mov (%%rdx), %%eax", .d = VA);
+    EXPECT_FAULT(PF, 9);
+    *pte(VA, 4) &= ~PTE_PS;
+    write_cr3(read_cr3());
+}
+
+static void two_megabyte_page(void)
+{
+    uint64_t va = VA + (1ull << 21);
+    volatile uint64_t *e = pte(va, 2);
+
+    *e = PHYS | PTE_P | PTE_W | PTE_PS;
+    write_cr3(read_cr3());
+    *(volatile uint32_t *)(PHYS + 0x123458) = 0x1357;
+    CHECK_EQ(*(volatile uint32_t *)(va + 0x123458), 0x1357);
+    *(volatile uint32_t *)(va + 0x1ffffc) = 0x2468;
+    CHECK_EQ(*(volatile uint32_t *)(PHYS + 0x1ffffc), 0x2468);
+    CHECK_EQ(*e & (PTE_A | PTE_D), PTE_A | PTE_D);
+    *e |= 1ull << 13; /* reserved in a 2 MiB entry */
+    write_cr3(read_cr3());
+    TRAP("mov (%%rdx), %%eax", .d = va);
+    EXPECT_FAULT(PF, 9);
+    *e = 0;
+}
+
+static void invlpg_drops_all_of_a_large_page(void)
+{
+    uint64_t va = VA + (2ull << 21);
+    volatile uint64_t *e = pte(va, 2);
+
+    *e = PHYS | PTE_P | PTE_W | PTE_PS;
+    *(volatile uint32_t *)(PHYS + 0x5000) = 5;
+    *(volatile uint32_t *)(PHYS + 0x205000) = 6;
+    CHECK_EQ(*(volatile uint32_t *)(va + 0x5000), 5);
+    *e = (PHYS + 0x200000) | PTE_P | PTE_W | PTE_PS;
+    invlpg((void *)(va + 0x1ff000)); /* another part of the same page */
+    CHECK_EQ(*(volatile uint32_t *)(va + 0x5000), 6);
+    *e = 0;
+    invlpg((void *)va);
+}
+
+static void one_gigabyte_page(void)
+{
+    uint64_t va = 0x10040000000ull;
+    volatile uint64_t *e;
+
+    CHECK(feature(0x80000001, 3) & (1u << 26));
+    e = pte(va, 3);
+    *e = 0 | PTE_P | PTE_W | PTE_PS;
+    *(volatile uint32_t *)(PHYS + 0x777000) = 0x777;
+    CHECK_EQ(*(volatile uint32_t *)(va + PHYS + 0x777000), 0x777);
+    *e |= 1ull << 20; /* reserved in a 1 GiB entry */
+    write_cr3(read_cr3());
+    TRAP("mov (%%rdx), %%eax", .d = va);
+    EXPECT_FAULT(PF, 9);
+    *e = 0;
+    write_cr3(read_cr3());
+}
+
+static void stale_translation_lives_until_invlpg(void)
+{
+    volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
+
+    *(volatile uint32_t *)PHYS = 1;
+    *(volatile uint32_t *)(PHYS + 4096) = 2;
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    *e = (PHYS + 4096) | PTE_P | PTE_W;
+    invlpg((void *)VA);
+    CHECK_EQ(*(volatile uint32_t *)VA, 2);
+}
+
+static void cr3_load_flushes(void)
+{
+    volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
+
+    *(volatile uint32_t *)PHYS = 1;
+    *(volatile uint32_t *)(PHYS + 4096) = 2;
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    *e = (PHYS + 4096) | PTE_P | PTE_W;
+    write_cr3(read_cr3());
+    CHECK_EQ(*(volatile uint32_t *)VA, 2);
+}
+
+static void global_page_flushes_with_pge(void)
+{
+    volatile uint64_t *e;
+
+    write_cr4(read_cr4() | 0x80);
+    e = map4k(VA, PHYS, PTE_P | PTE_W | PTE_G);
+    *(volatile uint32_t *)PHYS = 1;
+    *(volatile uint32_t *)(PHYS + 4096) = 2;
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    *e = (PHYS + 4096) | PTE_P | PTE_W | PTE_G;
+    write_cr4(read_cr4() & ~0x80ull);
+    CHECK_EQ(*(volatile uint32_t *)VA, 2);
+}
+
+static void code_on_a_remapped_page(void)
+{
+    static const uint8_t ret[2][6] = {{0xb8, 1, 0, 0, 0, 0xc3}, {0xb8, 2, 0, 0, 0, 0xc3}};
+    volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
+
+    for (unsigned i = 0; i < 6; i++) {
+        *(volatile uint8_t *)(PHYS + 0x800 + i) = ret[0][i];
+        *(volatile uint8_t *)(PHYS + 0x1800 + i) = ret[1][i];
+    }
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0x800))(), 1);
+    *e = (PHYS + 4096) | PTE_P | PTE_W;
+    invlpg((void *)VA);
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0x800))(), 2);
+    *e = PHYS | PTE_P | PTE_W;
+    write_cr3(read_cr3());
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0x800))(), 1);
+}
+
+static void code_across_two_pages_when_the_second_changes(void)
+{
+    /* mov eax, imm32 with its immediate on the second page */
+    volatile uint8_t *at = (volatile uint8_t *)(VA + 0xffd);
+
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    map4k(VA + 4096, PHYS + 4096, PTE_P | PTE_W);
+    at[0] = 0x90;
+    at[1] = 0x90;
+    at[2] = 0xb8;
+    *(volatile uint32_t *)(VA + 4096) = 0x1111;
+    at[7] = 0xc3;
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0xffd))(), 0x1111);
+    *(volatile uint32_t *)(VA + 4096) = 0x2222;
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0xffd))(), 0x2222);
+    *(volatile uint32_t *)(PHYS + 8192) = 0x3333;
+    *(volatile uint8_t *)(PHYS + 8192 + 4) = 0xc3;
+    map4k(VA + 4096, PHYS + 8192, PTE_P | PTE_W);
+    CHECK_EQ(((uint32_t(*)(void))(VA + 0xffd))(), 0x3333);
+    map4k(VA + 4096, 0, 0);
+    TRAP("call *%%rdx", .d = VA + 0xffd);
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.cr2, VA + 4096);
+    CHECK_EQ(trap.error, 0x10);
+    CHECK_EQ(trap.ip, VA + 0xfff);
+}
+
+static void pcid_keeps_spaces_apart(void)
+{
+    uint64_t cr3 = read_cr3(), other;
+    volatile uint64_t *copy, *from = (volatile uint64_t *)cr3;
+
+    CHECK(feature(1, 2) & (1u << 17));
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    *(volatile uint32_t *)PHYS = 1;
+    *(volatile uint32_t *)(PHYS + 4096) = 2;
+    copy = page_alloc();
+    for (unsigned i = 0; i < 512; i++)
+        copy[i] = from[i];
+    other = (uintptr_t)copy;
+    copy[VA >> 39 & 511] = 0;
+    write_cr4(read_cr4() | 1u << 17);
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    write_cr3(other | 1); /* PCID 1 */
+    map4k(VA, PHYS + 4096, PTE_P | PTE_W);
+    CHECK_EQ(*(volatile uint32_t *)VA, 2);
+    write_cr3(cr3 | 1ull << 63);
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    write_cr3(other | 1 | 1ull << 63);
+    CHECK_EQ(*(volatile uint32_t *)VA, 2);
+    TRAP("mov %%rdx, %%cr4", .d = read_cr4() & ~0x20ull);
+    EXPECT_FAULT(GP, 0);
+    write_cr3(cr3);
+    CHECK_EQ(*(volatile uint32_t *)VA, 1);
+    if (feature(7, 1) & (1u << 10)) {
+        struct {
+            uint64_t pcid, addr;
+        } desc = {1, VA};
+
+        __asm__ volatile("invpcid %0, %1" : : "m"(desc), "r"(0ull) : "memory");
+        __asm__ volatile("invpcid %0, %1" : : "m"(desc), "r"(2ull) : "memory");
+        TRAP("mov $9, %%eax; invpcid (%%rdx), %%rax", .d = (uintptr_t)&desc);
+        CHECK_EQ(trap.vector, GP);
+    }
+    write_cr4(read_cr4() & ~(1u << 17));
+}
+
+static void self_modifying_within_a_block(void)
+{
+    uint32_t got;
+
+    __asm__ volatile("movl $1, %%eax; lea 3f(%%rip), %%rdx; movb $2, 1(%%rdx); 3: movl $9, %%eax"
+                     : "=&a"(got)
+                     :
+                     : "rdx", "memory");
+    CHECK_EQ(got, 2);
+}
+
+static void jit_rewrites_the_same_place(void)
+{
+    volatile uint8_t *at = (volatile uint8_t *)VA;
+
+    map4k(VA, PHYS, PTE_P | PTE_W);
+    at[0] = 0xb8;
+    at[2] = at[3] = at[4] = 0;
+    at[5] = 0xc3;
+    for (uint32_t i = 0; i < 100; i++) {
+        at[1] = (uint8_t)i;
+        CHECK_EQ(((uint32_t(*)(void))VA)(), i);
+    }
+}
+
+const struct guest_case guest_cases[] = {
+    {"A and D at every level", accessed_and_dirty_at_every_level},
+    {"D is set again", write_through_a_clean_entry_sets_dirty_again},
+    {"no D from a faulting write", a_faulting_write_sets_no_dirty_bit},
+    {"W at every level", write_bit_counts_at_every_level},
+    {"P at every level", present_bit_counts_at_every_level},
+    {"NX at every level", nx_counts_at_every_level},
+    {"NX without NXE", nx_is_reserved_without_nxe},
+    {"reserved bits at every level", reserved_bits_at_every_level},
+    {"2 MiB page", two_megabyte_page},
+    {"INVLPG drops a large page", invlpg_drops_all_of_a_large_page},
+    {"1 GiB page", one_gigabyte_page},
+    {"INVLPG", stale_translation_lives_until_invlpg},
+    {"CR3 load flushes", cr3_load_flushes},
+    {"global pages flush with PGE", global_page_flushes_with_pge},
+    {"code on a remapped page", code_on_a_remapped_page},
+    {"code across two pages", code_across_two_pages_when_the_second_changes},
+    {"PCID and INVPCID", pcid_keeps_spaces_apart},
+    {"store into the running block", self_modifying_within_a_block},
+    {"code rewritten in place", jit_rewrites_the_same_place},
+};
+const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);
