@@ -22,12 +22,17 @@ LIBS     = -lZydis -lseccomp -ljson-c -pthread
 
 BASE    = err log
 CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
-CPU     =
-INTERP  =
-HW      =
-MACHINE =
-BACKEND =
-CONTROL =
+CPU     = cpu_state model msr paging pv
+INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
+          stack string sys task thunk thunk_gen tlb vec
+HW      = acpi/ich9_pm block/nvme block/nvme_admin block/nvme_io char/uart16550a input/i8042 \
+          intc/i8259 intc/ioapic intc/lapic misc/debugcon misc/fw_cfg misc/i8237 \
+          misc/ignored_ports misc/isa_debug_exit pci/ich9_lpc pci/msi pci/pci pci/q35_host \
+          timer/i8254 timer/mc146818
+MACHINE = acpi aml boot/bzimage boot/e820 boot/elf boot/loader boot/multiboot boot/pvh machine \
+          props q35 report run
+BACKEND = block/raw char/chardev char/charfd char/file char/stdio char/unix
+CONTROL = client commands ctl doctor janitor options qmp run rundir sandbox verbs
 
 SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
       $(INTERP:%=src/engine/interp/%.c) $(HW:%=src/hw/%.c) $(MACHINE:%=src/machine/%.c) \
@@ -35,9 +40,12 @@ SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
 OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
 
 # Test programs: src path under tests/unit without _test.c.
-UNIT = core/bus core/clock core/irq core/state core/trace
-FUZZ =
-TESTLIB =
+UNIT    = core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
+          cpu/cpu_state cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
+          engine/interp/event engine/interp/int engine/interp/seg engine/interp/tlb \
+          machine/acpi machine/bzimage machine/e820 machine/multiboot machine/pvh
+FUZZ    = bzimage multiboot pvh
+TESTLIB = testvm
 
 TESTLIB_OBJ = $(TESTLIB:%=$(BUILD)/tests/lib/%.o)
 

@@ -68,7 +68,8 @@ struct vm {
     unsigned exclusive_parked;
 
     /* Every thread made for the VM calls it first, where set: the sandbox narrows the thread there. */
-    void (*thread_started)(enum vm_thread kind);
+    void (*thread_started)(void *opaque, enum vm_thread kind);
+    void *thread_opaque;
 
     uint64_t tsc_hz; /* guest TSC frequency */
 };

@@ -22,6 +22,7 @@ struct block_req {
     void *opaque;
     int error;       /* 0 or a positive errno when done */
     struct block_req *next; /* the back end's */
+    int64_t due;            /* the back end's: VM time at which done is called (virtual clock) */
 };
 
 struct block;
@@ -51,6 +52,10 @@ struct vm;
  */
 struct block *block_raw_open(struct vm *vm, const char *path, bool ro, bool snapshot,
                              struct err *err);
+/*
+ * Requests in flight are finished first; those not told yet end with ECANCELED. Free the device before,
+ * the VM's loop and clock after.
+ */
 void block_free(struct block *block);
 
 #endif

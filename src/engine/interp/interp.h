@@ -34,6 +34,7 @@
 #include "base/types.h"
 #include "core/vm.h"
 #include "cpu/cpu_state.h"
+#include "cpu/msr.h"
 
 struct interp;
 struct insn;
@@ -121,14 +122,14 @@ struct interp {
      * raises #SS(0); any other one #SS(0) or #GP(0) by c->cur->seg.
      */
     uint64_t stack_addr;
-    uint64_t mode_paging; /* bits that shape translations, as of the last interp_mode_changed (tlb.c) */
+    /* As of the last interp_mode_changed (tlb.c): CR0, CR4, EFER, XCR0, and the mode bits they make. */
+    uint64_t mode_regs[4], mode_system;
     /* Data watchpoints armed in DR7 (tlb.c). */
     struct { uint64_t addr; uint8_t len, dr, on_read; } watch[4];
     unsigned watches;
     uint64_t watch_dr[5]; /* DR0-3 and DR7 they were taken from */
     /* For other vCPUs that wait for this one to drop its translations: interp_mark_code. */
     _Atomic uint64_t tlb_drops; /* so many times */
-    _Atomic bool in_run;        /* between interp_enter and interp_leave */
 
     struct tlb_entry tlb[TLB_ENTRIES];
     uint32_t tlb_ram_page[TLB_ENTRIES]; /* index into ram->page_flags of a RAM page */
@@ -145,16 +146,20 @@ struct interp {
 
     uint64_t icount_limit; /* run() stops when s.icount reaches it */
     uint8_t stop;          /* a handler asks the run loop to leave: enum vcpu_stop + 1, or 0 */
+    uint8_t exclusive;     /* inside vcpu_exclusive_begin/end: the run loop ends it if something is raised */
 
-    /* Of interp_boundary (event.c). */
+    /* Of event.c. */
     uint8_t intr_masked; /* PEND_INTR was taken off while IF was 0: IF 0 -> 1 posts it again */
-    uint8_t tf_armed;    /* TF was set when the instruction after icount tf_icount began */
-    uint64_t tf_icount;
+    uint8_t exc_ext;     /* selector error codes get the EXT bit: an event is being delivered */
+    uint8_t event_kind;  /* of the event in s.event_*, while it is delivered */
+    uint8_t armed;       /* INTERP_ARMED_*: TF, RF, s.shadow were set when the instruction began ... */
+    uint64_t armed_icount; /* ... that comes after this many */
 
     /* What a crash report shows: the last exceptions. */
     struct { uint64_t rip, cr2, icount; uint32_t error; uint8_t vector, has_error; } last_exc[16];
     unsigned last_exc_n;
 
+    struct cpu_msrs msrs; /* what the handlers of the CPU's own MSRs work on */
     void *blocks; /* block.c's cache */
     void *thunks; /* thunk.c's code buffer and table */
 };
@@ -165,6 +170,9 @@ static inline struct interp *interp_of(struct vcpu *vcpu)
 }
 
 /* ---- handlers ------------------------------------------------------------------------------- */
+
+/* For what is inside every handler that touches memory: outlined, it costs more than it does. */
+#define hot_inline inline __attribute__((always_inline))
 
 #define BEGIN(c, i) ((c)->cur = (i))
 #define NEXT(c, i) return (i)[1].fn((c), (i) + 1)
@@ -222,7 +230,7 @@ static inline void reg_set(struct interp *c, unsigned r, unsigned size, uint64_t
             *(uint8_t *)&c->s.gpr[r] = (uint8_t)v;
         break;
     case 2:
-        *(uint16_t *)&c->s.gpr[r] = (uint16_t)v;
+        c->s.gpr[r] = (c->s.gpr[r] & ~0xffffull) | (uint16_t)v;
         break;
     case 4:
         c->s.gpr[r] = (uint32_t)v;
@@ -246,14 +254,32 @@ void interp_soft_int(struct interp *c, unsigned vector, bool is_int_n);
 /* Takes an external interrupt or NMI at a boundary; s.rip is the next instruction. */
 void interp_hw_int(struct interp *c, unsigned vector, bool nmi);
 /*
- * Everything that happens between two instructions: requests of other threads, interrupts, traps, the
- * end of HLT. s.rip is the next instruction. The run loop calls it on entry to run() and before it goes on
- * whenever vcpu->pending, s.pending_dbg, s.shadow, s.event_pending, tf_armed, RFLAGS.TF or s.activity
- * is not zero. True: leave run(), c->stop is set. False: go on at s.rip (which may be a handler's); if
- * vcpu->pending is still non-zero (an interrupt in a shadow) or RFLAGS.TF is set, with one single
- * instruction, and then call again. May raise: raise_to must be set.
+ * Everything that happens between two instructions: requests of other threads, interrupts, traps,
+ * breakpoints, the end of HLT. s.rip is the next instruction, s.icount is exact. The run loop calls it on
+ * entry to run() and, whenever interp_boundary_due, before it goes on. True: leave run(), c->stop is set.
+ * False: go on at s.rip (which may be a handler's now), with one single instruction while interp_step_due.
+ * It does not raise.
  */
 bool interp_boundary(struct interp *c);
+
+#define INTERP_ARMED_TF 1
+#define INTERP_ARMED_RF 2
+#define INTERP_ARMED_SHADOW 4
+
+static inline bool interp_step_due(const struct interp *c)
+{
+    return atomic_load_explicit(&c->vcpu->pending, memory_order_relaxed) | c->s.pending_dbg |
+           (c->s.rflags & (RFLAGS_TF | RFLAGS_RF)) | (c->s.dr7 & 0xff);
+}
+
+static inline bool interp_boundary_due(const struct interp *c)
+{
+    return unlikely(interp_step_due(c) |
+                    (c->s.shadow | c->s.event_pending | c->s.activity | c->armed));
+}
+
+/* A state was loaded (struct engine, set): what event.c remembers beside it is forgotten. */
+void interp_events_loaded(struct interp *c);
 /*
  * There is no current instruction: what is raised from here on (delivery of events, the second half of a
  * task switch) is raised at s.rip.
@@ -291,20 +317,15 @@ static inline void access_after_io(struct interp *c)
 }
 
 /*
- * The run loop brackets run() with these: a vCPU outside is not waited for. enter() serves a PEND_TLB
- * that was posted meanwhile; nothing may touch guest memory through the TLB outside.
- */
-void interp_enter(struct interp *c);
-void interp_leave(struct interp *c);
-
-/*
  * Code pages (tlb.c). mark: before bytes of a page are read for decoding; afterwards no vCPU can write to
  * the page without blocks_written. The order is: read ram->code_gen, mark, read the bytes. May wait for
  * other vCPUs, serving this one's PEND_TLB and PEND_EXCLUSIVE meanwhile; call at an instruction boundary.
+ * A vCPU that is vcpu->sleeping is not waited for: the run loop serves PEND_TLB before anything else once
+ * it is awake.
  * unmark: the page's decoded code is worthless (all of it overwritten, or written too often); moves its
  * generation on, so that every vCPU's blocks of it are stale.
  */
-#define RAM_CODE_SETTLED 2u /* in ram->page_flags, with RAM_HAS_CODE: the marking has reached every vCPU */
+#define RAM_CODE_MARKING 2u /* in ram->page_flags, with RAM_HAS_CODE: not yet known to every vCPU */
 void interp_mark_code(struct interp *c, uint32_t ram_page);
 void interp_unmark_code(struct interp *c, uint32_t ram_page);
 /* Of struct engine. */
@@ -376,7 +397,7 @@ void access_probe(struct interp *c, gva_t addr, size_t len, enum access how, uin
 
 #define TLB_SLOT(addr) (((addr) >> PAGE_SHIFT) & (TLB_ENTRIES - 1))
 
-static inline bool tlb_hit(const struct interp *c, const struct tlb_entry *e, gva_t addr,
+static hot_inline bool tlb_hit(const struct interp *c, const struct tlb_entry *e, gva_t addr,
                            unsigned size, enum access how, uint64_t key)
 {
     (void)c;
@@ -385,7 +406,7 @@ static inline bool tlb_hit(const struct interp *c, const struct tlb_entry *e, gv
 }
 
 /* size 1, 2, 4 or 8. addr is linear: segmentation is done. */
-static inline uint64_t access_load(struct interp *c, gva_t addr, unsigned size, uint64_t key)
+static hot_inline uint64_t access_load(struct interp *c, gva_t addr, unsigned size, uint64_t key)
 {
     const struct tlb_entry *e = &c->tlb[TLB_SLOT(addr)];
 
@@ -394,7 +415,7 @@ static inline uint64_t access_load(struct interp *c, gva_t addr, unsigned size, 
     return access_load_slow(c, addr, size, key);
 }
 
-static inline void access_store(struct interp *c, gva_t addr, unsigned size, uint64_t v,
+static hot_inline void access_store(struct interp *c, gva_t addr, unsigned size, uint64_t v,
                                 uint64_t key)
 {
     struct tlb_entry *e = &c->tlb[TLB_SLOT(addr)];
@@ -413,7 +434,7 @@ gva_t seg_linear_slow(struct interp *c, unsigned seg, uint64_t off, unsigned siz
  * only FS and GS have a base; a non-canonical address has no TLB tag, so the slow path raises #GP or
  * #SS (by c->cur->seg).
  */
-static inline gva_t seg_linear(struct interp *c, unsigned seg, uint64_t off, unsigned size,
+static hot_inline gva_t seg_linear(struct interp *c, unsigned seg, uint64_t off, unsigned size,
                                enum access how)
 {
     if (likely(c->code64))
@@ -424,7 +445,7 @@ static inline gva_t seg_linear(struct interp *c, unsigned seg, uint64_t off, uns
 }
 
 /* Effective address of the memory operand, cut to the address size; no segment. */
-static inline uint64_t insn_ea(const struct interp *c, const struct insn *i)
+static hot_inline uint64_t insn_ea(const struct interp *c, const struct insn *i)
 {
     uint64_t ea = (uint64_t)i->disp;
 
@@ -439,7 +460,7 @@ static inline uint64_t insn_ea(const struct interp *c, const struct insn *i)
     return i->asize == 4 ? (uint32_t)ea : (uint16_t)ea;
 }
 
-static inline gva_t insn_lin(struct interp *c, const struct insn *i, unsigned size, enum access how)
+static hot_inline gva_t insn_lin(struct interp *c, const struct insn *i, unsigned size, enum access how)
 {
     return seg_linear(c, i->seg, insn_ea(c, i), size, how);
 }
@@ -460,7 +481,7 @@ void task_switch(struct interp *c, uint16_t selector, enum task_cause cause, boo
                  uint32_t error);
 
 /* Stack accesses with SS and the stack width; raise #SS, #PF. They do not move rsp: the handler commits. */
-static inline gva_t stack_linear(struct interp *c, uint64_t sp, unsigned size, enum access how)
+static hot_inline gva_t stack_linear(struct interp *c, uint64_t sp, unsigned size, enum access how)
 {
     if (likely(c->code64))
         return c->stack_addr = sp;
@@ -470,7 +491,7 @@ static inline gva_t stack_linear(struct interp *c, uint64_t sp, unsigned size, e
 static inline void set_sp(struct interp *c, uint64_t sp)
 {
     if (c->sp_mask == 0xffff)
-        *(uint16_t *)&c->s.gpr[REG_RSP] = (uint16_t)sp;
+        c->s.gpr[REG_RSP] = (c->s.gpr[REG_RSP] & ~0xffffull) | (uint16_t)sp;
     else
         c->s.gpr[REG_RSP] = sp & c->sp_mask;
 }
@@ -486,6 +507,18 @@ void blocks_flush(struct interp *c);
  * Moves the generation on if decoded bytes overlap, and ends the running block if it is stale.
  */
 void blocks_written(struct interp *c, uint32_t ram_page, unsigned first, unsigned last);
+
+/*
+ * Counting (run.c). A handler that leaves in the middle of its block, rather than at its end, having set
+ * s.rip: run_left_early if its instruction is complete, run_incomplete if it is to be resumed (a REP
+ * between two runs). Then it returns.
+ */
+void run_left_early(struct interp *c);
+void run_incomplete(struct interp *c);
+/* Instructions retired before the current one, exact in the middle of a block too. */
+uint64_t interp_icount(const struct interp *c);
+/* Virtual mode: tells the clock interp_icount. Before anything that may look at the time: ports, MMIO, TSC. */
+void interp_sync_clock(struct interp *c);
 
 /* ---- native thunks (thunk.c) ------------------------------------------------------------------ */
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The block cache of one vCPU. A block is a run of decoded instructions in one guest page, found by the
+ * physical page it was decoded from, its offset in it, and c->mode. So it serves every linear address
+ * that maps the page, and survives address-space switches; what an address maps to is asked of the
+ * exec TLB each time a block is entered.
+ *
+ * Staleness: a block remembers ram->code_gen of its page. When that has moved, the bytes of its
+ * instructions are compared with the page before it runs again. So that data which shares a page with
+ * code costs no more than the slow store path, the generation moves only when a store hits one of the 64
+ * granules of 64 bytes from which some vCPU has decoded (struct interp_vm).
+ */
+#ifndef ENGINE_INTERP_BLOCK_H
+#define ENGINE_INTERP_BLOCK_H
+
+#include "engine/interp/interp.h"
+
+#define BLOCK_MAX_INSNS 64
+#define BLOCK_NO_PAGE UINT32_MAX
+#define BLOCK_DEAD UINT64_MAX /* mode of a block that must not be entered again */
+#define BLOCK_SINGLE BIT(63)  /* or-ed to mode: one instruction only */
+
+struct block {
+    uint64_t mode;
+    uint64_t phys;  /* page of the RAM file << 12 | offset; what the fast path compares */
+    uint32_t gen;   /* of the page when the bytes were read */
+    uint32_t page2; /* the page an instruction runs on into, or BLOCK_NO_PAGE */
+    uint32_t gen2;
+    uint16_t count; /* instructions, without the closing one */
+    uint16_t bytes;
+    struct block *hash_next;
+    struct insn insns[]; /* count + 1: the last one leaves the block */
+};
+
+/* The interpreter's data per VM (vm->engine_data). */
+struct interp_vm {
+    _Atomic uint64_t *granules; /* per page of the RAM file, a bit per 64 bytes: decoded by some vCPU */
+    uint64_t pages;
+};
+
+/* Jump cache: linear address to block, verified on every use. */
+#define JUMP_BITS 14
+#define HASH_BITS 15
+
+struct block_cache {
+    struct block *jump[1u << JUMP_BITS];
+    struct block *hash[1u << HASH_BITS];
+    uint8_t *arena;
+    size_t used, size;
+    struct block *scratch; /* for one instruction that cannot be cached: fetched from MMIO, cut by a limit */
+    uint64_t flushes, decoded; /* for tests and reports */
+};
+
+static inline unsigned jump_slot(gva_t lin)
+{
+    return (unsigned)(lin ^ (lin >> JUMP_BITS)) & ((1u << JUMP_BITS) - 1);
+}
+
+/* Linear address of rip in CS. */
+static inline gva_t block_linear(const struct interp *c, uint64_t rip)
+{
+    return likely(c->code64) ? rip : (uint32_t)(c->s.seg[SEG_CS].base + rip);
+}
+
+/*
+ * The block at s.rip, decoded if need be; with `single`, of one instruction. Raises what the fetch
+ * raises. c->block_rip is set to s.rip.
+ */
+struct block *block_find(struct interp *c, bool single);
+
+/* c->cur while an instruction is being fetched. */
+extern const struct insn block_fetch_insn;
+
+/* Ends a block: s.rip is the next instruction, the count of the instructions not run is taken back. */
+insn_fn block_exit;
+
+#endif

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memfd_create, REG_RIP */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "engine/interp/hostcode.h"
+
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
+
+#define TRAP_PF 14
+
+static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+/*
+ * Signal dispositions belong to the process and "who runs here" to the thread, so these are the two
+ * exceptions to the rule against file-scope state. Neither says anything about a VM.
+ */
+static struct {
+    pthread_once_t once;
+    struct sigaction old[ARRAY_LEN(signals)];
+} process = {.once = PTHREAD_ONCE_INIT};
+static _Thread_local struct hostcode *current;
+
+/* Nothing but general registers matters here: sigreturn restores the vector state and MXCSR. */
+static void on_fault(int sig, siginfo_t *si, void *context)
+{
+    greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+    const struct hostcode_fn *fn = current ? current->running : NULL;
+
+    if (fn && (uintptr_t)g[REG_RIP] == (uintptr_t)fn->at && g[REG_TRAPNO] != TRAP_PF) {
+        g[REG_RAX] = g[REG_TRAPNO] + 1;
+        g[REG_RIP] = (greg_t)(uintptr_t)fn->fault;
+        return;
+    }
+    /* Not ours. With the former action in place the instruction runs and faults again. */
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        if (signals[i] == sig)
+            sigaction(sig, &process.old[i], NULL);
+    if (si->si_code <= 0 || sig == SIGTRAP)
+        raise(sig);
+}
+
+static void install_handlers(void)
+{
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    sigemptyset(&sa.sa_mask);
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        sigaction(signals[i], &sa, &process.old[i]);
+}
+
+static bool map_twice(struct hostcode *h)
+{
+    int fd = memfd_create("hostcode", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return false;
+    h->rw = h->rx = MAP_FAILED;
+    if (!ftruncate(fd, (off_t)h->size)) {
+        h->rw = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        h->rx = mmap(NULL, h->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    close(fd);
+    if (h->rw != MAP_FAILED && h->rx != MAP_FAILED)
+        return true;
+    if (h->rw != MAP_FAILED)
+        munmap(h->rw, h->size);
+    if (h->rx != MAP_FAILED)
+        munmap(h->rx, h->size);
+    return false;
+}
+
+static bool map_toggled(struct hostcode *h)
+{
+    h->rw = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (h->rw == MAP_FAILED)
+        return false;
+    h->rx = h->rw;
+    h->toggled = true;
+    if (!mprotect(h->rw, h->size, PROT_READ | PROT_EXEC))
+        return true;
+    munmap(h->rw, h->size);
+    return false;
+}
+
+int hostcode_init(struct hostcode *h, size_t size, struct err *err)
+{
+    unsigned long min = getauxval(AT_MINSIGSTKSZ);
+
+    memset(h, 0, sizeof(*h));
+    h->size = size;
+    if (!map_twice(h) && !map_toggled(h))
+        return err_set(err, errno, "the host does not let doppel run code that it generates");
+    h->stack_size = align_up((min ? min : 4096) + 32768, PAGE_SIZE);
+    h->stack = mmap(NULL, h->stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (h->stack == MAP_FAILED) {
+        h->stack = NULL;
+        hostcode_fini(h);
+        return err_set(err, ENOMEM, "out of memory for a signal stack");
+    }
+    pthread_once(&process.once, install_handlers);
+    return 0;
+}
+
+void hostcode_fini(struct hostcode *h)
+{
+    stack_t ss;
+
+    if (!h->rw)
+        return;
+    if (current == h)
+        current = NULL;
+    if (h->stack && !sigaltstack(NULL, &ss) && ss.ss_sp == h->stack) {
+        ss = (stack_t){.ss_flags = SS_DISABLE};
+        sigaltstack(&ss, NULL);
+    }
+    munmap(h->rw, h->size);
+    if (h->rx != h->rw)
+        munmap(h->rx, h->size);
+    if (h->stack)
+        munmap(h->stack, h->stack_size);
+    memset(h, 0, sizeof(*h));
+}
+
+const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len)
+{
+    const uint8_t *at = hostcode_next(h);
+
+    if (!range_ok(h->used, len, h->size))
+        return NULL;
+    if (h->toggled && mprotect(h->rw, h->size, PROT_READ | PROT_WRITE))
+        return NULL;
+    memcpy(h->rw + h->used, code, len);
+    if (h->toggled && mprotect(h->rw, h->size, PROT_READ | PROT_EXEC))
+        return NULL;
+    h->used = align_up(h->used + len, 16);
+    return at;
+}
+
+/* The first call on a thread. An alternate stack that is there already (a sanitiser's) serves as well. */
+static __attribute__((noinline)) void enter_thread(struct hostcode *h)
+{
+    stack_t ss;
+
+    if (!sigaltstack(NULL, &ss) && (ss.ss_flags & SS_DISABLE)) {
+        ss = (stack_t){
+            .ss_sp = h->stack, .ss_size = h->stack_size, .ss_flags = (int)SS_AUTODISARM};
+        sigaltstack(&ss, NULL);
+    }
+    current = h;
+}
+
+uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b)
+{
+    if (unlikely(current != h))
+        enter_thread(h);
+    h->running = fn;
+    return fn->entry(a, b);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A bounded buffer of generated host code, and calls into it that survive the faults they expect. Knows
+ * nothing of guests.
+ *
+ * W^X: the buffer is a memfd mapped twice, once writable and once executable; where the host refuses
+ * that, one mapping is switched between the two by mprotect. Only the owner's thread runs its code.
+ */
+#ifndef ENGINE_INTERP_HOSTCODE_H
+#define ENGINE_INTERP_HOSTCODE_H
+
+#include "base/err.h"
+#include "base/types.h"
+
+/*
+ * A function in the buffer. If the instruction at `at` faults, the host goes on at `fault` with the same
+ * registers, but RAX = trap number + 1. The code there returns that.
+ */
+struct hostcode_fn {
+    uint64_t (*entry)(void *a, void *b);
+    const uint8_t *at, *fault;
+};
+
+struct hostcode {
+    uint8_t *rw, *rx;
+    size_t size, used;
+    bool toggled; /* rw == rx, switched by mprotect */
+    const struct hostcode_fn *volatile running;
+    void *stack; /* alternate signal stack of the thread that runs the code */
+    size_t stack_size;
+};
+
+int hostcode_init(struct hostcode *h, size_t size, struct err *err);
+void hostcode_fini(struct hostcode *h);
+
+/* Appends code, aligned to 16; its executable address, or NULL when it does not fit (nothing changes). */
+const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len);
+/* The address that the next hostcode_add will return. */
+static inline const uint8_t *hostcode_next(const struct hostcode *h)
+{
+    return h->rx + h->used;
+}
+/* Forgets everything; nothing may point into the buffer any more. */
+static inline void hostcode_reset(struct hostcode *h)
+{
+    h->used = 0;
+}
+
+/* 0, or the trap number + 1. */
+uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b);
+
+#endif

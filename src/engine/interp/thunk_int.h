@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by thunk.c (when and on what thunks run), thunk_gen.c (what they are made of) and vec.c. */
+#ifndef ENGINE_INTERP_THUNK_INT_H
+#define ENGINE_INTERP_THUNK_INT_H
+
+#include "engine/interp/hostcode.h"
+#include "engine/interp/thunk.h"
+
+/* Which elements of the memory operand an instruction touches. */
+enum thunk_mask {
+    MASK_NONE,   /* all of it */
+    MASK_K,      /* element j % mem_n for each set bit j < mask_n of k[mask_reg] */
+    MASK_K_PACK, /* as many as there are set bits: compress and expand */
+    MASK_VSIGN,  /* sign bits of the elements of a vector register: VMASKMOV, VPMASKMOV */
+    MASK_BYTES,  /* sign bits of bytes: MASKMOVQ (of an MMX register), MASKMOVDQU */
+};
+
+#define THUNK_X87 BIT(0)      /* runs on the x87 or MMX state */
+#define THUNK_WAITS BIT(1)    /* raises a pending x87 exception first */
+#define THUNK_POINTERS BIT(2) /* an x87 instruction proper: FIP, FDP, FOP may change */
+#define THUNK_X87_STORE BIT(3) /* an unmasked exception keeps the memory operand as it was */
+#define THUNK_LOADS BIT(4)
+#define THUNK_STORES BIT(5)
+#define THUNK_NO_SUPPRESS BIT(6) /* the mask keeps elements, but not faults */
+
+/* A form's host function and what its caller must know. */
+struct thunk {
+    struct hostcode_fn fn;
+    uint32_t next; /* in the hash chain: index + 1 */
+    uint8_t key[18];
+    uint8_t key_len;
+    uint8_t flags;
+    uint8_t span;  /* bytes of the whole memory operand; 0: none */
+    uint8_t align; /* #GP if the address is not a multiple; 0: any */
+    uint8_t mask;  /* enum thunk_mask */
+    uint8_t mask_reg, mask_n, mem_n, esize;
+    uint16_t fop; /* x87: what the host's FOP is after the instruction */
+};
+
+#define THUNKS_MAX 8192
+#define THUNKS_HASH 4096
+
+struct thunks {
+    /* FXSAVE64 image that x87 and MMX thunks run on; the vector half is scratch. */
+    _Alignas(64) uint8_t fx[512];
+    /* Stand-in for a memory operand that cannot be accessed directly: same address modulo 64. */
+    _Alignas(64) uint8_t staging[192];
+    struct hostcode code;
+    bool (*ferr)(void *opaque);
+    void *ferr_opaque;
+    /* The host, by CPUID: AVX-512F; 64-bit mask registers; FCS and FDS always 0. */
+    bool wide, k64, no_fcs;
+    uint32_t count;
+    uint32_t hash[THUNKS_HASH]; /* index + 1 */
+    struct thunk table[THUNKS_MAX];
+};
+
+/*
+ * The thunk of this form, generated if need be. False: no host function can be made of it (#UD). *out is
+ * NULL when the buffer is full.
+ */
+bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
+                 const ZydisDecodedOperand *ops, const uint8_t *bytes, const struct thunk **out);
+/* Is the instruction's feature in the model, and its state enabled? */
+bool thunk_offered(const struct interp *c, const ZydisDecodedInstruction *zi,
+                   const ZydisDecodedOperand *ops);
+/* Uses vector or mask registers or MXCSR: #NM with CR0.TS alone. */
+bool thunk_uses_vectors(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
+bool thunk_is_x87(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
+/* Index of the ModRM or implicit memory operand, or -1. */
+int thunk_mem_operand(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
+
+/* vec.c: takes the instruction if it is one of its own. *ok: false is #UD. */
+bool vec_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
+                 const ZydisDecodedOperand *ops, struct insn *out, bool *ok);
+
+/*
+ * Before a waiting instruction: raises the pending x87 exception, if any. False: FERR# is asserted and
+ * the block has been left at this instruction, so return.
+ */
+bool thunk_x87_wait(struct interp *c);
+
+#define FSW_ES 0x0080
+#define FSW_B 0x8000
+
+#endif

@@ -1,0 +1,784 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/engine/interp/sysrig.h"
+
+/* ---- an interrupt controller with one vector waiting, or none ---- */
+
+struct pic {
+    int vector; /* -1: none */
+    unsigned acks;
+};
+
+static bool pic_has_intr(void *opaque)
+{
+    return ((struct pic *)opaque)->vector >= 0;
+}
+
+static int pic_ack(void *opaque)
+{
+    struct pic *p = opaque;
+    int v = p->vector;
+
+    p->vector = -1;
+    p->acks++;
+    return v;
+}
+
+static const struct vcpu_intc pic_ops = {.has_intr = pic_has_intr, .ack = pic_ack};
+
+static void pic_raise(struct rig *r, struct pic *p, int vector)
+{
+    p->vector = vector;
+    r->vcpu->intc_ops = &pic_ops;
+    r->vcpu->intc = p;
+    vcpu_post(r->vcpu, PEND_INTR);
+}
+
+/* ---- faults and traps ---- */
+
+static void fault_saves_its_own_address_and_sets_rf(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_UD);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    assert_int_equal(s_frame(r, 1), 8);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_RF);
+    assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 12);
+    assert_false(r->cs.rflags & RFLAGS_RF);
+    rig_free(r);
+}
+
+static void breakpoint_saves_the_next_address(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xcc);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_BP);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
+    rig_free(r);
+}
+
+static void interrupt_gate_clears_if_and_trap_gate_keeps_it(void **state)
+{
+    static const unsigned attrs[] = {0x8e, 0x8f};
+
+    (void)state;
+    for (unsigned n = 0; n < ARRAY_LEN(attrs); n++) {
+        struct rig *r = s_protected();
+
+        s_idt(r, 0x30, S_CODE32, s_handler(0x30), attrs[n], 0);
+        RIG_CODE_BYTES(r, 0xcd, 0x30);
+        r->cs.rflags |= RFLAGS_IF | RFLAGS_NT;
+        rig_run(r, 8);
+        assert_int_equal(s_vector(r), 0x30);
+        assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+        assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_NT);
+        assert_int_equal(r->cs.rflags & (RFLAGS_IF | RFLAGS_NT), n ? RFLAGS_IF : 0);
+        rig_free(r);
+    }
+}
+
+static void sixteen_bit_gate_pushes_words(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_idt(r, VEC_GP, S_CODE32, s_handler(VEC_GP), 0x86, 0);
+    RIG_CODE_BYTES(r, 0x8e, 0xd8); /* mov ds,ax */
+    r->cs.gpr[REG_RAX] = S_TSS_SEL;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 8);
+    assert_int_equal(rig_get(r, RIG_STACK - 8, 2), S_TSS_SEL);
+    assert_int_equal(rig_get(r, RIG_STACK - 6, 2), RIG_CODE);
+    rig_free(r);
+}
+
+static void page_fault_sets_cr2_and_pushes_its_code(void **state)
+{
+    struct rig *r = s_long();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x88, 0x03); /* mov [rbx],al */
+    r->cs.gpr[REG_RBX] = 0x40001234;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_PF);
+    assert_int_equal(r->cs.cr2, 0x40001234);
+    assert_int_equal(s_frame(r, 0), 2);
+    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    rig_free(r);
+}
+
+static void inner_stack_comes_from_the_tss(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_user(r);
+    RIG_CODE_BYTES(r, 0xf4); /* privileged */
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 24);
+    assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA);
+    assert_int_equal(s_frame(r, 0), 0);
+    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    assert_int_equal(s_frame(r, 2), S_CODE32_3);
+    assert_int_equal(s_frame(r, 4), S_STACK3);
+    assert_int_equal(s_frame(r, 5), S_DATA_3);
+    rig_free(r);
+}
+
+static void long_mode_frame_is_aligned_and_has_the_stack(void **state)
+{
+    struct rig *r = s_long();
+
+    (void)state;
+    r->cs.gpr[REG_RSP] = RIG_STACK + 5;
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_UD);
+    assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 40);
+    assert_int_equal(s_frame(r, 3), RIG_STACK + 5);
+    assert_int_equal(s_frame(r, 4), 16);
+    assert_int_equal(r->cs.seg[SEG_SS].selector, 16);
+    rig_free(r);
+}
+
+static void ist_is_used_at_every_level(void **state)
+{
+    struct rig *r = s_long();
+
+    (void)state;
+    s_idt(r, VEC_UD, S_CODE64, s_handler(VEC_UD), 0x8e, 1);
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_UD);
+    assert_int_equal(r->cs.gpr[REG_RSP], (S_IST1 & ~15u) - 40);
+    rig_free(r);
+}
+
+static void from_user_to_64_bit_handler_loads_null_ss(void **state)
+{
+    struct rig *r = s_long();
+
+    (void)state;
+    s_user(r);
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_UD);
+    assert_int_equal(r->cs.seg[SEG_SS].selector, 0);
+    assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 40);
+    assert_int_equal(s_frame(r, 4), S_DATA_3);
+    rig_free(r);
+}
+
+/* ---- error codes of what goes wrong in the IDT ---- */
+
+static void int_n_needs_a_gate_of_its_level(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_user(r);
+    RIG_CODE_BYTES(r, 0xcd, 0x40);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
+    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    rig_free(r);
+}
+
+static void int1_needs_no_gate_of_its_level(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_user(r);
+    RIG_CODE_BYTES(r, 0xf1);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    rig_free(r);
+}
+
+static void absent_gate_of_int_n_is_np_without_ext(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_idt(r, 0x40, S_CODE32, s_handler(0x40), 0x0e, 0);
+    RIG_CODE_BYTES(r, 0xcd, 0x40);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_NP);
+    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
+    rig_free(r);
+}
+
+static void absent_gate_of_a_fault_is_np_with_ext(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_idt(r, VEC_UD, S_CODE32, s_handler(VEC_UD), 0x0e, 0);
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_NP);
+    assert_int_equal(s_frame(r, 0), VEC_UD * 8 + 3);
+    rig_free(r);
+}
+
+static void gate_outside_of_the_limit_is_gp(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    r->cs.idtr.limit = 0x3f * 8 + 7;
+    RIG_CODE_BYTES(r, 0xcd, 0x40);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
+    rig_free(r);
+}
+
+static void bad_code_selector_of_a_gate_is_gp_of_it(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_idt(r, VEC_UD, S_DATA, s_handler(VEC_UD), 0x8e, 0);
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(s_frame(r, 0), S_DATA | 1);
+    rig_free(r);
+}
+
+static void bad_inner_stack_is_ts(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_user(r);
+    rig_put64(r, S_TSS + 4, S_STACK0 | (uint64_t)S_RO << 32);
+    s_idt(r, VEC_TS, 0, 0, 0x85, 0); /* #TS meets the same stack: a task gets it */
+    rig_put64(r, S_IDT + VEC_TS * 8, s_gate_desc(S_TSS2_SEL, 0, 0x85, 0));
+    rig_put64(r, S_TSS2 + 0x20, RIG_DATA);
+    rig_put64(r, S_TSS2 + 0x38, S_STACK0);
+    rig_put64(r, S_TSS2 + 0x48, 0);
+    rig_put64(r, S_TSS2 + 0x4c, S_CODE32 | (uint64_t)S_DATA << 32);
+    RIG_PUT(r, RIG_DATA, 0xf4);
+    RIG_CODE_BYTES(r, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(r->cs.rip, RIG_DATA + 1);
+    assert_int_equal(s_frame(r, 0), S_RO | 1);
+    assert_int_equal(r->cs.tr.selector, S_TSS2_SEL);
+    rig_free(r);
+}
+
+/* ---- exceptions that meet ---- */
+
+struct meet_case {
+    uint8_t gates[3]; /* vectors whose gates are absent; 0xff: none */
+    unsigned first;   /* INSN_* of how it begins */
+    unsigned end;     /* vector, or 0xffff: shutdown */
+};
+
+#define BY_DE 0
+#define BY_UD 1
+#define BY_GP 2
+
+static const struct meet_case meet_cases[] = {
+    {{VEC_DE, 0xff, 0xff}, BY_DE, VEC_DF},              /* contributory, #NP */
+    {{VEC_GP, 0xff, 0xff}, BY_GP, VEC_DF},
+    {{VEC_UD, 0xff, 0xff}, BY_UD, VEC_NP},              /* benign first */
+    {{VEC_UD, VEC_NP, 0xff}, BY_UD, VEC_DF},            /* then #NP meets #NP */
+    {{VEC_GP, VEC_DF, 0xff}, BY_GP, 0xffff},            /* #DF meets #NP */
+};
+
+static void exceptions_meet_as_in_the_table(void **state)
+{
+    static const uint8_t code[][2] = {{0xf7, 0xf1}, {0x0f, 0x0b}, {0x8e, 0xd8}};
+
+    (void)state;
+    for (unsigned n = 0; n < ARRAY_LEN(meet_cases); n++) {
+        const struct meet_case *k = &meet_cases[n];
+        struct rig *r = s_protected();
+
+        for (unsigned g = 0; g < 3 && k->gates[g] != 0xff; g++)
+            s_idt(r, k->gates[g], S_CODE32, 0, 0x0e, 0);
+        rig_write(r, RIG_CODE, code[k->first], 2);
+        r->cs.gpr[REG_RAX] = S_TSS_SEL;
+        r->cs.gpr[REG_RCX] = 0;
+        rig_run(r, 8);
+        assert_int_equal(s_vector(r), k->end);
+        assert_int_equal(r->stop, k->end == 0xffff ? VCPU_STOP_SHUTDOWN : VCPU_STOP_HALT);
+        assert_int_equal(r->cs.activity, k->end == 0xffff ? CPU_SHUTDOWN : CPU_HALTED);
+        rig_free(r);
+    }
+}
+
+static void page_fault_on_the_handler_stack_is_a_double_fault_with_code_0(void **state)
+{
+    struct rig *r = s_long();
+
+    (void)state;
+    s_idt(r, VEC_DF, S_CODE64, s_handler(VEC_DF), 0x8e, 1);
+    r->cs.gpr[REG_RSP] = 0x40001000;
+    RIG_CODE_BYTES(r, 0x88, 0x03);
+    r->cs.gpr[REG_RBX] = 0x40005000;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DF);
+    assert_int_equal(s_frame(r, 0), 0);
+    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    assert_int_equal(r->cs.cr2, 0x40000ff8);
+    rig_free(r);
+}
+
+static void shutdown_keeps_the_faulting_address(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    r->cs.idtr.limit = 0;
+    RIG_CODE_BYTES(r, 0x90, 0x0f, 0x0b);
+    rig_run(r, 8);
+    assert_int_equal(r->stop, VCPU_STOP_SHUTDOWN);
+    assert_int_equal(r->cs.rip, RIG_CODE + 1);
+    rig_run(r, 8);
+    assert_int_equal(r->stop, VCPU_STOP_SHUTDOWN);
+    rig_free(r);
+}
+
+/* ---- real and V86 mode ---- */
+
+static void real_mode_int_uses_the_vector_table(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    rig_real(r);
+    r->cs.idtr.limit = 0x3ff;
+    rig_put64(r, 0x21 * 4, 0x02000010); /* 0200:0010 */
+    RIG_PUT(r, 0x2010, 0xf4);
+    RIG_CODE_BYTES(r, 0xcd, 0x21);
+    r->cs.rflags |= RFLAGS_IF | RFLAGS_CF;
+    rig_run(r, 2);
+    assert_int_equal(r->cs.seg[SEG_CS].selector, 0x200);
+    assert_int_equal(r->cs.rip, 0x11);
+    assert_int_equal(r->cs.gpr[REG_RSP], 0xf000 - 6);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_CF);
+    assert_false(r->cs.rflags & RFLAGS_IF);
+    rig_free(r);
+}
+
+static void real_mode_faults_push_no_error_code(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    rig_real(r);
+    r->cs.idtr.limit = 0x3ff;
+    rig_put64(r, VEC_GP * 4, 0x2000);
+    RIG_PUT(r, 0x2000, 0xf4);
+    RIG_CODE_BYTES(r, 0x8b, 0x07); /* mov ax,[bx] */
+    r->cs.gpr[REG_RBX] = 0xffff;
+    rig_run(r, 2);
+    assert_int_equal(r->cs.rip, 0x2001);
+    assert_int_equal(r->cs.gpr[REG_RSP], 0xf000 - 6);
+    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    rig_free(r);
+}
+
+static void v86_int_goes_to_level_0_with_all_segments(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_v86(r);
+    r->cs.rflags |= RFLAGS_IOPL;
+    r->cs.seg[SEG_GS].selector = 0x1111;
+    r->cs.seg[SEG_ES].selector = 0x2222;
+    s_idt(r, 0x21, S_CODE32, s_handler(0x21), 0xee, 0);
+    RIG_CODE_BYTES(r, 0xcd, 0x21);
+    rig_run(r, 2);
+    assert_int_equal(s_vector(r), 0x21);
+    assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 36);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_VM | RFLAGS_IOPL);
+    assert_int_equal(s_frame(r, 3), 0xf000);
+    assert_int_equal(s_frame(r, 5), 0x2222);
+    assert_int_equal(s_frame(r, 8), 0x1111);
+    assert_int_equal(r->cs.seg[SEG_GS].selector, 0);
+    assert_false(r->cs.rflags & RFLAGS_VM);
+    rig_free(r);
+}
+
+static void v86_int_without_iopl_is_gp(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_v86(r);
+    RIG_CODE_BYTES(r, 0xcd, 0x21);
+    rig_run(r, 2);
+    assert_int_equal(s_vector(r), VEC_GP);
+    assert_int_equal(s_frame(r, 0), 0);
+    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    rig_free(r);
+}
+
+static void vme_redirects_to_the_program(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    s_v86(r);
+    r->cs.cr4 |= CR4_VME;
+    r->cs.rflags |= RFLAGS_VIF;
+    r->cs.tr.limit = 0x200;
+    rig_put64(r, S_TSS + 0x66, 0x88); /* the map at 68h, of zeroes */
+    rig_put64(r, 0x21 * 4, 0x02000010);
+    RIG_CODE_BYTES(r, 0xcd, 0x21);
+    rig_run(r, 1);
+    assert_int_equal(r->cs.seg[SEG_CS].base, 0x2000);
+    assert_int_equal(r->cs.rip, 0x10);
+    assert_int_equal(rig_get(r, 0xf000 - 2, 2), RFLAGS_ONE | RFLAGS_IOPL | RFLAGS_IF);
+    assert_true(r->cs.rflags & RFLAGS_VM);
+    assert_false(r->cs.rflags & RFLAGS_VIF);
+    rig_free(r);
+}
+
+/* ---- interrupts ---- */
+
+static void interrupt_comes_after_the_shadow_of_sti(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xfb, 0x90, 0xfa, 0xf4); /* sti; nop; cli; hlt */
+    r->vm.engine->set(r->vcpu, &r->cs);
+    pic_raise(r, &p, 0x30);
+    rig_run(r, 20);
+    assert_int_equal(s_vector(r), 0x30);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    rig_free(r);
+}
+
+static void sti_cli_lets_nothing_in(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xfb, 0xfa, 0xf4);
+    pic_raise(r, &p, 0x30);
+    rig_run(r, 20);
+    assert_int_equal(r->cs.rip, RIG_CODE + 3);
+    assert_int_equal(p.acks, 0);
+    rig_free(r);
+}
+
+static void shadow_survives_the_end_of_the_budget(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xfb, 0x90, 0xfa, 0xf4);
+    pic_raise(r, &p, 0x30);
+    rig_run(r, 1);
+    assert_int_equal(r->cs.rip, RIG_CODE + 1);
+    rig_run(r, 1);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), 0x30);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    rig_free(r);
+}
+
+static void popf_that_sets_if_lets_a_waiting_interrupt_in(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0x9d, 0x90, 0x90); /* nop; popf; nop */
+    rig_put64(r, RIG_STACK, RFLAGS_IF);
+    pic_raise(r, &p, 0x30);
+    rig_run(r, 20);
+    assert_int_equal(s_vector(r), 0x30);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    rig_free(r);
+}
+
+static void interrupt_wakes_a_halted_cpu(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xf4, 0x90);
+    r->cs.rflags |= RFLAGS_IF;
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_HALT);
+    assert_int_equal(atomic_load(&r->vcpu->pending), 0);
+    pic_raise(r, &p, 0x31);
+    rig_run(r, 20);
+    assert_int_equal(s_vector(r), 0x31);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    rig_free(r);
+}
+
+static void halted_with_if_clear_sleeps_on_with_nothing_pending(void **state)
+{
+    struct rig *r = s_protected();
+    struct pic p;
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xf4);
+    pic_raise(r, &p, 0x31);
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_HALT);
+    assert_int_equal(atomic_load(&r->vcpu->pending), 0);
+    rig_free(r);
+}
+
+static void nmi_is_blocked_until_iret(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_PUT(r, s_handler(2), 0xcf); /* iret */
+    RIG_CODE_BYTES(r, 0x90, 0x90, 0x90, 0xf4);
+    vcpu_post(r->vcpu, PEND_NMI);
+    rig_run(r, 0);
+    assert_int_equal(r->cs.rip, s_handler(2));
+    assert_int_equal(r->cs.nmi_blocked, 1);
+    vcpu_post(r->vcpu, PEND_NMI);
+    rig_run(r, 0);
+    assert_int_equal(r->cs.rip, s_handler(2));
+    assert_int_equal(r->cs.nmi_pending, 1);
+    assert_int_equal(atomic_load(&r->vcpu->pending) & PEND_NMI, 0);
+    rig_run(r, 1);
+    assert_int_equal(r->cs.rip, s_handler(2)); /* the second one */
+    assert_int_equal(r->cs.nmi_pending, 0);
+    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    rig_free(r);
+}
+
+static void exit_request_leaves_before_anything_else(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0xf4);
+    vcpu_post(r->vcpu, PEND_EXIT | PEND_NMI);
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_KICK);
+    assert_int_equal(r->cs.rip, RIG_CODE);
+    rig_free(r);
+}
+
+static void init_and_sipi_start_at_the_page(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    r->vcpu->index = 1;
+    r->cs.activity = CPU_WAIT_FOR_SIPI;
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_HALT);
+    atomic_store(&r->vcpu->sipi_vector, 0x9a);
+    vcpu_post(r->vcpu, PEND_INIT | PEND_SIPI);
+    rig_run(r, 0);
+    assert_int_equal(r->cs.activity, CPU_RUNNING);
+    assert_int_equal(r->cs.seg[SEG_CS].selector, 0x9a00);
+    assert_int_equal(r->cs.seg[SEG_CS].base, 0x9a000);
+    assert_int_equal(r->cs.rip, 0);
+    assert_int_equal(r->cs.cr0 & CR0_PE, 0);
+    rig_free(r);
+}
+
+/* ---- debug exceptions ---- */
+
+static void single_step_traps_after_the_instruction(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0x90);
+    r->cs.rflags |= RFLAGS_TF;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_TF);
+    assert_int_equal(r->cs.dr6, 0xffff4ff0);
+    rig_free(r);
+}
+
+static void popf_that_sets_tf_traps_one_instruction_later(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x9d, 0x90, 0x90);
+    rig_put64(r, RIG_STACK, RFLAGS_TF);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    rig_free(r);
+}
+
+static void popf_that_clears_tf_still_traps(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x9d, 0x90, 0x90);
+    r->cs.rflags |= RFLAGS_TF;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
+    rig_free(r);
+}
+
+static void mov_ss_holds_the_trap_back(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x8e, 0xd0, 0x90, 0x90); /* mov ss,ax; nop */
+    r->cs.gpr[REG_RAX] = S_DATA;
+    r->cs.rflags |= RFLAGS_TF;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 3);
+    rig_free(r);
+}
+
+static void int_n_with_tf_does_not_trap(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xcd, 0x40);
+    r->cs.rflags |= RFLAGS_TF;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), 0x40);
+    assert_int_equal(r->cs.dr6, 0xffff0ff0);
+    rig_free(r);
+}
+
+static void code_breakpoint_comes_first_and_does_not_set_rf(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0x90, 0xf4);
+    r->cs.dr[1] = RIG_CODE + 1;
+    r->cs.dr7 |= 4;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
+    assert_int_equal(r->cs.dr6, 0xffff0ff2);
+    rig_free(r);
+}
+
+static void rf_passes_one_code_breakpoint(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0xeb, 0xfd); /* 1: nop; jmp 1b */
+    r->cs.dr[0] = RIG_CODE;
+    r->cs.dr7 |= 1;
+    r->cs.rflags |= RFLAGS_RF;
+    rig_run(r, 1);
+    assert_int_equal(r->cs.rip, RIG_CODE + 1);
+    assert_false(r->cs.rflags & RFLAGS_RF);
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    rig_free(r);
+}
+
+static void data_breakpoint_traps_after_the_store(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x88, 0x03, 0x90, 0x90);
+    r->cs.gpr[REG_RBX] = RIG_DATA;
+    r->cs.dr[0] = RIG_DATA;
+    r->cs.dr7 |= 1 | 1 << 16;
+    rig_run(r, 8);
+    assert_int_equal(s_vector(r), VEC_DB);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    assert_int_equal(r->cs.dr6, 0xffff0ff1);
+    rig_free(r);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fault_saves_its_own_address_and_sets_rf),
+        cmocka_unit_test(breakpoint_saves_the_next_address),
+        cmocka_unit_test(interrupt_gate_clears_if_and_trap_gate_keeps_it),
+        cmocka_unit_test(sixteen_bit_gate_pushes_words),
+        cmocka_unit_test(page_fault_sets_cr2_and_pushes_its_code),
+        cmocka_unit_test(inner_stack_comes_from_the_tss),
+        cmocka_unit_test(long_mode_frame_is_aligned_and_has_the_stack),
+        cmocka_unit_test(ist_is_used_at_every_level),
+        cmocka_unit_test(from_user_to_64_bit_handler_loads_null_ss),
+        cmocka_unit_test(int_n_needs_a_gate_of_its_level),
+        cmocka_unit_test(int1_needs_no_gate_of_its_level),
+        cmocka_unit_test(absent_gate_of_int_n_is_np_without_ext),
+        cmocka_unit_test(absent_gate_of_a_fault_is_np_with_ext),
+        cmocka_unit_test(gate_outside_of_the_limit_is_gp),
+        cmocka_unit_test(bad_code_selector_of_a_gate_is_gp_of_it),
+        cmocka_unit_test(bad_inner_stack_is_ts),
+        cmocka_unit_test(exceptions_meet_as_in_the_table),
+        cmocka_unit_test(page_fault_on_the_handler_stack_is_a_double_fault_with_code_0),
+        cmocka_unit_test(shutdown_keeps_the_faulting_address),
+        cmocka_unit_test(real_mode_int_uses_the_vector_table),
+        cmocka_unit_test(real_mode_faults_push_no_error_code),
+        cmocka_unit_test(v86_int_goes_to_level_0_with_all_segments),
+        cmocka_unit_test(v86_int_without_iopl_is_gp),
+        cmocka_unit_test(vme_redirects_to_the_program),
+        cmocka_unit_test(interrupt_comes_after_the_shadow_of_sti),
+        cmocka_unit_test(sti_cli_lets_nothing_in),
+        cmocka_unit_test(shadow_survives_the_end_of_the_budget),
+        cmocka_unit_test(popf_that_sets_if_lets_a_waiting_interrupt_in),
+        cmocka_unit_test(interrupt_wakes_a_halted_cpu),
+        cmocka_unit_test(halted_with_if_clear_sleeps_on_with_nothing_pending),
+        cmocka_unit_test(nmi_is_blocked_until_iret),
+        cmocka_unit_test(exit_request_leaves_before_anything_else),
+        cmocka_unit_test(init_and_sipi_start_at_the_page),
+        cmocka_unit_test(single_step_traps_after_the_instruction),
+        cmocka_unit_test(popf_that_sets_tf_traps_one_instruction_later),
+        cmocka_unit_test(popf_that_clears_tf_still_traps),
+        cmocka_unit_test(mov_ss_holds_the_trap_back),
+        cmocka_unit_test(int_n_with_tf_does_not_trap),
+        cmocka_unit_test(code_breakpoint_comes_first_and_does_not_set_rf),
+        cmocka_unit_test(rf_passes_one_code_breakpoint),
+        cmocka_unit_test(data_breakpoint_traps_after_the_store),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

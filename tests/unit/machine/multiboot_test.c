@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpu_state.h"
+#include "tests/lib/bootmem.h"
+
+#define BASE 0x100000
+#define MAGIC 0x1badb002
+
+struct fixture {
+    struct bootmem b;
+    struct bootmem_elf elf;
+    uint8_t image[4096], payload[512], module[2][5000];
+};
+
+static void put_header(uint8_t *p, uint32_t flags)
+{
+    put_le32(p, MAGIC);
+    put_le32(p + 4, flags);
+    put_le32(p + 8, 0u - MAGIC - flags);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    bootmem_init(&f->b);
+    memset(f->payload, 0x90, sizeof(f->payload));
+    memset(f->module[0], 0x17, sizeof(f->module[0]));
+    memset(f->module[1], 0x18, sizeof(f->module[1]));
+    put_header(f->payload + 16, 3);
+    f->elf = (struct bootmem_elf){.entry = BASE + 8,
+                                  .paddr = BASE,
+                                  .vaddr = BASE,
+                                  .memsz = 0x2100,
+                                  .payload = f->payload,
+                                  .payload_size = sizeof(f->payload)};
+    f->b.in.kernel.data = f->image;
+    f->b.in.kernel.size = bootmem_elf(f->image, &f->elf);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    bootmem_fini(&f->b);
+    free(f);
+    return 0;
+}
+
+/* The same payload without ELF, found by the addresses in its header. */
+static void make_flat(struct fixture *f, uint32_t load_addr, uint32_t load_end, uint32_t bss_end,
+                      uint32_t entry)
+{
+    memset(f->image, 0x90, sizeof(f->image));
+    put_header(f->image + 0x40, 1 << 16);
+    put_le32(f->image + 0x4c, load_addr + 0x40);
+    put_le32(f->image + 0x50, load_addr);
+    put_le32(f->image + 0x54, load_end);
+    put_le32(f->image + 0x58, bss_end);
+    put_le32(f->image + 0x5c, entry);
+    f->b.in.kernel.size = sizeof(f->image);
+}
+
+static int load(struct fixture *f)
+{
+    return boot_load(BOOT_MULTIBOOT, &f->b.in, &f->b.mem, &f->b.entry, &f->b.err);
+}
+
+static const uint8_t *info(const struct fixture *f)
+{
+    return f->b.ram + f->b.entry.rbx;
+}
+
+static void it_is_sniffed_by_header_and_checksum(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_MULTIBOOT);
+    f->image[0x100 + 16 + 8] ^= 1;
+    assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_UNKNOWN);
+}
+
+static void entry_state_is_as_specified(void **state)
+{
+    struct fixture *f = *state;
+    struct cpu_state cs;
+
+    assert_int_equal(load(f), 0);
+    memset(&cs, 0, sizeof(cs));
+    boot_entry_apply(&f->b.entry, &cs);
+    assert_int_equal(cs.rip, BASE + 8);
+    assert_int_equal(cs.gpr[REG_RAX], 0x2badb002);
+    assert_int_equal(cs.gpr[REG_RBX], BASE + 0x3000);
+    assert_int_equal(cs.cr0, CR0_PE | CR0_ET);
+    assert_int_equal(cs.rflags, RFLAGS_ONE);
+    assert_int_equal(cs.seg[SEG_CS].limit, UINT32_MAX);
+    assert_int_equal(cs.seg[SEG_CS].attr, 0xc09b);
+    assert_int_equal(cs.seg[SEG_SS].attr, 0xc093);
+}
+
+static void bss_is_zeroed(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->b.ram[BASE + 512], 0);
+    assert_int_equal(f->b.ram[BASE + 0x20ff], 0);
+    assert_int_equal(f->b.ram[BASE + 0x2100], 0xff);
+}
+
+static void memory_is_described_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t *map;
+
+    assert_int_equal(load(f), 0);
+    assert_int_equal(get_le32(info(f)), 0x24d);
+    assert_int_equal(get_le32(info(f) + 4), 639);
+    assert_int_equal(get_le32(info(f) + 8), (BOOTMEM_SIZE - 0x10000 - 0x100000) / 1024);
+    assert_int_equal(get_le32(info(f) + 44), f->b.in.map.count * 24);
+    map = f->b.ram + get_le32(info(f) + 48);
+    assert_int_equal(get_le32(map), 20);
+    assert_int_equal(get_le64(map + 3 * 24 + 4), 0x100000);
+    assert_int_equal(get_le32(map + 3 * 24 + 20), E820_RAM);
+}
+
+static void command_line_begins_with_the_name(void **state)
+{
+    struct fixture *f = *state;
+
+    f->b.in.cmdline = "root=device:hd0";
+    assert_int_equal(load(f), 0);
+    assert_string_equal((const char *)f->b.ram + get_le32(info(f) + 16), "kernel root=device:hd0");
+    assert_string_equal((const char *)f->b.ram + get_le32(info(f) + 64), "doppel");
+}
+
+static void modules_stand_on_pages_with_their_strings(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t *mods;
+
+    f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "ext2fs", "ext2fs --readonly"};
+    f->b.in.module[1] = (struct boot_file){f->module[1], 4096, "exec", "exec /hurd/exec"};
+    f->b.in.nmodules = 2;
+    assert_int_equal(load(f), 0);
+    assert_int_equal(get_le32(info(f) + 20), 2);
+    mods = f->b.ram + get_le32(info(f) + 24);
+    assert_int_equal(get_le32(mods), BASE + 0x3000);
+    assert_int_equal(get_le32(mods + 4), BASE + 0x3000 + 5000);
+    assert_string_equal((const char *)f->b.ram + get_le32(mods + 8), "ext2fs --readonly");
+    assert_int_equal(get_le32(mods + 16), BASE + 0x5000);
+    assert_int_equal(get_le32(mods + 20), BASE + 0x6000);
+    assert_string_equal((const char *)f->b.ram + get_le32(mods + 24), "exec /hurd/exec");
+    assert_memory_equal(f->b.ram + BASE + 0x5000, f->module[1], 4096);
+    assert_int_equal(f->b.entry.rbx, BASE + 0x6000);
+}
+
+static void entry_by_virtual_address_is_translated(void **state)
+{
+    struct fixture *f = *state;
+
+    f->elf.vaddr = 0xc0100000;
+    f->elf.entry = 0xc0100008;
+    bootmem_elf(f->image, &f->elf);
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->b.entry.rip, BASE + 8);
+}
+
+static void address_header_loads_without_elf(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x200000, 0, 0x202000, 0x200080);
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->b.entry.rip, 0x200080);
+    assert_memory_equal(f->b.ram + 0x200000, f->image, sizeof(f->image));
+    assert_int_equal(f->b.ram[0x201fff], 0);
+}
+
+static void kernel_may_live_below_one_megabyte(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x10000, 0, 0, 0x10080);
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->b.entry.rbx, 0x100000);
+}
+
+static void load_end_bounds_what_is_copied(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x200000, 0x200100, 0, 0x200080);
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->b.ram[0x2000ff], 0x90);
+    assert_int_equal(f->b.ram[0x200100], 0xff);
+}
+
+static void load_end_past_the_file_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x200000, 0x300000, 0, 0x200080);
+    assert_true(load(f) < 0);
+    assert_non_null(strstr(f->b.err.text, "truncated"));
+}
+
+static void header_address_before_the_load_address_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x200000, 0, 0, 0x200080);
+    put_le32(f->image + 0x4c, 0x1fffff);
+    assert_true(load(f) < 0);
+}
+
+static void unknown_requirement_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    put_header(f->payload + 16, 0x23);
+    bootmem_elf(f->image, &f->elf);
+    assert_true(load(f) < 0);
+    assert_non_null(strstr(f->b.err.text, "0x20"));
+}
+
+static void entry_outside_the_image_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, 0x200000, 0, 0, 0x300000);
+    assert_true(load(f) < 0);
+}
+
+static void modules_that_do_not_fit_are_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_flat(f, BOOTMEM_SIZE - 0x10000 - 0x1000, 0, 0, BOOTMEM_SIZE - 0x10000 - 0x1000);
+    f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "m", "m"};
+    f->b.in.nmodules = 1;
+    assert_true(load(f) < 0);
+    assert_non_null(strstr(f->b.err.text, "--memory"));
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(it_is_sniffed_by_header_and_checksum),
+        T(entry_state_is_as_specified),
+        T(bss_is_zeroed),
+        T(memory_is_described_both_ways),
+        T(command_line_begins_with_the_name),
+        T(modules_stand_on_pages_with_their_strings),
+        T(entry_by_virtual_address_is_translated),
+        T(address_header_loads_without_elf),
+        T(kernel_may_live_below_one_megabyte),
+        T(load_end_bounds_what_is_copied),
+        T(load_end_past_the_file_is_refused),
+        T(header_address_before_the_load_address_is_refused),
+        T(unknown_requirement_is_refused),
+        T(entry_outside_the_image_is_refused),
+        T(modules_that_do_not_fit_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
