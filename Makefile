@@ -40,20 +40,21 @@ SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
 OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
 
 # Test programs: src path under tests/unit without _test.c.
-UNIT    = core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
-          cpu/cpu_state cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
-          engine/interp/event engine/interp/int engine/interp/seg engine/interp/tlb \
-          machine/acpi machine/bzimage machine/e820 machine/multiboot machine/pvh
-FUZZ    = bzimage multiboot pvh
+UNIT    = backend/block/raw backend/char/chardev control/options control/qmp core/bus \
+          core/clock core/device core/irq core/state core/trace core/vcpu cpu/cpu_state \
+          cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
+          engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
+          engine/interp/sys engine/interp/tlb hw/block/nvme hw/intc/ioapic hw/intc/lapic \
+          hw/pci/msi hw/pci/pci hw/pci/q35_host machine/acpi machine/bzimage machine/e820 \
+          machine/multiboot machine/pvh
+FUZZ    = bzimage decode ioapic lapic multiboot nvme pci pvh
 TESTLIB = testvm
 
 TESTLIB_OBJ = $(TESTLIB:%=$(BUILD)/tests/lib/%.o)
 
-include tests/tests.mk
-
 # ---- rules -------------------------------------------------------------------------------------
 
-.PHONY: all deps
+.PHONY: all deps install clean fmt lint
 all: deps
 	@$(MAKE) --no-print-directory $(BUILD)/doppel
 
@@ -75,6 +76,21 @@ $(BUILD)/%.o: src/%.c
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+include tests/tests.mk
+
+lint: $(OBJ)
+	@scripts/lint.sh $(BUILD) $(HW:%=$(BUILD)/hw/%.o)
+
+fmt:
+	clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
+
+install: all
+	install -D -m 755 $(BUILD)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
+	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
+
+clean:
+	rm -rf $(BUILD)
 
 -include $(OBJ:.o=.d) $(BUILD)/main.d $(UNIT:%=$(BUILD)/tests/unit/%_test.d) \
          $(FUZZ:%=$(BUILD)/tests/fuzz/%_fuzz.d) $(TESTLIB_OBJ:.o=.d)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Tests. Every list in the Makefile; here is how each kind is built and run.
+# Tests. The lists are in the Makefile; here is how each kind is built and run.
 
 UNIT_BIN = $(UNIT:%=$(BUILD)/tests/unit/%_test)
 # Short random runs of the fuzz targets in every check, without clang: tests/lib/fuzzmain.c drives them.
@@ -34,3 +34,51 @@ build/guests/tiny/%32.elf: tests/guest/%32.c $(GUEST_DEPS)
 build/guests/tiny/%16.rom: tests/guest/%16.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -Wl,-Ttext=0,-e0,--oformat=binary,--build-id=none -o $@ $<
+
+# ---- make check ------------------------------------------------------------------------------------
+
+.PHONY: check check-build check-list check-slow fuzz soak demo
+
+# Boots of whole systems under a sanitiser take too long and show nothing that the tiny guests do not.
+WITH_BOOTS = $(if $(MODE),,yes)
+HOSTDIFF_SECONDS = $(if $(MODE),10,40)
+
+check:
+	@scripts/install-deps.sh build test $(if $(WITH_BOOTS),guests)
+	@$(MAKE) --no-print-directory check-build
+	@$(MAKE) --no-print-directory -s check-list | tests/run
+
+check-build: $(BUILD)/doppel $(UNIT_BIN) $(FUZZ_BIN) $(BUILD)/tests/cpu/hostdiff $(GUEST_BIN)
+	@$(if $(WITH_BOOTS),scripts/fetch-guest.sh cloud busybox)
+
+TAB := $(shell printf '\t')
+define line
+@printf '%s\t%s\t%s\n' '$(1)' '$(2)' '$(3)'
+
+endef
+
+check-list:
+	$(call line,lint,120,make -s lint MODE=$(MODE))
+	$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff --seconds $(HOSTDIFF_SECONDS))
+	$(foreach t,$(UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
+	$(foreach t,$(FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
+	$(foreach t,$(GUESTS),$(call line,guest/$(t),300,tests/guest/run $(BUILD)/doppel $(t)))
+	$(if $(WITH_BOOTS),$(foreach t,$(E2E),$(call line,e2e/$(t),300,tests/e2e/$(t))))
+
+$(BUILD)/tests/cpu/hostdiff: $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.o) $(TESTLIB_OBJ) $(BUILD)/libdoppel.a
+	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
+
+# ---- make fuzz: libFuzzer, ASan, UBSan; prints the share of each file's lines that was reached -------
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/install-deps.sh build fuzz
+	@tests/fuzz/fuzz.sh $(FUZZ_SECONDS) $(or $(T),$(FUZZ))
+
+# ---- make soak T=name ---------------------------------------------------------------------------------
+
+soak: check-build
+	@tests/e2e/soak.sh $(or $(T),boot)
+
+demo: all
+	@scripts/demo.sh

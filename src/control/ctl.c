@@ -106,15 +106,10 @@ static void client_event(void *opaque, unsigned ready)
         loop_mod_fd(client->ctl->vm->loop, client->fd, client->out_len ? LOOP_OUT : LOOP_IN);
 }
 
-static void client_came(void *opaque, unsigned ready)
+static void client_add(struct ctl *ctl, int fd)
 {
-    struct ctl *ctl = opaque;
-    int fd = accept4(ctl->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct ctl_client *client;
 
-    (void)ready;
-    if (fd < 0)
-        return;
     client = ctl->nclients < CTL_MAX_CLIENTS ? calloc(1, sizeof(*client)) : NULL;
     if (!client) {
         close(fd);
@@ -131,6 +126,22 @@ static void client_came(void *opaque, unsigned ready)
         return;
     }
     flush(client);
+}
+
+static void client_came(void *opaque, unsigned ready)
+{
+    struct ctl *ctl = opaque;
+    unsigned i;
+    int fd;
+
+    (void)ready;
+    /* Several at a turn, but not as many as somebody cares to make. */
+    for (i = 0; i < CTL_MAX_CLIENTS; i++) {
+        fd = accept4(ctl->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        client_add(ctl, fd);
+    }
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */

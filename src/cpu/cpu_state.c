@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The canonical CPU state: its field table, power-on and INIT values (SDM vol. 3A table 10-1, AMD APM
- * vol. 2 section 14.1), and the check that refuses what no processor can be in. An engine may rely on
- * what the check says: it is the only thing between a hostile snapshot and the engine.
+ * The canonical CPU state: its field table, power-on and INIT values (SDM vol. 3A table 10-1, AMD
+ * APM vol. 2 section 14.1), and the check that refuses what no processor can be in. An engine may
+ * rely on what the check says: it is the only thing between a hostile snapshot and the engine.
  */
 #include "cpu/cpu_state.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* ---- the field table --------------------------------------------------------------------------- */
-
+/* ---- the field table ------------------------------------------------------------------ */
 
 static const struct state_field seg_fields[] = {
     STATE_UINT(struct cpu_seg, base, 0, UINT64_MAX),
@@ -116,18 +115,18 @@ const struct state cpu_state_table = {
     .nfields = ARRAY_LEN(fields),
 };
 
-/* ---- power-on and INIT --------------------------------------------------------------------------- */
+/* ---- power-on and INIT ---------------------------------------------------------------- */
 
-#define RESET_CR0 (CR0_ET | CR0_NW | CR0_CD)
-#define RESET_DR6 0xffff0ff0
-#define RESET_DR7 0x400
-#define RESET_PAT 0x0007040600070406ull
+#define RESET_CR0    (CR0_ET | CR0_NW | CR0_CD)
+#define RESET_DR6    0xffff0ff0
+#define RESET_DR7    0x400
+#define RESET_PAT    0x0007040600070406ull
 #define RESET_SMBASE 0x30000
 /* Fast strings; no branch trace store and no PEBS. */
 #define RESET_MISC_ENABLE (BIT(0) | BIT(11) | BIT(12))
 
-#define ATTR_DATA (SEG_ATTR_P | SEG_ATTR_S | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED)
-#define ATTR_LDT (SEG_ATTR_P | 2)
+#define ATTR_DATA     (SEG_ATTR_P | SEG_ATTR_S | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED)
+#define ATTR_LDT      (SEG_ATTR_P | 2)
 #define ATTR_TSS_BUSY (SEG_ATTR_P | 11)
 
 /* What RESET and INIT have in common. */
@@ -179,18 +178,18 @@ void cpu_state_init(struct cpu_state *cs, bool is_bsp, uint32_t signature)
     cs->cr0 = CR0_ET | (cs->cr0 & (CR0_NW | CR0_CD));
 }
 
-/* ---- the check ------------------------------------------------------------------------------------ */
+/* ---- the check ------------------------------------------------------------------------ */
 
-#define CR0_KNOWN                                                                                  \
-    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
+#define CR0_KNOWN                                                                              \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
      CR0_PG)
-#define CR4_KNOWN                                                                                  \
-    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |      \
-     CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP |  \
+#define CR4_KNOWN                                                                                 \
+    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |     \
+     CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
      CR4_SMAP)
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR)
-#define RFLAGS_KNOWN                                                                               \
-    (RFLAGS_ARITH | RFLAGS_ONE | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT |     \
+#define RFLAGS_KNOWN                                                                           \
+    (RFLAGS_ARITH | RFLAGS_ONE | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | \
      RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 /* B0 to B3, BD, BS, BT, and BLD, RTM, which stand inverted in DR6 but are not offered. */
 #define DBG_KNOWN 0xe00full
@@ -306,8 +305,8 @@ static const char *segments_wrong(const struct cpu_state *cs)
         return "the privilege levels of CS and SS disagree";
     if (cpu_long_mode(cs) && (sel_cs->attr & SEG_ATTR_L) && (sel_cs->attr & SEG_ATTR_DB))
         return "CS has both L and D";
-    if ((ss->attr & SEG_ATTR_P) && (!(ss->attr & SEG_ATTR_S) || (ss->attr & SEG_TYPE_CODE) ||
-                                    !(ss->attr & SEG_TYPE_WRITE)))
+    if ((ss->attr & SEG_ATTR_P) &&
+        (!(ss->attr & SEG_ATTR_S) || (ss->attr & SEG_TYPE_CODE) || !(ss->attr & SEG_TYPE_WRITE)))
         return "SS holds no stack";
     if (!(ss->attr & SEG_ATTR_P) && !cpu_64bit(cs))
         return "SS is null outside 64-bit code";

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPU models and CPUID. SDM vol. 2A "CPUID" and vol. 1 chapter 13 (XSAVE); AMD APM vol. 3 appendix E; the
- * levels v1 to v4 are those of the x86-64 psABI, each with the system features of processors of its time.
+ * CPU models and CPUID. SDM vol. 2A "CPUID" and vol. 1 chapter 13 (XSAVE); AMD APM vol. 3 appendix
+ * E; the levels v1 to v4 are those of the x86-64 psABI, each with the system features of processors
+ * of its time.
  *
- * Instructions that the engines hand to the host CPU need the host's own CPUID bit, and its operating
- * system's consent for vector state (XCR0). System features that doppel provides itself (EMULATED) do not.
- * Never offered, because no engine provides them: PKU, CET, AMX, LA57, TSX, SGX, MPX, MONITOR, performance
- * counters, XSAVEOPT, XSAVEC, XSAVES.
+ * Instructions that the engines hand to the host CPU need the host's own CPUID bit, and its
+ * operating system's consent for vector state (XCR0). System features that doppel provides itself
+ * (EMULATED) do not. Never offered, because no engine provides them: PKU, CET, AMX, LA57, TSX, SGX,
+ * MPX, MONITOR, performance counters, XSAVEOPT, XSAVEC, XSAVES.
  *
  * Topology: one package of ncpus cores with one thread each; the APIC id is the core's number.
  */
@@ -20,18 +21,19 @@
 #include "cpu/cpu_state.h"
 #include "cpu/pv.h"
 
-#define LEAF_TOPOLOGY 0xb
-#define LEAF_XSAVE 0xd
-#define LEAF_TSC 0x15
-#define LEAF_FREQUENCY 0x16
-#define LEAF_EXT 0x80000000
-#define LEAF_EXT_AMD_LAST 0x8000001e
+#define LEAF_TOPOLOGY         0xb
+#define LEAF_XSAVE            0xd
+#define LEAF_TSC              0x15
+#define LEAF_FREQUENCY        0x16
+#define LEAF_EXT              0x80000000
+#define LEAF_EXT_AMD_LAST     0x8000001e
+#define LEAF_EXT_AMD_FEATURES 0x80000021
 
-#define EDX1_HTT BIT(28)
+#define EDX1_HTT       BIT(28)
 #define AMD_CMP_LEGACY BIT(1)
-#define AMD_TOPOEXT BIT(22)
+#define AMD_TOPOEXT    BIT(22)
 /* Bits of leaf 1 EDX that AMD repeats in leaf 80000001h EDX. */
-#define AMD_EDX_REPEATED 0x0183f3ffu
+#define AMD_EDX_REPEATED        0x0183f3ffu
 #define MISC_ENABLE_LIMIT_CPUID BIT(22)
 
 /* The clock that leaf 15h relates the TSC to: the local APIC timer's. */
@@ -54,43 +56,50 @@ static const char *const feature_names[FEAT_COUNT] = {
 #undef FEATURE
 };
 
-/* ---- lists ------------------------------------------------------------------------------------------ */
+/* ---- lists ---------------------------------------------------------------------------- */
 
-#define LIST(...)                                                                                  \
-    (const uint8_t[])                                                                              \
-    {                                                                                              \
-        __VA_ARGS__, LIST_END                                                                      \
+#define LIST(...)             \
+    (const uint8_t[])         \
+    {                         \
+        __VA_ARGS__, LIST_END \
     }
 #define LIST_END 0xff
 _Static_assert(FEAT_COUNT < LIST_END, "feature numbers fit the lists");
 
 /* What the engines and chips provide whatever the host CPU has. */
-static const uint8_t *const emulated = LIST(
-    FEAT_FPU, FEAT_VME, FEAT_DE, FEAT_PSE, FEAT_TSC, FEAT_MSR, FEAT_PAE, FEAT_MCE, FEAT_CX8,
-    FEAT_APIC, FEAT_SEP, FEAT_MTRR, FEAT_PGE, FEAT_MCA, FEAT_CMOV, FEAT_PAT, FEAT_PSE36, FEAT_CLFSH,
-    FEAT_MMX, FEAT_FXSR, FEAT_SSE, FEAT_SSE2, FEAT_SS, FEAT_PCID, FEAT_X2APIC, FEAT_TSC_DEADLINE,
-    FEAT_HYPERVISOR, FEAT_ARAT, FEAT_FSGSBASE, FEAT_TSC_ADJUST, FEAT_SMEP, FEAT_ERMS, FEAT_INVPCID,
-    FEAT_SMAP, FEAT_UMIP, FEAT_RDPID, FEAT_FSRM, FEAT_SYSCALL, FEAT_NX, FEAT_PDPE1GB, FEAT_RDTSCP,
-    FEAT_LM, FEAT_LAHF_LM, FEAT_INVARIANT_TSC);
+static const uint8_t *const emulated =
+    LIST(FEAT_FPU, FEAT_VME, FEAT_DE, FEAT_PSE, FEAT_TSC, FEAT_MSR, FEAT_PAE, FEAT_MCE, FEAT_CX8,
+         FEAT_APIC, FEAT_SEP, FEAT_MTRR, FEAT_PGE, FEAT_MCA, FEAT_CMOV, FEAT_PAT, FEAT_PSE36,
+         FEAT_CLFSH, FEAT_MMX, FEAT_FXSR, FEAT_SSE, FEAT_SSE2, FEAT_SS, FEAT_PCID, FEAT_X2APIC,
+         FEAT_TSC_DEADLINE, FEAT_HYPERVISOR, FEAT_ARAT, FEAT_FSGSBASE, FEAT_TSC_ADJUST, FEAT_SMEP,
+         FEAT_ERMS, FEAT_INVPCID, FEAT_SMAP, FEAT_UMIP, FEAT_RDPID, FEAT_FSRM, FEAT_SYSCALL,
+         FEAT_NX, FEAT_PDPE1GB, FEAT_RDTSCP, FEAT_LM, FEAT_LAHF_LM, FEAT_INVARIANT_TSC,
+         FEAT_ARCH_CAPABILITIES, FEAT_BTC_NO, FEAT_SRSO_NO, FEAT_TSA_SQ_NO, FEAT_TSA_L1_NO);
+
+/*
+ * "Not affected" bits. A guest's mitigation for a flaw of real processors (flushing buffers,
+ * unmapping its kernel, untraining the return predictor) does nothing for it on a software engine:
+ * its two halves are kept apart by checks of ours, in one host address space. Saying so spares it
+ * the work.
+ */
+static const uint8_t *const only_intel = LIST(FEAT_ARCH_CAPABILITIES);
+static const uint8_t *const only_amd = LIST(FEAT_SRSO_NO, FEAT_TSA_SQ_NO, FEAT_TSA_L1_NO);
 
 /* Not in any model: OSXSAVE is state, and LOCK MOV CR0 is not decoded. */
 static const uint8_t *const never = LIST(FEAT_OSXSAVE, FEAT_CR8_LEGACY);
 
 /* Useless without the first one. */
-static const uint8_t *const needs_xsave =
-    LIST(FEAT_XSAVE, FEAT_XGETBV1, FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C, FEAT_VAES,
-         FEAT_VPCLMULQDQ, FEAT_AVX512F, FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD,
-         FEAT_AVX512BW, FEAT_AVX512VL, FEAT_AVX512VBMI, FEAT_AVX512VBMI2, FEAT_AVX512VNNI,
-         FEAT_AVX512BITALG, FEAT_AVX512VPOPCNTDQ);
-static const uint8_t *const needs_avx =
-    LIST(FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C, FEAT_VAES, FEAT_VPCLMULQDQ, FEAT_AVX512F,
-         FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD, FEAT_AVX512BW, FEAT_AVX512VL,
-         FEAT_AVX512VBMI, FEAT_AVX512VBMI2, FEAT_AVX512VNNI, FEAT_AVX512BITALG,
-         FEAT_AVX512VPOPCNTDQ);
-static const uint8_t *const needs_avx512f =
-    LIST(FEAT_AVX512F, FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD, FEAT_AVX512BW, FEAT_AVX512VL,
-         FEAT_AVX512VBMI, FEAT_AVX512VBMI2, FEAT_AVX512VNNI, FEAT_AVX512BITALG,
-         FEAT_AVX512VPOPCNTDQ);
+static const uint8_t *const needs_xsave = LIST(
+    FEAT_XSAVE, FEAT_XGETBV1, FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C, FEAT_VAES, FEAT_VPCLMULQDQ,
+    FEAT_AVX512F, FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD, FEAT_AVX512BW, FEAT_AVX512VL,
+    FEAT_AVX512VBMI, FEAT_AVX512VBMI2, FEAT_AVX512VNNI, FEAT_AVX512BITALG, FEAT_AVX512VPOPCNTDQ);
+static const uint8_t *const needs_avx = LIST(
+    FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C, FEAT_VAES, FEAT_VPCLMULQDQ, FEAT_AVX512F,
+    FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD, FEAT_AVX512BW, FEAT_AVX512VL, FEAT_AVX512VBMI,
+    FEAT_AVX512VBMI2, FEAT_AVX512VNNI, FEAT_AVX512BITALG, FEAT_AVX512VPOPCNTDQ);
+static const uint8_t *const needs_avx512f = LIST(
+    FEAT_AVX512F, FEAT_AVX512DQ, FEAT_AVX512IFMA, FEAT_AVX512CD, FEAT_AVX512BW, FEAT_AVX512VL,
+    FEAT_AVX512VBMI, FEAT_AVX512VBMI2, FEAT_AVX512VNNI, FEAT_AVX512BITALG, FEAT_AVX512VPOPCNTDQ);
 
 static const uint8_t *const only_486 = LIST(FEAT_FPU);
 
@@ -111,8 +120,8 @@ static const uint8_t *const add_v2 =
 static const uint8_t *const add_v3 =
     LIST(FEAT_XSAVE, FEAT_AVX, FEAT_AVX2, FEAT_BMI1, FEAT_BMI2, FEAT_F16C, FEAT_FMA, FEAT_LZCNT,
          FEAT_MOVBE, FEAT_FSGSBASE, FEAT_SMEP, FEAT_INVPCID, FEAT_ERMS, FEAT_PDPE1GB);
-static const uint8_t *const add_v4 = LIST(FEAT_AVX512F, FEAT_AVX512BW, FEAT_AVX512CD,
-                                          FEAT_AVX512DQ, FEAT_AVX512VL, FEAT_SMAP, FEAT_UMIP);
+static const uint8_t *const add_v4 = LIST(FEAT_AVX512F, FEAT_AVX512BW, FEAT_AVX512CD, FEAT_AVX512DQ,
+                                          FEAT_AVX512VL, FEAT_SMAP, FEAT_UMIP);
 
 struct model_row {
     const char *name;
@@ -150,15 +159,10 @@ static const struct model_row model_rows[] = {
      {LEAF_FREQUENCY, LEAF_XSAVE},
      {0x80000008, LEAF_EXT_AMD_LAST},
      46},
-    {"max",
-     {NULL},
-     {0, 0},
-     {LEAF_FREQUENCY, LEAF_XSAVE},
-     {0x80000008, LEAF_EXT_AMD_LAST},
-     46},
+    {"max", {NULL}, {0, 0}, {LEAF_FREQUENCY, LEAF_XSAVE}, {0x80000008, LEAF_EXT_AMD_FEATURES}, 46},
 };
 
-/* ---- the host ---------------------------------------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------------- */
 
 struct host {
     enum cpu_vendor vendor;
@@ -171,7 +175,7 @@ static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf)
 {
     struct cpuid_regs r = {0};
 
-    if (__get_cpuid_max(leaf & LEAF_EXT, NULL) >= leaf)
+    if ((uint32_t)__get_cpuid_max(leaf & LEAF_EXT, NULL) >= leaf)
         __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
     return r;
 }
@@ -237,7 +241,7 @@ static void host_read(struct host *host)
     clear_list(host->features, never);
 }
 
-/* ---- making a model ---------------------------------------------------------------------------------- */
+/* ---- making a model ------------------------------------------------------------------- */
 
 static const struct model_row *find_row(const char *name)
 {
@@ -252,6 +256,7 @@ static int features_pick(struct cpu_model *m, const struct model_row *row, const
 {
     if (!row->adds[0]) {
         memcpy(m->features, host->features, sizeof(m->features));
+        clear_list(m->features, m->vendor == CPU_AMD ? only_intel : only_amd);
         return 0;
     }
     for (unsigned i = 0; i < ARRAY_LEN(row->adds) && row->adds[i]; i++)
@@ -273,7 +278,8 @@ int cpu_model_init(struct cpu_model *m, const char *name, unsigned ncpus, uint64
 
     if (!row)
         return err_set(err, EINVAL,
-                       "there is no CPU model '%s': use 486, pentium3, v1, v2, v3, v4 or max", name);
+                       "there is no CPU model '%s': use 486, pentium3, v1, v2, v3, v4 or max",
+                       name);
     if (ncpus < 1 || ncpus > 255)
         return err_set(err, EINVAL, "a VM has 1 to 255 CPUs, not %u", ncpus);
     host_read(&host);
@@ -306,7 +312,7 @@ int cpu_model_init(struct cpu_model *m, const char *name, unsigned ncpus, uint64
     return 0;
 }
 
-/* ---- CPUID ---------------------------------------------------------------------------------------------- */
+/* ---- CPUID ---------------------------------------------------------------------------- */
 
 static struct cpuid_regs features_of(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf)
 {
@@ -458,7 +464,8 @@ static struct cpuid_regs leaf_tsc(const struct cpu_model *m)
     }
     if (m->tsc_hz / a > UINT32_MAX)
         return (struct cpuid_regs){0};
-    return (struct cpuid_regs){(uint32_t)(CRYSTAL_HZ / a), (uint32_t)(m->tsc_hz / a), CRYSTAL_HZ, 0};
+    return (struct cpuid_regs){(uint32_t)(CRYSTAL_HZ / a), (uint32_t)(m->tsc_hz / a), CRYSTAL_HZ,
+                               0};
 }
 
 static struct cpuid_regs leaf_basic(const struct cpu_model *m, const struct cpu_state *cs,
@@ -524,8 +531,7 @@ static struct cpuid_regs leaf_ext(const struct cpu_model *m, const struct cpu_st
     case 0x80000003:
     case 0x80000004:
         brand = m->brand + (leaf - 0x80000002) * 16;
-        return (struct cpuid_regs){four(brand), four(brand + 4), four(brand + 8),
-                                   four(brand + 12)};
+        return (struct cpuid_regs){four(brand), four(brand + 4), four(brand + 8), four(brand + 12)};
     case 0x80000005: /* AMD: TLBs of 64 entries; L1 caches of 32 KiB, 8 ways, 64-byte lines */
         return amd ? (struct cpuid_regs){0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140}
                    : (struct cpuid_regs){0};
@@ -535,10 +541,12 @@ static struct cpuid_regs leaf_ext(const struct cpu_model *m, const struct cpu_st
     case 0x80000007:
         return features_of(m, leaf, 0);
     case 0x80000008:
-        return (struct cpuid_regs){m->phys_bits | m->virt_bits << 8, 0,
+        return (struct cpuid_regs){m->phys_bits | m->virt_bits << 8, features_of(m, leaf, 0).ebx,
                                    amd ? (m->ncpus - 1) | core_bits(m) << 12 : 0, 0};
     case 0x8000001d:
         return amd ? leaf_caches(m, subleaf) : (struct cpuid_regs){0};
+    case LEAF_EXT_AMD_FEATURES:
+        return features_of(m, leaf, 0);
     case LEAF_EXT_AMD_LAST:
         return amd ? (struct cpuid_regs){apic_id, apic_id & 0xff, 0, 0} : (struct cpuid_regs){0};
     default:
@@ -561,7 +569,7 @@ struct cpuid_regs cpu_model_cpuid(const struct cpu_model *m, const struct cpu_st
     return leaf_basic(m, cs, apic_id, apic_on, leaf, subleaf);
 }
 
-/* ---- masks ------------------------------------------------------------------------------------------------ */
+/* ---- masks ---------------------------------------------------------------------------- */
 
 uint64_t cpu_model_cr4_mask(const struct cpu_model *m)
 {
@@ -569,11 +577,11 @@ uint64_t cpu_model_cr4_mask(const struct cpu_model *m)
         uint8_t feature;
         uint64_t bits;
     } rows[] = {
-        {FEAT_VME, CR4_VME | CR4_PVI},  {FEAT_TSC, CR4_TSD},         {FEAT_DE, CR4_DE},
-        {FEAT_PSE, CR4_PSE},            {FEAT_PAE, CR4_PAE},         {FEAT_MCE, CR4_MCE},
-        {FEAT_PGE, CR4_PGE},            {FEAT_MSR, CR4_PCE},         {FEAT_FXSR, CR4_OSFXSR},
-        {FEAT_SSE, CR4_OSXMMEXCPT},     {FEAT_UMIP, CR4_UMIP},       {FEAT_FSGSBASE, CR4_FSGSBASE},
-        {FEAT_PCID, CR4_PCIDE},         {FEAT_XSAVE, CR4_OSXSAVE},   {FEAT_SMEP, CR4_SMEP},
+        {FEAT_VME, CR4_VME | CR4_PVI}, {FEAT_TSC, CR4_TSD},       {FEAT_DE, CR4_DE},
+        {FEAT_PSE, CR4_PSE},           {FEAT_PAE, CR4_PAE},       {FEAT_MCE, CR4_MCE},
+        {FEAT_PGE, CR4_PGE},           {FEAT_MSR, CR4_PCE},       {FEAT_FXSR, CR4_OSFXSR},
+        {FEAT_SSE, CR4_OSXMMEXCPT},    {FEAT_UMIP, CR4_UMIP},     {FEAT_FSGSBASE, CR4_FSGSBASE},
+        {FEAT_PCID, CR4_PCIDE},        {FEAT_XSAVE, CR4_OSXSAVE}, {FEAT_SMEP, CR4_SMEP},
         {FEAT_SMAP, CR4_SMAP},
     };
     uint64_t mask = 0;
@@ -590,17 +598,14 @@ uint64_t cpu_model_efer_mask(const struct cpu_model *m)
            (cpu_has(m, FEAT_NX) ? EFER_NXE : 0) | (cpu_has(m, FEAT_FFXSR) ? EFER_FFXSR : 0);
 }
 
-/* ---- XSAVE's standard format (SDM vol. 1 13.4.3, with Intel's offsets on every host) ---------------- */
+/* ---- XSAVE's standard format (SDM vol. 1 13.4.3, with Intel's offsets on every host) -- */
 
 static const struct {
     uint32_t offset, size;
 } xsave_components[] = {
-    [0] = {0, 160}, /* x87 and SSE: the legacy region, whose 512 bytes and header are always there */
-    [1] = {160, 256},
-    [2] = {576, 256},
-    [5] = {1088, 64},
-    [6] = {1152, 512},
-    [7] = {1664, 1024},
+    [0] = {0, 160}, /* x87 and SSE: the legacy region, whose 512 bytes and header are always there
+                     */
+    [1] = {160, 256}, [2] = {576, 256}, [5] = {1088, 64}, [6] = {1152, 512}, [7] = {1664, 1024},
 };
 
 #define XSAVE_LEGACY_AND_HEADER 576

@@ -2,10 +2,10 @@
 /*
  * CPU MSRs. SDM vol. 4; AMD APM vol. 2 appendix A and the BKDG/PPR of the families in cpu/model.c.
  *
- * Three kinds: those whose value matters to the CPU or comes back to the guest (struct cpu_state); those
- * that exist so that guests which read or write them without care do not fault, with a fixed value; and
- * those that are known and refused, so that a probe of them does not count as an unknown access. Reserved
- * bits and addresses that are not canonical raise #GP.
+ * Three kinds: those whose value matters to the CPU or comes back to the guest (struct cpu_state);
+ * those that exist so that guests which read or write them without care do not fault, with a fixed
+ * value; and those that are known and refused, so that a probe of them does not count as an unknown
+ * access. Reserved bits and addresses that are not canonical raise #GP.
  *
  * Machine check: MC_BANKS banks that never report anything.
  */
@@ -15,91 +15,96 @@
 #include "cpu/model.h"
 #include "cpu/pv.h"
 
-#define IA32_P5_MC_ADDR 0x0
-#define IA32_P5_MC_TYPE 0x1
+#define IA32_P5_MC_ADDR         0x0
+#define IA32_P5_MC_TYPE         0x1
 #define IA32_TIME_STAMP_COUNTER 0x10
-#define IA32_PLATFORM_ID 0x17
-#define EBL_CR_POWERON 0x2a
-#define TEST_CTRL 0x33
-#define IA32_FEATURE_CONTROL 0x3a
-#define IA32_TSC_ADJUST 0x3b
-#define PPIN_CTL 0x4e
-#define PPIN 0x4f
-#define IA32_BIOS_UPDT_TRIG 0x79
-#define IA32_BIOS_SIGN_ID 0x8b
-#define PLATFORM_INFO 0xce
-#define CORE_CAPABILITIES 0xcf
-#define IA32_MTRRCAP 0xfe
-#define BBL_CR_CTL3 0x11e
-#define MISC_FEATURES_ENABLES 0x140
-#define IA32_SYSENTER_CS 0x174
-#define IA32_SYSENTER_ESP 0x175
-#define IA32_SYSENTER_EIP 0x176
-#define IA32_MCG_CAP 0x179
-#define IA32_MCG_STATUS 0x17a
-#define IA32_PERF_STATUS 0x198
-#define IA32_PERF_CTL 0x199
-#define IA32_MISC_ENABLE 0x1a0
-#define IA32_DEBUGCTL 0x1d9
-#define LASTBRANCHFROMIP 0x1db
-#define LASTINTTOIP 0x1de
-#define IA32_MTRR_PHYSBASE0 0x200
-#define IA32_MTRR_PHYSMASK7 0x20f
-#define IA32_MTRR_FIX64K_00000 0x250
-#define IA32_MTRR_FIX16K_80000 0x258
-#define IA32_MTRR_FIX16K_A0000 0x259
-#define IA32_MTRR_FIX4K_C0000 0x268
-#define IA32_MTRR_FIX4K_F8000 0x26f
-#define IA32_PAT 0x277
-#define IA32_MTRR_DEF_TYPE 0x2ff
-#define IA32_MC0_CTL 0x400
-#define IA32_EFER 0xc0000080
-#define IA32_STAR 0xc0000081
-#define IA32_LSTAR 0xc0000082
-#define IA32_CSTAR 0xc0000083
-#define IA32_FMASK 0xc0000084
-#define IA32_FS_BASE 0xc0000100
-#define IA32_GS_BASE 0xc0000101
-#define IA32_KERNEL_GS_BASE 0xc0000102
-#define IA32_TSC_AUX 0xc0000103
+#define IA32_PLATFORM_ID        0x17
+#define EBL_CR_POWERON          0x2a
+#define TEST_CTRL               0x33
+#define SMI_COUNT               0x34
+#define IA32_FEATURE_CONTROL    0x3a
+#define IA32_TSC_ADJUST         0x3b
+#define PPIN_CTL                0x4e
+#define PPIN                    0x4f
+#define IA32_BIOS_UPDT_TRIG     0x79
+#define IA32_BIOS_SIGN_ID       0x8b
+#define PLATFORM_INFO           0xce
+#define CORE_CAPABILITIES       0xcf
+#define IA32_MTRRCAP            0xfe
+#define IA32_ARCH_CAPABILITIES  0x10a
+#define BBL_CR_CTL3             0x11e
+#define MISC_FEATURES_ENABLES   0x140
+#define IA32_SYSENTER_CS        0x174
+#define IA32_SYSENTER_ESP       0x175
+#define IA32_SYSENTER_EIP       0x176
+#define IA32_MCG_CAP            0x179
+#define IA32_MCG_STATUS         0x17a
+#define IA32_PERF_STATUS        0x198
+#define IA32_PERF_CTL           0x199
+#define IA32_MISC_ENABLE        0x1a0
+#define IA32_DEBUGCTL           0x1d9
+#define LASTBRANCHFROMIP        0x1db
+#define LASTINTTOIP             0x1de
+#define IA32_MTRR_PHYSBASE0     0x200
+#define IA32_MTRR_PHYSMASK7     0x20f
+#define IA32_MTRR_FIX64K_00000  0x250
+#define IA32_MTRR_FIX16K_80000  0x258
+#define IA32_MTRR_FIX16K_A0000  0x259
+#define IA32_MTRR_FIX4K_C0000   0x268
+#define IA32_MTRR_FIX4K_F8000   0x26f
+#define IA32_PAT                0x277
+#define IA32_MTRR_DEF_TYPE      0x2ff
+#define IA32_MC0_CTL            0x400
+#define PPERF                   0x64e
+#define IA32_EFER               0xc0000080
+#define IA32_STAR               0xc0000081
+#define IA32_LSTAR              0xc0000082
+#define IA32_CSTAR              0xc0000083
+#define IA32_FMASK              0xc0000084
+#define IA32_FS_BASE            0xc0000100
+#define IA32_GS_BASE            0xc0000101
+#define IA32_KERNEL_GS_BASE     0xc0000102
+#define IA32_TSC_AUX            0xc0000103
 
-#define AMD_SYSCFG 0xc0010010
-#define AMD_HWCR 0xc0010015
-#define AMD_IORR_BASE0 0xc0010016
-#define AMD_IORR_MASK1 0xc0010019
-#define AMD_TOP_MEM 0xc001001a
-#define AMD_CLK_CTL 0xc001001b
-#define AMD_TOP_MEM2 0xc001001d
-#define AMD_NB_CFG 0xc001001f
-#define AMD_PATCH_LOADER 0xc0010020
-#define AMD_INT_PENDING 0xc0010055
-#define AMD_MMIO_CFG_BASE 0xc0010058
-#define AMD_SMBASE 0xc0010111
-#define AMD_SMM_ADDR 0xc0010112
-#define AMD_SMM_MASK 0xc0010113
-#define AMD_VM_CR 0xc0010114
+#define AMD_SYSCFG         0xc0010010
+#define AMD_HWCR           0xc0010015
+#define AMD_IORR_BASE0     0xc0010016
+#define AMD_IORR_MASK1     0xc0010019
+#define AMD_TOP_MEM        0xc001001a
+#define AMD_CLK_CTL        0xc001001b
+#define AMD_TOP_MEM2       0xc001001d
+#define AMD_NB_CFG         0xc001001f
+#define AMD_PATCH_LOADER   0xc0010020
+#define AMD_INT_PENDING    0xc0010055
+#define AMD_MMIO_CFG_BASE  0xc0010058
+#define AMD_SMBASE         0xc0010111
+#define AMD_SMM_ADDR       0xc0010112
+#define AMD_SMM_MASK       0xc0010113
+#define AMD_VM_CR          0xc0010114
 #define AMD_OSVW_ID_LENGTH 0xc0010140
-#define AMD_OSVW_STATUS 0xc0010141
-#define AMD_LS_CFG 0xc0011020
-#define AMD_DE_CFG 0xc0011029
-#define AMD_BU_CFG2 0xc001102a
+#define AMD_OSVW_STATUS    0xc0010141
+#define AMD_LS_CFG         0xc0011020
+#define AMD_DE_CFG         0xc0011029
+#define AMD_BU_CFG2        0xc001102a
 
-#define MC_BANKS 4
-#define MTRRCAP_FIX BIT(8)
-#define MTRRCAP_WC BIT(10)
-#define MTRR_DEF_FE BIT(10)
-#define MTRR_DEF_E BIT(11)
-#define MTRR_MASK_VALID BIT(11)
+#define MC_BANKS             4
+#define MTRRCAP_FIX          BIT(8)
+#define MTRRCAP_WC           BIT(10)
+#define MTRR_DEF_FE          BIT(10)
+#define MTRR_DEF_E           BIT(11)
+#define MTRR_MASK_VALID      BIT(11)
 #define FEATURE_CONTROL_LOCK BIT(0)
-#define DEBUGCTL_KNOWN (BIT(0) | BIT(1)) /* LBR, BTF */
+#define DEBUGCTL_KNOWN       (BIT(0) | BIT(1)) /* LBR, BTF */
 /* Fast strings, TCC, EIST, MONITOR (absent), CPUID limit, xTPR, XD disable. */
 #define MISC_ENABLE_WRITABLE (BIT(0) | BIT(3) | BIT(16) | BIT(18) | BIT(22) | BIT(23) | BIT(34))
 /* The update that the CPU claims to have: Intel in the upper half. */
 #define INTEL_MICROCODE (1ull << 32)
-#define AMD_MICROCODE 0x01000065
-#define HWCR_TSC_FREQ_SEL BIT(24) /* Linux complains if the TSC does not count at P0's frequency */
+#define AMD_MICROCODE   0x01000065
+#define HWCR_TSC_FREQ_SEL                                                  \
+    BIT(24) /* Linux complains if the TSC does not count at P0's frequency \
+             */
 #define DE_CFG_LFENCE_SERIALIZE BIT(1)
-#define VM_CR_SVM_LOCKED_OFF 0x18
+#define VM_CR_SVM_LOCKED_OFF    0x18
 
 static bool canonical(uint64_t v)
 {
@@ -126,7 +131,7 @@ static bool put_address(uint64_t *field, uint64_t value)
     return true;
 }
 
-/* ---- TSC ------------------------------------------------------------------------------------------------ */
+/* ---- TSC ------------------------------------------------------------------------------ */
 
 uint64_t cpu_tsc(struct vcpu *vcpu, const struct cpu_state *cs)
 {
@@ -161,7 +166,7 @@ static bool tsc_write(void *opaque, uint32_t index, uint64_t value)
     return true;
 }
 
-/* ---- system calls, segment bases ---------------------------------------------------------------------- */
+/* ---- system calls, segment bases ------------------------------------------------------ */
 
 static bool sysenter_read(void *opaque, uint32_t index, uint64_t *value)
 {
@@ -309,11 +314,11 @@ static bool tsc_aux_write(void *opaque, uint32_t index, uint64_t value)
     return true;
 }
 
-/* ---- memory types (SDM vol. 3A 12.11, 12.12) ------------------------------------------------------------ */
+/* ---- memory types (SDM vol. 3A 12.11, 12.12) ------------------------------------------ */
 
 /* Types that the MTRRs (pat false) or the PAT know, as bits. */
 #define TYPES_MTRR 0x73u /* UC WC WT WP WB */
-#define TYPES_PAT 0xf3u  /* and UC- */
+#define TYPES_PAT  0xf3u /* and UC- */
 
 static bool type_ok(uint64_t type, unsigned known)
 {
@@ -402,7 +407,7 @@ static bool mtrr_write(void *opaque, uint32_t index, uint64_t value)
     return true;
 }
 
-/* ---- machine check (SDM vol. 3B chapter 16) --------------------------------------------------------------- */
+/* ---- machine check (SDM vol. 3B chapter 16) ------------------------------------------- */
 
 static bool mcg_read(void *opaque, uint32_t index, uint64_t *value)
 {
@@ -447,7 +452,7 @@ static bool p5_mc_read(void *opaque, uint32_t index, uint64_t *value)
     return cpu_has(model(m), FEAT_MCE);
 }
 
-/* ---- values that only have to be there ------------------------------------------------------------------- */
+/* ---- values that only have to be there ------------------------------------------------ */
 
 static bool ignore_write(void *opaque, uint32_t index, uint64_t value)
 {
@@ -515,7 +520,7 @@ static bool amd_fixed_read(void *opaque, uint32_t index, uint64_t *value)
     return true;
 }
 
-/* ---- Intel's own ------------------------------------------------------------------------------------------ */
+/* ---- Intel's own ---------------------------------------------------------------------- */
 
 static bool intel_read(void *opaque, uint32_t index, uint64_t *value)
 {
@@ -547,7 +552,8 @@ static bool intel_write(void *opaque, uint32_t index, uint64_t value)
         cs->feature_control = value;
         return true;
     case IA32_MISC_ENABLE:
-        cs->misc_enable = (cs->misc_enable & ~MISC_ENABLE_WRITABLE) | (value & MISC_ENABLE_WRITABLE);
+        cs->misc_enable =
+            (cs->misc_enable & ~MISC_ENABLE_WRITABLE) | (value & MISC_ENABLE_WRITABLE);
         return true;
     default:
         if (value & ~DEBUGCTL_KNOWN)
@@ -557,7 +563,7 @@ static bool intel_write(void *opaque, uint32_t index, uint64_t value)
     }
 }
 
-/* ---- the tables ------------------------------------------------------------------------------------------- */
+/* ---- the tables ----------------------------------------------------------------------- */
 
 static const struct msr_range common_msrs[] = {
     {IA32_P5_MC_ADDR, IA32_P5_MC_TYPE, "P5_MC", p5_mc_read, zero_write},
@@ -604,10 +610,13 @@ static const struct msr_range intel_msrs[] = {
     {IA32_MISC_ENABLE, IA32_MISC_ENABLE, "IA32_MISC_ENABLE", intel_read, intel_write},
     {IA32_DEBUGCTL, IA32_DEBUGCTL, "IA32_DEBUGCTL", intel_read, intel_write},
     {LASTBRANCHFROMIP, LASTINTTOIP, "LASTBRANCH", intel_fixed_read, NULL},
-    /* Linux and Windows probe these where the host's model number has them. */
+    /* What Linux and Windows probe by the host's model number, or everywhere, and do without. */
     {TEST_CTRL, TEST_CTRL, "TEST_CTRL", NULL, NULL},
+    {SMI_COUNT, SMI_COUNT, "SMI_COUNT", NULL, NULL},
     {PPIN_CTL, PPIN, "PPIN", NULL, NULL},
     {CORE_CAPABILITIES, CORE_CAPABILITIES, "IA32_CORE_CAPABILITIES", NULL, NULL},
+    {PPERF, PPERF, "PPERF", NULL, NULL},
+    {AMD_DE_CFG, AMD_DE_CFG, "DE_CFG", NULL, NULL},
     {0, 0, NULL, NULL, NULL},
 };
 
@@ -636,6 +645,39 @@ static const struct msr_range amd_msrs[] = {
     {0, 0, NULL, NULL, NULL},
 };
 
+/* SDM vol. 4 table 2-2; why they are set: cpu/model.c, "not affected". */
+#define ARCH_CAP_RDCL_NO            (1ull << 0)
+#define ARCH_CAP_SKIP_L1DFL_VMENTRY (1ull << 3)
+#define ARCH_CAP_SSB_NO             (1ull << 4)
+#define ARCH_CAP_MDS_NO             (1ull << 5)
+#define ARCH_CAP_IF_PSCHANGE_MC_NO  (1ull << 6)
+#define ARCH_CAP_TAA_NO             (1ull << 8)
+#define ARCH_CAP_SBDR_SSDP_NO       (1ull << 13)
+#define ARCH_CAP_FBSDP_NO           (1ull << 14)
+#define ARCH_CAP_PSDP_NO            (1ull << 15)
+#define ARCH_CAP_BHI_NO             (1ull << 20)
+#define ARCH_CAP_PBRSB_NO           (1ull << 24)
+#define ARCH_CAP_GDS_NO             (1ull << 26)
+#define ARCH_CAP_RFDS_NO            (1ull << 27)
+#define ARCH_CAP_ITS_NO             (1ull << 62)
+
+static bool arch_capabilities_read(void *opaque, uint32_t index, uint64_t *value)
+{
+    (void)opaque;
+    (void)index;
+    *value = ARCH_CAP_RDCL_NO | ARCH_CAP_SKIP_L1DFL_VMENTRY | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |
+             ARCH_CAP_IF_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO |
+             ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO | ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO |
+             ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO;
+    return true;
+}
+
+static const struct msr_range arch_capabilities_msrs[] = {
+    {IA32_ARCH_CAPABILITIES, IA32_ARCH_CAPABILITIES, "IA32_ARCH_CAPABILITIES",
+     arch_capabilities_read, NULL},
+    {0},
+};
+
 void cpu_msrs_attach(struct cpu_msrs *m)
 {
     const struct cpu_model *model = m->vcpu->model;
@@ -644,6 +686,8 @@ void cpu_msrs_attach(struct cpu_msrs *m)
         return;
     vcpu_add_msrs(m->vcpu, common_msrs, m);
     vcpu_add_msrs(m->vcpu, model->vendor == CPU_INTEL ? intel_msrs : amd_msrs, m);
+    if (cpu_has(model, FEAT_ARCH_CAPABILITIES))
+        vcpu_add_msrs(m->vcpu, arch_capabilities_msrs, m);
     if (cpu_has(model, FEAT_HYPERVISOR))
         vcpu_add_msrs(m->vcpu, pv_msrs, m);
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The page walker. SDM vol. 3A chapter 4: 4.3 (32-bit), 4.4 (PAE), 4.5 (4-level), 4.6 (access rights),
- * 4.7 (error codes), 4.8 (accessed and dirty). One loop serves all modes: a mode is a first level and a
- * number of index bits per level.
+ * The page walker. SDM vol. 3A chapter 4: 4.3 (32-bit), 4.4 (PAE), 4.5 (4-level), 4.6 (access
+ * rights), 4.7 (error codes), 4.8 (accessed and dirty). One loop serves all modes: a mode is a
+ * first level and a number of index bits per level.
  *
- * A walk has two halves. The first reads the entries and decides; it changes nothing. The second sets the
- * accessed and dirty bits from the root down by compare-and-exchange against the values that were read,
- * and starts the walk again if another CPU was faster. So a walk that faults sets no bit.
+ * A walk has two halves. The first reads the entries and decides; it changes nothing. The second
+ * sets the accessed and dirty bits from the root down by compare-and-exchange against the values
+ * that were read, and starts the walk again if another CPU was faster. So a walk that faults sets
+ * no bit.
  *
- * A hostile guest may point the tables at anything: RAM, ROM (updates are dropped), devices (read and
- * written through vcpu_mmio, never in a look-only walk), or nothing at all (reads as ones).
+ * A hostile guest may point the tables at anything: RAM, ROM (updates are dropped), devices (read
+ * and written through vcpu_mmio, never in a look-only walk), or nothing at all (reads as ones).
  */
 #include "cpu/paging.h"
 
@@ -20,14 +21,14 @@
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
 
-#define PTE_P BIT(0)
-#define PTE_W BIT(1)
-#define PTE_U BIT(2)
-#define PTE_A BIT(5)
-#define PTE_D BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G BIT(8)
-#define PTE_NX BIT(63)
+#define PTE_P    BIT(0)
+#define PTE_W    BIT(1)
+#define PTE_U    BIT(2)
+#define PTE_A    BIT(5)
+#define PTE_D    BIT(6)
+#define PTE_PS   BIT(7)
+#define PTE_G    BIT(8)
+#define PTE_NX   BIT(63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
 #define PDPTE_RESERVED 0x1e6ull /* bits 2:1 and 8:5 of a PAE page-directory-pointer-table entry */
@@ -46,7 +47,7 @@ static uint64_t reserved_addr(const struct cpu_model *model)
     return PTE_ADDR & ~((1ull << model->phys_bits) - 1);
 }
 
-/* The host address of a table entry, aligned to its size, or NULL. */
+/* The host address of a table entry, or NULL. */
 static void *entry_host(struct vcpu *vcpu, gpa_t at, bool write, uint64_t *ram_page)
 {
     uint8_t *page;
@@ -57,17 +58,40 @@ static void *entry_host(struct vcpu *vcpu, gpa_t at, bool write, uint64_t *ram_p
     return page ? page + (at & PAGE_MASK) : NULL;
 }
 
+static uint64_t entry_get(const void *host, unsigned size)
+{
+    return size == 8 ? __atomic_load_n((const uint64_t *)host, __ATOMIC_RELAXED)
+                     : __atomic_load_n((const uint32_t *)host, __ATOMIC_RELAXED);
+}
+
 static uint64_t entry_read(struct vcpu *vcpu, gpa_t at, unsigned size, bool look_only)
 {
     const void *host = entry_host(vcpu, at, false, NULL);
     uint8_t buf[8] = {0};
 
     if (likely(host))
-        return size == 8 ? __atomic_load_n((const uint64_t *)host, __ATOMIC_RELAXED)
-                         : __atomic_load_n((const uint32_t *)host, __ATOMIC_RELAXED);
+        return entry_get(host, size);
     if (!look_only)
         vcpu_mmio(vcpu, at, buf, size, false);
     return get_le(buf, size);
+}
+
+static uint64_t entry_read_cached(const struct walk_in *in, gpa_t at, unsigned size)
+{
+    gpa_t page = at & ~PAGE_MASK;
+    unsigned slot = page >> PAGE_SHIFT & (WALK_CACHE - 1);
+    const uint8_t *host;
+
+    if (!in->cache)
+        return entry_read(in->vcpu, at, size, in->no_update);
+    if (unlikely(in->cache->at[slot].tag != (page | 1))) {
+        host = entry_host(in->vcpu, page, false, NULL);
+        if (!host)
+            return entry_read(in->vcpu, at, size, in->no_update);
+        in->cache->at[slot].tag = page | 1;
+        in->cache->at[slot].host = host;
+    }
+    return entry_get(in->cache->at[slot].host + (at & PAGE_MASK), size);
 }
 
 /* Sets `bits` in an entry that still is `old`; false: it is not. */
@@ -87,11 +111,11 @@ static bool entry_update(struct vcpu *vcpu, gpa_t at, unsigned size, uint64_t ol
         ok = __atomic_compare_exchange_n((uint64_t *)host, &old, new, false, __ATOMIC_SEQ_CST,
                                          __ATOMIC_RELAXED);
     else
-        ok = __atomic_compare_exchange_n((uint32_t *)host, &old32, (uint32_t)new, false,
+        ok = __atomic_compare_exchange_n((uint32_t *)host, &old32, (uint32_t) new, false,
                                          __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-    if (ok && unlikely(atomic_load_explicit(&vcpu->vm->ram.page_flags[ram_page],
-                                            memory_order_relaxed) &
-                       RAM_HAS_CODE))
+    if (ok &&
+        unlikely(atomic_load_explicit(&vcpu->vm->ram.page_flags[ram_page], memory_order_relaxed) &
+                 RAM_HAS_CODE))
         ram_written(vcpu->vm, (ram_page << PAGE_SHIFT) + (at & PAGE_MASK), size);
     return ok;
 }
@@ -103,7 +127,7 @@ struct walk_mode {
     unsigned levels;     /* 2, 3, 4; 3: PAE, whose top level is in registers */
     unsigned index_bits; /* per level */
     unsigned entry_size;
-    bool nxe;            /* bit 63 is NX, not reserved */
+    bool nxe; /* bit 63 is NX, not reserved */
     bool wp, smep, smap_now;
 };
 
@@ -113,7 +137,9 @@ static struct walk_mode walk_mode(const struct walk_in *in)
     bool pae = cs->cr4 & CR4_PAE;
 
     return (struct walk_mode){
-        .levels = cs->efer & EFER_LMA ? 4 : pae ? 3 : 2,
+        .levels = cs->efer & EFER_LMA ? 4
+                  : pae               ? 3
+                                      : 2,
         .index_bits = pae ? 9 : 10,
         .entry_size = pae ? 8 : 4,
         .nxe = pae && (cs->efer & EFER_NXE),
@@ -217,7 +243,7 @@ static enum walk_result walk_once(const struct walk_in *in, const struct walk_mo
         unsigned i = addr >> shift & ((1u << m->index_bits) - 1);
         gpa_t at = a20(vcpu, table + i * m->entry_size);
 
-        entry = entry_read(vcpu, at, m->entry_size, in->no_update);
+        entry = entry_read_cached(in, at, m->entry_size);
         out->level[out->nlevels].at = at;
         out->level[out->nlevels++].entry = entry;
         if (!(entry & PTE_P)) {

@@ -18,6 +18,15 @@ struct vcpu;
 #define PF_RSVD BIT(3)
 #define PF_I BIT(4)    /* instruction fetch */
 
+/*
+ * Where pages of page tables are in host memory, for an engine that walks often. Zeroed when made and
+ * whenever translations are dropped (struct engine, slot_changed).
+ */
+#define WALK_CACHE 64
+struct walk_cache {
+    struct { gpa_t tag; const uint8_t *host; } at[WALK_CACHE]; /* tag: the page's address, plus 1 */
+};
+
 struct walk_in {
     const struct cpu_state *cs;
     const struct cpu_model *model;
@@ -25,6 +34,7 @@ struct walk_in {
     bool write, exec, user; /* user: CPL 3 explicit access */
     bool implicit;     /* supervisor access by the CPU itself: SMAP ignores RFLAGS.AC */
     bool no_update;    /* look only: no A/D bits, for reports and gdb */
+    struct walk_cache *cache; /* may be NULL */
 };
 
 struct walk_out {

@@ -3,10 +3,11 @@
  * KVM CPUID leaves and kvm-clock. Linux, Documentation/virt/kvm/x86/{cpuid,msr}.rst and
  * arch/x86/include/asm/pvclock-abi.h.
  *
- * The guest names a page; it holds a point (TSC, nanoseconds) and a slope, from which the guest computes
- * time by itself. Our TSC is VM time times a constant, so one point serves for good: VM time 0, where a
- * vCPU's TSC is its offset. All vCPUs are on the same line, hence PVCLOCK_TSC_STABLE_BIT, and a page need
- * only be written when its MSR or the vCPU's TSC offset changes.
+ * The guest names a page; it holds a point (TSC, nanoseconds) and a slope, from which the guest
+ * computes time by itself. Our TSC is VM time times a constant, so one point serves for good: VM
+ * time 0, where a vCPU's TSC is its offset. All vCPUs are on the same line, hence
+ * PVCLOCK_TSC_STABLE_BIT, and a page need only be written when its MSR or the vCPU's TSC offset
+ * changes.
  */
 #include "cpu/pv.h"
 
@@ -15,15 +16,15 @@
 #include "cpu/cpu_state.h"
 #include "cpu/msr.h"
 
-/* ---- CPUID ------------------------------------------------------------------------------------------ */
+/* ---- CPUID ---------------------------------------------------------------------------- */
 
 #define KVM_CPUID_SIGNATURE 0x40000000
-#define KVM_CPUID_FEATURES 0x40000001
-#define KVM_CPUID_TIMING 0x40000010 /* VMware's timing leaf, which KVM guests read as well */
+#define KVM_CPUID_FEATURES  0x40000001
+#define KVM_CPUID_TIMING    0x40000010 /* VMware's timing leaf, which KVM guests read as well */
 
-#define KVM_FEATURE_CLOCKSOURCE BIT(0)
-#define KVM_FEATURE_NOP_IO_DELAY BIT(1)
-#define KVM_FEATURE_CLOCKSOURCE2 BIT(3)
+#define KVM_FEATURE_CLOCKSOURCE            BIT(0)
+#define KVM_FEATURE_NOP_IO_DELAY           BIT(1)
+#define KVM_FEATURE_CLOCKSOURCE2           BIT(3)
 #define KVM_FEATURE_CLOCKSOURCE_STABLE_BIT BIT(24)
 
 #define APIC_BUS_KHZ 1000000
@@ -45,29 +46,29 @@ struct cpuid_regs pv_cpuid(const struct cpu_model *m, uint32_t leaf)
     }
 }
 
-/* ---- kvm-clock --------------------------------------------------------------------------------------- */
+/* ---- kvm-clock ------------------------------------------------------------------------ */
 
-#define MSR_KVM_WALL_CLOCK 0x11
-#define MSR_KVM_SYSTEM_TIME 0x12
-#define MSR_KVM_WALL_CLOCK_NEW 0x4b564d00
+#define MSR_KVM_WALL_CLOCK      0x11
+#define MSR_KVM_SYSTEM_TIME     0x12
+#define MSR_KVM_WALL_CLOCK_NEW  0x4b564d00
 #define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01
 /* Asynchronous page faults, steal time, EOI, polling, migration control: known and refused. */
 #define MSR_KVM_REFUSED_FIRST 0x4b564d02
-#define MSR_KVM_REFUSED_LAST 0x4b564dff
+#define MSR_KVM_REFUSED_LAST  0x4b564dff
 
-#define SYSTEM_TIME_ENABLE 1ull
+#define SYSTEM_TIME_ENABLE     1ull
 #define PVCLOCK_TSC_STABLE_BIT 1
 
 /* struct pvclock_vcpu_time_info */
-#define TIME_VERSION 0
+#define TIME_VERSION       0
 #define TIME_TSC_TIMESTAMP 8
-#define TIME_SYSTEM_TIME 16
-#define TIME_MUL 24
-#define TIME_SHIFT 28
-#define TIME_FLAGS 29
-#define TIME_SIZE 32
+#define TIME_SYSTEM_TIME   16
+#define TIME_MUL           24
+#define TIME_SHIFT         28
+#define TIME_FLAGS         29
+#define TIME_SIZE          32
 /* struct pvclock_wall_clock */
-#define WALL_SEC 4
+#define WALL_SEC  4
 #define WALL_NSEC 8
 #define WALL_SIZE 12
 
@@ -88,8 +89,8 @@ void pv_clock_scale(uint64_t tsc_hz, uint32_t *mul, int8_t *shift)
 }
 
 /*
- * The version is odd while the rest is being written, and even and new after that. The guest chose the
- * address: where it is no RAM nothing happens.
+ * The version is odd while the rest is being written, and even and new after that. The guest chose
+ * the address: where it is no RAM nothing happens.
  */
 static void publish(struct vm *vm, gpa_t gpa, uint8_t *record, size_t size)
 {

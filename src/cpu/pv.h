@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The paravirtual interface that every engine offers: the KVM CPUID leaves and kvm-clock, as in Linux,
- * Documentation/virt/kvm/x86/{cpuid,msr}.rst. So a guest knows its TSC and APIC frequencies and calibrates
- * nothing. Other KVM features (asynchronous page faults, steal time, PV EOI...) are not offered, and
- * their MSRs are refused.
+ * The paravirtual interface that every engine offers: the KVM CPUID leaves and kvm-clock, as in
+ * Linux, Documentation/virt/kvm/x86/{cpuid,msr}.rst. So a guest knows its TSC and APIC frequencies
+ * and calibrates nothing. Other KVM features (asynchronous page faults, steal time, PV EOI...) are
+ * not offered, and their MSRs are refused.
  */
 #ifndef CPU_PV_H
 #define CPU_PV_H
@@ -12,7 +12,7 @@
 #include "cpu/model.h"
 
 #define PV_LEAF_FIRST 0x40000000
-#define PV_LEAF_LAST 0x400000ff
+#define PV_LEAF_LAST  0x400000ff
 
 struct cpuid_regs pv_cpuid(const struct cpu_model *m, uint32_t leaf);
 

@@ -369,10 +369,6 @@ static void motherboard(struct aml *a, const struct acpi_config *c)
     res_io(&r, c->pm_base, ICH9_PM_SIZE);
     if (c->ecam_size)
         res_memory32(&r, (uint32_t)c->ecam_base, (uint32_t)c->ecam_size, true);
-    if (c->has_apic) {
-        res_memory32(&r, c->ioapic_base, 0x1000, true);
-        res_memory32(&r, c->lapic_base, 0x1000, true);
-    }
     aml_resources(a, &r);
     aml_end(a, dev);
 }
@@ -549,7 +545,7 @@ static void fadt(struct aml *t, const struct acpi_config *c, gpa_t facs, gpa_t d
     aml_byte(t, ICH9_RST_CNT_RESET);
     le16(t, 0);
     aml_byte(t, 0);
-    le64(t, facs);
+    le64(t, 0); /* X_FIRMWARE_CTRL is for a FACS above 4 GiB */
     le64(t, dsdt_at);
     gas(t, pm + ICH9_PM1_STS, 32, 2);
     no_gas(t);

@@ -61,7 +61,8 @@ struct machine_config {
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned ndisks;
     const char *serial;   /* back end of COM1 (backend/char/chardev.h); NULL: no serial port */
-    const char *debugcon; /* back end of port E9h; NULL: no debug port */
+    const char *debugcon; /* back end of the debug port; NULL: there is none */
+    uint16_t debugcon_port; /* 0: E9h; SeaBIOS and OVMF write to 402h */
     bool debug_exit;      /* isa-debug-exit at port 501h (QEMU's default) */
     uint16_t debug_exit_port; /* 0: 501h */
 

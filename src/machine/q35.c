@@ -368,7 +368,7 @@ static int build_isa(struct machine *m, const struct machine_config *config, str
             return -1;
     }
     if (config->debugcon) {
-        struct debugcon_config dbg = {0};
+        struct debugcon_config dbg = {.iobase = config->debugcon_port};
 
         m->debugcon = chardev_open(&m->vm, config->debugcon, err);
         if (!m->debugcon)

@@ -163,7 +163,7 @@ static void walk_lines(struct vcpu *vcpu, FILE *out, const struct cpu_state *cs,
     ok = paging_walk(&in, addr, &w);
     root = cs->cr4 & CR4_LA57 && cpu_long_mode(cs) ? 0
            : cpu_long_mode(cs)                     ? 1
-           : cs->cr4 & CR4_PAE && w.nlevels >= 3   ? 2
+           : cs->cr4 & CR4_PAE                     ? 2
                                                    : 3;
     for (unsigned i = 0; i < w.nlevels && i < ARRAY_LEN(w.level); i++)
         fprintf(out, "%s %016" PRIx64 " at %" PRIx64 "; ",

@@ -42,17 +42,26 @@ void machine_run_fini(struct machine *m)
 
 /* ---- vCPU threads ------------------------------------------------------------------------------ */
 
+/*
+ * A request that waits to be taken stops every vCPU as well: nothing is executed after the instruction that
+ * asked for power-off, so that runs with the virtual clock end alike.
+ */
+static bool must_stand(struct machine *m)
+{
+    return (atomic_load(&m->stop_depth) || atomic_load(&m->vm.request)) && !atomic_load(&m->ended);
+}
+
 /* Stands still while the main thread wants that. False: the VM has ended. */
 static bool stand(struct machine *m, struct vcpu *vcpu)
 {
     atomic_fetch_and(&vcpu->pending, ~(uint32_t)PEND_EXIT);
-    if (likely(!atomic_load(&m->stop_depth) && !atomic_load(&m->ended)))
+    if (likely(!must_stand(m) && !atomic_load(&m->ended)))
         return true;
     vcpu_set_running(vcpu, false);
     pthread_mutex_lock(&m->run_lock);
     m->standing++;
     pthread_cond_broadcast(&m->run_cond);
-    while (atomic_load(&m->stop_depth) && !atomic_load(&m->ended))
+    while (must_stand(m))
         pthread_cond_wait(&m->run_cond, &m->run_lock);
     m->standing--;
     pthread_mutex_unlock(&m->run_lock);
@@ -88,8 +97,6 @@ static void *vcpu_main(void *opaque)
     struct machine *m = container_of(vcpu->vm, struct machine, vm);
     bool virtual = clock_mode(m->vm.clock) == CLOCK_VIRTUAL;
 
-    if (m->vm.thread_started)
-        m->vm.thread_started(m->vm.thread_opaque, VM_THREAD_VCPU);
     if (m->vm.thread_started)
         m->vm.thread_started(m->vm.thread_opaque, VM_THREAD_VCPU);
     vcpu_set_running(vcpu, true);
@@ -359,8 +366,6 @@ int machine_run(struct machine *m)
         }
         vcpu->thread_started = true;
     }
-    if (vm->thread_started)
-        vm->thread_started(vm->thread_opaque, VM_THREAD_MAIN);
     if (vm->thread_started)
         vm->thread_started(vm->thread_opaque, VM_THREAD_MAIN);
     take_request(m);

@@ -46,7 +46,7 @@ enum hd_ldt {
     LDT_ABSENT,
     LDT_CODE_XO,     /* execute-only */
     LDT_DATA_ODD,    /* base that is no multiple of anything */
-    LDT_CONFORMING,
+    LDT_CONFORMING,  /* absent: Linux allows no other */
     LDT_COUNT,
 };
 #define LDT_SEL(n) ((uint16_t)((n) << 3 | 7))

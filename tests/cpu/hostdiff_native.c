@@ -43,7 +43,7 @@ const struct hd_desc hd_ldt[LDT_COUNT] = {
     [LDT_ABSENT] = {HD_DATA, 0x5fff, 1, 0, 0, 0, 1},
     [LDT_CODE_XO] = {HD_DATA, 0x5fff, 1, 2, 1, 0, 0},
     [LDT_DATA_ODD] = {HD_DATA + 5, 0x4fff, 1, 0, 0, 0, 0},
-    [LDT_CONFORMING] = {HD_CODE, 0x3fff, 1, 3, 0, 0, 0},
+    [LDT_CONFORMING] = {HD_CODE, 0x3fff, 1, 3, 0, 0, 1},
 };
 
 /* The child's; the parent has its own copy and does not use most of it. */
@@ -53,6 +53,7 @@ static struct {
     unsigned batch, index;
     bool running;
     uint64_t fs_base;
+    uint64_t code_at;     /* offset of the last case's bytes */
     uint8_t *data, *code; /* writable views of what lies at HD_DATA and HD_CODE */
     uint32_t xoff[8];
 } n;
@@ -144,9 +145,11 @@ static void save_case(const struct hd_case *tc, struct hd_result *out, const uco
         out->vector = HD_DONE;
     } else if (tc->step && out->vector == VEC_DB) {
         out->vector = HD_DONE;
-    } else if (!tc->step && out->vector == VEC_PF && out->regs.rip == next &&
-               (out->error & 0x10)) {
-        out->vector = HD_DONE; /* the INT3 would be on the absent page */
+    } else if (tc->step && out->vector == VEC_BP) {
+        out->regs.rip--; /* IRET took TF away, and the target holds what fills the page */
+        out->vector = HD_DONE;
+    } else if (out->vector == VEC_PF && out->regs.rip != tc->regs.rip && (out->error & 0x10)) {
+        out->vector = HD_DONE; /* the next instruction is on an absent page */
     }
     if (out->vector == HD_DONE) {
         out->error = 0;
@@ -166,8 +169,9 @@ static void load_case(const struct hd_case *tc, ucontext_t *uc)
     hd_fill_data(n.data, n.shared->pattern, tc);
     if (tc->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT) || tc->mode == HD_64)
         at -= HD_CODE;
+    memset(n.code + n.code_at, 0xcc, 16);
     memcpy(n.code + at, tc->code, tc->len);
-    memset(n.code + at + tc->len, 0xcc, 16);
+    n.code_at = at;
 
     for (unsigned r = 0; r < 16; r++)
         g[greg_of[r]] = (greg_t)tc->regs.gpr[r];
@@ -319,11 +323,13 @@ static void map_pages(void)
     for (unsigned k = 0; k < HD_DATA_PAGES; k++)
         if (kind[k] && mmap((void *)(HD_DATA + k * PAGE_SIZE), PAGE_SIZE,
                             kind[k] == 2 ? PROT_READ | PROT_WRITE : PROT_READ,
-                            MAP_SHARED | MAP_FIXED, data, (off_t)k * PAGE_SIZE) == MAP_FAILED)
+                            MAP_SHARED | MAP_FIXED | MAP_POPULATE, data,
+                            (off_t)k * PAGE_SIZE) == MAP_FAILED)
             die("hostdiff: mmap");
     if (mmap((void *)HD_CODE, (size_t)HD_CODE_PAGES * PAGE_SIZE, PROT_READ | PROT_EXEC,
-             MAP_SHARED | MAP_FIXED, code, 0) == MAP_FAILED)
+             MAP_SHARED | MAP_FIXED | MAP_POPULATE, code, 0) == MAP_FAILED)
         die("hostdiff: mmap");
+    memset(n.code, 0xcc, code_bytes);
 }
 
 static void child_main(void)

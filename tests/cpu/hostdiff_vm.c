@@ -41,6 +41,7 @@ struct hd_vm {
     struct interp *c;
     struct hd_shared *shared;
     uint8_t *data, *code;
+    uint64_t code_at; /* offset of the last case's bytes */
     struct cpu_state base; /* what all cases have in common */
     uint64_t ldt[LDT_COUNT], gdt[GDT_BYTES / 8];
 };
@@ -221,8 +222,9 @@ static void load_case(struct hd_vm *v, const struct hd_case *tc)
     hd_fill_data(v->data, v->shared->pattern, tc);
     if (tc->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT) || tc->mode == HD_64)
         at -= HD_CODE;
+    memset(v->code + v->code_at, 0xcc, 16);
     memcpy(v->code + at, tc->code, tc->len);
-    memset(v->code + at + tc->len, 0xcc, 16);
+    v->code_at = at;
     ram_written(&v->vm, v->ram.ram_offset + GPA_CODE + at, tc->len + 16u);
 
     c->s = v->base;
@@ -239,34 +241,48 @@ static void load_case(struct hd_vm *v, const struct hd_case *tc)
     interp_mode_changed(c);
 }
 
+/* Until the instruction is complete: a REP may take several rounds. Leaves by longjmp on an exception. */
+static void run_instruction(struct interp *c, uint64_t rip)
+{
+    for (unsigned round = 0; round < REP_ROUNDS; round++) {
+        struct block *b = block_find(c, true);
+
+        c->block = b;
+        b->insns[0].fn(c, b->insns);
+        if (c->s.rip != rip || !(b->insns[0].flags & (INSN_REP | INSN_REPNE)))
+            return;
+    }
+}
+
+static bool run_caught(struct interp *c, uint64_t rip)
+{
+    sigjmp_buf raise_to;
+
+    c->raise_to = &raise_to;
+    if (sigsetjmp(raise_to, 0))
+        return false;
+    run_instruction(c, rip);
+    return true;
+}
+
 void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
 {
     struct interp *c = v->c;
-    sigjmp_buf raise_to;
 
     load_case(v, tc);
     memset(out, 0, sizeof(*out));
     out->vector = HD_DONE;
-    c->raise_to = &raise_to;
-    if (!sigsetjmp(raise_to, 0)) {
-        for (unsigned round = 0; round < REP_ROUNDS; round++) {
-            struct block *b = block_find(c, true);
-
-            c->block = b;
-            b->insns[0].fn(c, b->insns);
-            if (c->s.rip != tc->regs.rip || !(b->insns[0].flags & (INSN_REP | INSN_REPNE)))
-                break;
-        }
-    } else {
-        c = v->c;
+    if (!run_caught(c, tc->regs.rip)) {
         c->s.rip = interp_rip(c);
         out->vector = c->exc_vector;
         out->error = c->exc_has_error ? c->exc_error : 0;
         out->addr = c->exc_vector == VEC_PF ? c->exc_payload : 0;
+        /* Linux does not tell ring 3 which kernel pages there are: sanitize_error_code(). */
+        if (out->vector == VEC_PF && out->addr >> 47)
+            out->error |= 1;
     }
     c->raise_to = NULL;
     c->block = NULL;
-    c->s.shadow = 0;
     memcpy(out->regs.gpr, c->s.gpr, sizeof(c->s.gpr));
     out->regs.rip = c->s.rip;
     out->regs.rflags = flags_get(c);

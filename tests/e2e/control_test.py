@@ -34,8 +34,10 @@ class Case(unittest.TestCase):
 
     def connect(self, name="t"):
         conn = socket.socket(socket.AF_UNIX)
-        conn.settimeout(10)
+        # Blocking: with a timeout, a full queue of connections would be an error at once.
         conn.connect(os.path.join(self.rundir(name), "control.sock"))
+        conn.settimeout(10)
+        self.addCleanup(conn.close)
         return conn
 
     def gone(self, path):

@@ -33,7 +33,9 @@ static inline bool bootfuzz_write(void *opaque, gpa_t gpa, const void *data, siz
     /* Reads all of it: the source must be there. */
     for (size_t i = 0; i < size; i += size > 4096 ? 64 : 1)
         m->sum ^= ((const uint8_t *)data)[i];
-    return e820_is_ram(m->map, gpa, size) || (gpa == EBDA_BASE && size <= 1024);
+    /* The BIOS areas are RAM, too, though the map keeps them from the system. */
+    return e820_is_ram(m->map, gpa, size) || (gpa == EBDA_BASE && size <= 1024) ||
+           (gpa >= 0xf0000 && range_ok(gpa, size, 0x100000));
 }
 
 /* A valid kernel of one of four sorts; returns its size, at most BOOTFUZZ_IMAGE. */

@@ -2,16 +2,18 @@
 /*
  * Raw disk images: byte n of the disk is byte n of the file, or of the block device.
  *
- * With a real clock each disk has a worker thread that takes requests in order; what it has finished
- * comes back through loop_post. Requests never overtake each other, so a write from before a reset can
- * not land on top of one from after it. With a virtual or manual clock a request is done at once and
- * told by a timer RAW_LATENCY_NS later: two runs see the same completions at the same VM times.
+ * With a real clock each disk has a worker thread that takes requests in order; what it has
+ * finished comes back through loop_post. Requests never overtake each other, so a write from before
+ * a reset can not land on top of one from after it. With a virtual or manual clock a request is
+ * done at once and told by a timer RAW_LATENCY_NS later: two runs see the same completions at the
+ * same VM times.
  *
- * A snapshot keeps what the guest writes in an unlinked, sparse file, and a bit per 4 KiB cluster that
- * says which of the two files has it.
+ * A snapshot keeps what the guest writes in an unlinked, sparse file, and a bit per 4 KiB cluster
+ * that says which of the two files has it.
  *
- * The image is locked (open file description locks): by one writer, or by any number of readers. The
- * device has checked offsets and lengths; a file that shrinks under us reads as zeros past its end.
+ * The image is locked (open file description locks): by one writer, or by any number of readers.
+ * The device has checked offsets and lengths; a file that shrinks under us reads as zeros past its
+ * end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,11 +29,11 @@
 #include "base/bytes.h"
 #include "core/vm.h"
 
-#define RAW_SECTOR 512u
+#define RAW_SECTOR     512u
 #define RAW_LATENCY_NS 100000 /* virtual clock: a good solid-state disk */
-#define CLUSTER_SHIFT 12
-#define CLUSTER (1u << CLUSTER_SHIFT)
-#define ZERO_CHUNK (64u * 1024)
+#define CLUSTER_SHIFT  12
+#define CLUSTER        (1u << CLUSTER_SHIFT)
+#define ZERO_CHUNK     (64u * 1024)
 
 struct raw_queue {
     struct block_req *head, **tail;
@@ -43,7 +45,7 @@ struct raw {
     int fd;
     bool is_device;
     /* Snapshot. */
-    int overlay; /* -1: none */
+    int overlay;      /* -1: none */
     uint8_t *written; /* a bit per cluster: it is in the overlay */
     uint8_t cluster[CLUSTER];
 
@@ -63,7 +65,8 @@ struct raw {
 
 static const uint8_t zeros[ZERO_CHUNK];
 
-/* ---- queues ---------------------------------------------------------------------------------------- */
+/* ---- queues
+ * ---------------------------------------------------------------------------------------- */
 
 static void queue_init(struct raw_queue *q)
 {
@@ -90,7 +93,8 @@ static struct block_req *queue_take(struct raw_queue *q)
     return req;
 }
 
-/* ---- whole reads and writes: 0 or a positive errno ------------------------------------------------- */
+/* ---- whole reads and writes: 0 or a positive errno
+ * ------------------------------------------------- */
 
 static int read_all(int fd, uint8_t *buf, size_t len, uint64_t offset)
 {
@@ -147,7 +151,8 @@ static int zero_range(int fd, bool is_device, uint64_t offset, uint64_t len)
     return write_zeros(fd, len, offset);
 }
 
-/* ---- the snapshot's overlay -------------------------------------------------------------------------- */
+/* ---- the snapshot's overlay
+ * -------------------------------------------------------------------------- */
 
 static bool in_overlay(const struct raw *raw, uint64_t cluster)
 {
@@ -226,7 +231,8 @@ static int overlay_write(struct raw *raw, const struct block_req *req)
     return error;
 }
 
-/* ---- one request ------------------------------------------------------------------------------------- */
+/* ---- one request
+ * ------------------------------------------------------------------------------------- */
 
 static int perform(struct raw *raw, const struct block_req *req)
 {
@@ -261,7 +267,8 @@ static void tell(struct raw *raw, struct block_req *req)
     req->done(req);
 }
 
-/* ---- virtual clock ------------------------------------------------------------------------------------ */
+/* ---- virtual clock
+ * ------------------------------------------------------------------------------------ */
 
 /* All requests wait equally long, so they end in the order they came in. */
 static void raw_rings(void *opaque)
@@ -284,7 +291,8 @@ static void submit_now(struct raw *raw, struct block_req *req)
         timer_arm(&raw->timer, raw->told_later.head->due);
 }
 
-/* ---- the worker ----------------------------------------------------------------------------------------- */
+/* ---- the worker
+ * ----------------------------------------------------------------------------------------- */
 
 static void raw_completed(void *opaque)
 {
@@ -345,7 +353,8 @@ static void raw_submit(struct block *block, struct block_req *req)
     pthread_mutex_unlock(&raw->lock);
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------ */
+/* ---- opening and closing
+ * ------------------------------------------------------------------------------ */
 
 static void cancel(struct raw_queue *q)
 {
@@ -398,10 +407,11 @@ static int open_file(struct raw *raw, const char *path, bool write, struct err *
     if (raw->fd >= 0)
         return 0;
     if (write && (errno == EACCES || errno == EROFS || errno == EPERM))
-        return err_set(err, errno,
-                       "the disk image %s can not be written (%s): make it writable, or add 'ro' or "
-                       "'snapshot'",
-                       path, strerror(errno));
+        return err_set(
+            err, errno,
+            "the disk image %s can not be written (%s): make it writable, or add 'ro' or "
+            "'snapshot'",
+            path, strerror(errno));
     return err_set(err, errno, "cannot open the disk image %s: %s", path, strerror(errno));
 }
 
@@ -416,8 +426,8 @@ static int lock_file(const struct raw *raw, const char *path, bool write, struct
                        "the disk image %s is in use by another VM: stop that one, or add 'ro' or "
                        "'snapshot' to both",
                        path);
-    return err_set(err, EBUSY, "the disk image %s is being written by another VM: stop that one first",
-                   path);
+    return err_set(err, EBUSY,
+                   "the disk image %s is being written by another VM: stop that one first", path);
 }
 
 static int find_size(struct raw *raw, const char *path, struct err *err)
@@ -435,10 +445,11 @@ static int find_size(struct raw *raw, const char *path, struct err *err)
     if (end < 0)
         return err_set(err, errno, "cannot find the size of %s: %s", path, strerror(errno));
     if (end == 0 || end % RAW_SECTOR)
-        return err_set(err, EINVAL,
-                       "the disk image %s has %lld bytes: a disk is a multiple of 512 and not empty "
-                       "(truncate -s makes it so)",
-                       path, (long long)end);
+        return err_set(
+            err, EINVAL,
+            "the disk image %s has %lld bytes: a disk is a multiple of 512 and not empty "
+            "(truncate -s makes it so)",
+            path, (long long)end);
     raw->block.size = (uint64_t)end;
     return 0;
 }
@@ -514,7 +525,8 @@ struct block *block_raw_open(struct vm *vm, const char *path, bool ro, bool snap
         goto fail;
     if (snapshot && !ro && open_overlay(raw, err))
         goto fail;
-    /* The worker tells the loop; without one (tests), or with a clock that is not the host's, a timer does. */
+    /* The worker tells the loop; without one (tests), or with a clock that is not the host's, a
+     * timer does. */
     if (vm->loop && clock_mode(vm->clock) == CLOCK_REAL && start_worker(raw, err))
         goto fail;
     return &raw->block;

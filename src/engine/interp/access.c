@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory accesses that the tag compare in interp.h did not settle. The order of checks is the CPU's:
- * canonical address (#GP, #SS), alignment (#AC), translation (#PF) of every page, and only then does the
- * first byte move; watchpoints are looked at last (#DB follows the instruction).
+ * Memory accesses that the tag compare in interp.h did not settle. The order of checks is the
+ * CPU's: canonical address (#GP, #SS), alignment (#AC), translation (#PF) of every page, and only
+ * then does the first byte move; watchpoints are looked at last (#DB follows the instruction).
  */
 #include "engine/interp/tlb.h"
 
@@ -38,8 +38,8 @@ static bool canonical(gva_t addr)
 
 _Noreturn static void raise_noncanonical(struct interp *c, gva_t addr, enum access how)
 {
-    bool stack = how != ACCESS_EXEC && ((c->code64 && addr == c->stack_addr) ||
-                                        (c->cur && c->cur->seg == SEG_SS));
+    bool stack = how != ACCESS_EXEC &&
+                 ((c->code64 && addr == c->stack_addr) || (c->cur && c->cur->seg == SEG_SS));
 
     c->stack_addr = 0;
     interp_raise_err(c, stack ? VEC_SS : VEC_GP, 0);
@@ -58,11 +58,11 @@ static void check_aligned(struct interp *c, gva_t addr, unsigned size, uint64_t 
         interp_raise_err(c, VEC_AC, 0);
 }
 
-/* ---- one piece inside one page -------------------------------------------------------------------- */
+/* ---- one piece inside one page -------------------------------------------------------- */
 
 /*
- * Copies to and from guest RAM in host accesses that the compiler and the sanitisers leave alone, whole
- * aligned words where the guest's side has them.
+ * Copies to and from guest RAM in host accesses that the compiler and the sanitisers leave alone,
+ * whole aligned words where the guest's side has them.
  */
 static void copy_from_ram(uint8_t *to, const uint8_t *from, size_t len)
 {
@@ -91,6 +91,7 @@ static void copy_to_ram(uint8_t *to, const uint8_t *from, size_t len)
 static void mmio(struct interp *c, gpa_t gpa, uint8_t *buf, size_t len, bool write)
 {
     c->vcpu->access_rip = c->cur ? interp_rip(c) : c->s.rip;
+    interp_sync_clock(c);
     while (len) {
         unsigned n = (unsigned)min_u64(len, MMIO_MAX);
 
@@ -147,7 +148,7 @@ static void find_two(struct interp *c, gva_t addr, enum access how, uint64_t key
     tlb_find(c, second, how, key, &place[1]);
 }
 
-/* ---- words ------------------------------------------------------------------------------------------ */
+/* ---- words ---------------------------------------------------------------------------- */
 
 uint64_t access_load_slow(struct interp *c, gva_t addr, unsigned size, uint64_t key)
 {
@@ -207,7 +208,7 @@ void access_store_slow(struct interp *c, gva_t addr, unsigned size, uint64_t v, 
         tlb_watch_hit(c, addr, size, ACCESS_WRITE);
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------- */
+/* ---- runs ----------------------------------------------------------------------------- */
 
 void *access_host(struct interp *c, gva_t addr, unsigned size, enum access how, uint64_t key)
 {
@@ -241,7 +242,10 @@ void access_probe(struct interp *c, gva_t addr, size_t len, enum access how, uin
     }
 }
 
-/* Copies where at most two pages are concerned hold on to what they checked; longer ones look twice. */
+/*
+ * Copies where at most two pages are concerned hold on to what they checked; longer ones look
+ * twice.
+ */
 static void copy_run(struct interp *c, uint8_t *in, const uint8_t *out, gva_t addr, size_t len,
                      enum access how, uint64_t key)
 {

@@ -69,51 +69,77 @@ bool prep_xadd(struct decode *d)
 /* ---- CMPXCHG --------------------------------------------------------------------------------------------- */
 
 /*
- * Equal: rm <- reg and the accumulator stays, whole. Else the accumulator <- rm. In the 32-bit register
- * form the destination is written, and so its upper half cleared, in both cases.
+ * The accumulator goes in and comes out as a whole register, and so does a destination register: which
+ * upper halves a 32-bit form clears depends on the outcome, and on the host. With the accumulator as its
+ * destination it compares equal and stores the source.
  */
-#define CMPXCHG_OP(z, unused)                                                                      \
-    static inline TYPE_##z cmpxchg_fn_##z(TYPE_##z acc, TYPE_##z *dst, TYPE_##z src,               \
-                                          uint32_t *flags)                                         \
-    {                                                                                              \
-        uint64_t a = acc;                                                                          \
-        TYPE_##z old;                                                                              \
-                                                                                                   \
-        __asm__ volatile("lock cmpxchg" #z " %[src],%[dst]\n\tmov %%rax,%q[old]" FLAGS_SAVE        \
-                         : "+a"(a), [old] "=&r"(old), [dst] "+m"(*dst)                             \
-                         : [src] "r"(src)                                                          \
-                         : "cc", "memory");                                                        \
-        *flags = (uint32_t)a;                                                                      \
-        return old;                                                                                \
-    }                                                                                              \
+#define CMPXCHG_OP(z, mod)                                                                         \
     static __attribute__((noinline)) void cmpxchg_##z(struct interp *c, const struct insn *i)      \
     {                                                                                              \
-        TYPE_##z acc = GET_##z(REG_RAX), src = GET_##z(i->reg), old;                               \
+        uint64_t acc = c->s.gpr[REG_RAX], src = c->s.gpr[i->reg], dst;                             \
         uint32_t f;                                                                                \
         struct rmw m;                                                                              \
-        TYPE_##z v;                                                                                \
                                                                                                    \
         BEGIN(c, i);                                                                               \
         if (i->flags & INSN_MEM) {                                                                 \
             rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z,                    \
                      i->flags & INSN_LOCK);                                                        \
-            old = cmpxchg_fn_##z(acc, m.p, src, &f);                                               \
+            __asm__ volatile("mov %[acc],%%rax\n\tlock cmpxchg" #z " %" mod "[src],%[dst]\n\t"     \
+                             "mov %%rax,%[acc]" FLAGS_SAVE                                         \
+                             : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*(TYPE_##z *)m.p)            \
+                             : [src] "r"(src)                                                      \
+                             : "cc", "memory");                                                    \
             rmw_close(c, &m);                                                                      \
         } else {                                                                                   \
-            v = GET_##z(i->rm);                                                                    \
-            old = cmpxchg_fn_##z(acc, &v, src, &f);                                                \
-            SET_##z(i->rm, v);                                                                     \
+            dst = c->s.gpr[i->rm];                                                                 \
+            __asm__("mov %[acc],%%rax\n\tcmpxchg" #z " %" mod "[src],%" mod "[dst]\n\t"            \
+                    "mov %%rax,%[acc]" FLAGS_SAVE                                                  \
+                    : "=&a"(f), [acc] "+&r"(acc), [dst] "+&r"(dst)                                 \
+                    : [src] "r"(src)                                                               \
+                    : "cc");                                                                       \
+            if (i->rm == REG_RAX)                                                                  \
+                acc = dst;                                                                         \
+            c->s.gpr[i->rm] = dst;                                                                 \
         }                                                                                          \
-        if (!(f & AF_ZF))                                                                          \
-            SET_##z(REG_RAX, old);                                                                 \
+        c->s.gpr[REG_RAX] = acc;                                                                   \
         c->aflags = f;                                                                             \
-    }                                                                                              \
+    }
+CMPXCHG_OP(w, "w")
+CMPXCHG_OP(l, "k")
+CMPXCHG_OP(q, "q")
+
+static __attribute__((noinline)) void cmpxchg_b(struct interp *c, const struct insn *i)
+{
+    uint8_t acc = GET_b(REG_RAX), src = GET_b(i->reg), v = 0, *dst = &v;
+    uint32_t f;
+    struct rmw m;
+
+    BEGIN(c, i);
+    if (i->flags & INSN_MEM) {
+        rmw_open(c, &m, insn_lin(c, i, 1, ACCESS_WRITE), 1, i->flags & INSN_LOCK);
+        dst = m.p;
+    } else {
+        v = GET_b(i->rm);
+    }
+    __asm__ volatile("movb %[acc],%%al\n\tlock cmpxchgb %[src],%[dst]\n\tmovb %%al,%[acc]" FLAGS_SAVE
+                     : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*dst)
+                     : [src] "r"(src)
+                     : "cc", "memory");
+    if (i->flags & INSN_MEM)
+        rmw_close(c, &m);
+    SET_b(REG_RAX, acc);
+    if (!(i->flags & INSN_MEM))
+        SET_b(i->rm, v);
+    c->aflags = f;
+}
+
+#define CMPXCHG_HANDLER(z, unused)                                                                 \
     static void op_cmpxchg_##z(struct interp *c, const struct insn *i)                             \
     {                                                                                              \
         cmpxchg_##z(c, i);                                                                         \
         NEXT(c, i);                                                                                \
     }
-EACH_SIZE(CMPXCHG_OP, )
+EACH_SIZE(CMPXCHG_HANDLER, )
 
 bool prep_cmpxchg(struct decode *d)
 {

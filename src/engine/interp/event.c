@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Events: exceptions, software interrupts, external interrupts, NMI, INIT and SIPI; their delivery in
- * every mode; and what happens between instructions (interp_boundary). SDM vol. 3A chapters 6, 17 and 20.
+ * Events: exceptions, software interrupts, external interrupts, NMI, INIT and SIPI; their delivery
+ * in every mode; and what happens between instructions (interp_boundary). SDM vol. 3A chapters 6,
+ * 17 and 20.
  *
- * The kick contract. PEND_INTR means "ask the interrupt controller". It is taken off before the question,
- * so that a request that comes later posts it again. Where the answer could not be used because IF is 0,
- * nobody asks: intr_masked remembers that the bit has been taken off, and whatever sets IF (STI, POPF, IRET,
- * SYSRET, a task switch: interp_flags_replaced) posts it again. In the shadow of STI and MOV SS the bit
- * stays, and the run loop goes on with one instruction. So PEND_INTR set means that there is something to
- * do, and a halted CPU with IF = 0 sleeps with nothing pending.
+ * The kick contract. PEND_INTR means "ask the interrupt controller". It is taken off before the
+ * question, so that a request that comes later posts it again. Where the answer could not be used
+ * because IF is 0, nobody asks: intr_masked remembers that the bit has been taken off, and whatever
+ * sets IF (STI, POPF, IRET, SYSRET, a task switch: interp_flags_replaced) posts it again. In the
+ * shadow of STI and MOV SS the bit stays, and the run loop goes on with one instruction. So
+ * PEND_INTR set means that there is something to do, and a halted CPU with IF = 0 sleeps with
+ * nothing pending.
  *
- * TF, RF and the shadow belong to the instruction that begins with them set. The boundary before it notes
- * them in c->armed, with the instruction count; the boundary after it, if the count has moved, makes the trap
- * of TF and takes RF and the shadow off. An instruction that makes a shadow, and a delivered event, disarm.
+ * TF, RF and the shadow belong to the instruction that begins with them set. The boundary before it
+ * notes them in c->armed, with the instruction count; the boundary after it, if the count has
+ * moved, makes the trap of TF and takes RF and the shadow off. An instruction that makes a shadow,
+ * and a delivered event, disarm.
  */
 #include <setjmp.h>
 
@@ -20,10 +23,10 @@
 #include "engine/interp/seg.h"
 
 #define DR6_TRAPS 0xfull
-#define DR6_BD BIT(13)
-#define DR6_BS BIT(14)
+#define DR6_BD    BIT(13)
+#define DR6_BS    BIT(14)
 #define DR6_FIXED 0xffff0ff0ull /* reserved bits that read as ones */
-#define DR7_GD BIT(13)
+#define DR7_GD    BIT(13)
 
 /* interp.event_kind */
 enum event_kind { KIND_EXCEPTION, KIND_SOFT, KIND_HARD };
@@ -56,7 +59,8 @@ static void trace_cpu(struct interp *c, enum trace_kind kind, const char *name, 
                                              .vcpu = (int8_t)c->vcpu->index});
 }
 
-/* ---- raising ------------------------------------------------------------------------------------ */
+/* ---- raising ------------------------------------------------------------------------------------
+ */
 
 static _Noreturn void raise_it(struct interp *c, unsigned vector, bool has_error, uint32_t error,
                                uint64_t payload)
@@ -100,7 +104,8 @@ void interp_between(struct interp *c)
     c->block_rip = c->s.rip;
 }
 
-/* ---- flags and pending bits ------------------------------------------------------------------- */
+/* ---- flags and pending bits -------------------------------------------------------------------
+ */
 
 static void post_to_self(struct interp *c, uint32_t bits)
 {
@@ -140,7 +145,8 @@ void interp_nmi_unblock(struct interp *c)
         post_to_self(c, PEND_NMI);
 }
 
-/* ---- delivery: real mode -------------------------------------------------------------------------- */
+/* ---- delivery: real mode
+ * -------------------------------------------------------------------------- */
 
 /* Error code of a bad IDT entry. */
 static uint32_t idt_error(unsigned vector)
@@ -149,8 +155,7 @@ static uint32_t idt_error(unsigned vector)
 }
 
 /* FLAGS, CS and IP on the stack, and through the 4-byte vector at `at`. */
-static void deliver_vector(struct interp *c, gva_t at, uint64_t key, uint64_t image,
-                           uint64_t clear)
+static void deliver_vector(struct interp *c, gva_t at, uint64_t key, uint64_t image, uint64_t clear)
 {
     struct stack st = stack_here(c);
     uint32_t entry = (uint32_t)access_load(c, at, 4, key);
@@ -174,7 +179,8 @@ static void deliver_real(struct interp *c, unsigned vector)
                    RFLAGS_IF | RFLAGS_TF | RFLAGS_AC | RFLAGS_RF);
 }
 
-/* ---- delivery: protected mode ----------------------------------------------------------------------- */
+/* ---- delivery: protected mode
+ * ----------------------------------------------------------------------- */
 
 struct handler {
     struct cpu_seg cs;
@@ -348,7 +354,8 @@ static void deliver(struct interp *c, unsigned vector, bool check_dpl, bool has_
     c->armed = 0;
 }
 
-/* ---- exceptions that meet ------------------------------------------------------------------------- */
+/* ---- exceptions that meet
+ * ------------------------------------------------------------------------- */
 
 static bool is_contributory(unsigned vector)
 {
@@ -480,9 +487,11 @@ void interp_hw_int(struct interp *c, unsigned vector, bool nmi)
     deliver_event(c);
 }
 
-/* ---- software interrupts -------------------------------------------------------------------------- */
+/* ---- software interrupts
+ * -------------------------------------------------------------------------- */
 
-/* INT n in V86 mode with VME: true if the bitmap in the TSS sends it to the program's own vector. */
+/* INT n in V86 mode with VME: true if the bitmap in the TSS sends it to the program's own vector.
+ */
 static bool vme_redirected(struct interp *c, unsigned vector)
 {
     const struct cpu_seg *tr = &c->s.tr;
@@ -498,7 +507,8 @@ static bool vme_redirected(struct interp *c, unsigned vector)
     return !(access_load(c, (uint32_t)(tr->base + at), 1, c->key_sys) >> (vector & 7) & 1);
 }
 
-/* Through the 8086 program's vector at linear address 0 (SDM vol. 3B section 21.3, methods 5 and 6). */
+/* Through the 8086 program's vector at linear address 0 (SDM vol. 3B section 21.3, methods 5 and
+ * 6). */
 static void deliver_redirected(struct interp *c, unsigned vector)
 {
     uint64_t image = flags_get(c), clear = RFLAGS_TF | RFLAGS_RF | RFLAGS_IF;
@@ -535,7 +545,8 @@ void interp_soft_int(struct interp *c, unsigned vector, bool is_int_n)
     c->exc_ext = 0;
 }
 
-/* ---- between instructions ------------------------------------------------------------------------- */
+/* ---- between instructions
+ * ------------------------------------------------------------------------- */
 
 /* The instruction that TF, RF or the shadow was set for is over. */
 static void disarm(struct interp *c)
@@ -658,9 +669,9 @@ static bool take_event(struct interp *c, uint32_t pend)
 
     if (c->s.event_pending) {
         /* Loaded with the state: its delivery was interrupted elsewhere. */
-        c->event_kind = c->s.event_soft ? KIND_SOFT
+        c->event_kind = c->s.event_soft                                           ? KIND_SOFT
                         : c->s.event_vector >= 32 || c->s.event_vector == VEC_NMI ? KIND_HARD
-                                                                                 : KIND_EXCEPTION;
+                                                                                  : KIND_EXCEPTION;
         c->s.activity = CPU_RUNNING;
         if (c->event_kind == KIND_EXCEPTION && c->s.event_vector == VEC_PF)
             c->s.cr2 = c->s.event_cr2;

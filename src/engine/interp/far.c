@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Far transfers: JMP, CALL, RET and IRET in every mode. SDM vol. 2 has the order of the checks under each
- * instruction; vol. 3A sections 5.8 (gates, conforming code), 6.14 (64-bit mode), 20.2 and 20.3 (V86).
+ * Far transfers: JMP, CALL, RET and IRET in every mode. SDM vol. 2 has the order of the checks
+ * under each instruction; vol. 3A sections 5.8 (gates, conforming code), 6.14 (64-bit mode), 20.2
+ * and 20.3 (V86).
  *
- * Each function checks and stores first and commits last, so that a fault leaves the state as it was; only
- * accessed bits and bytes below the stack pointer may have changed, as on the hardware.
+ * Each function checks and stores first and commits last, so that a fault leaves the state as it
+ * was; only accessed bits and bytes below the stack pointer may have changed, as on the hardware.
  */
 #include "engine/interp/seg.h"
 #include "engine/interp/sys.h"
@@ -72,7 +73,8 @@ static struct target direct_target(struct interp *c, struct desc *d, uint16_t se
     return target_of(c, d, sel, c->cpl, off);
 }
 
-/* ---- gates ------------------------------------------------------------------------------------ */
+/* ---- gates ------------------------------------------------------------------------------------
+ */
 
 struct call_gate {
     unsigned size; /* of what is pushed: 2, 4, 8 */
@@ -137,8 +139,7 @@ static struct call_gate through_gate(struct interp *c, struct desc *gate, uint16
 }
 
 /* A system descriptor as the target: true if it was a task; call gates are left to the caller. */
-static bool task_target(struct interp *c, const struct desc *d, uint16_t sel,
-                        enum task_cause cause)
+static bool task_target(struct interp *c, const struct desc *d, uint16_t sel, enum task_cause cause)
 {
     unsigned type = desc_type(d);
 
@@ -175,7 +176,8 @@ static void read_target(struct interp *c, uint16_t sel, struct desc *d)
         interp_raise_err(c, VEC_GP, SEL_ERROR(sel));
 }
 
-/* ---- JMP ------------------------------------------------------------------------------------------ */
+/* ---- JMP
+ * ------------------------------------------------------------------------------------------ */
 
 void far_jmp(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
 {
@@ -201,7 +203,8 @@ void far_jmp(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
     interp_mode_changed(c);
 }
 
-/* ---- CALL --------------------------------------------------------------------------------------- */
+/* ---- CALL ---------------------------------------------------------------------------------------
+ */
 
 /* To an inner level: the stack comes from the TSS, with the old SS:RSP and the parameters on it. */
 static void call_inner(struct interp *c, struct call_gate *g)
@@ -269,7 +272,8 @@ void far_call(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
     interp_mode_changed(c);
 }
 
-/* ---- RET and IRET to protected and long mode --------------------------------------------------------- */
+/* ---- RET and IRET to protected and long mode
+ * --------------------------------------------------------- */
 
 /* The code segment that a return goes to: the same level or an outer one. */
 static struct target return_code(struct interp *c, uint16_t sel, uint64_t rip)
@@ -362,10 +366,10 @@ void far_ret(struct interp *c, unsigned osize, unsigned pop_bytes)
     interp_mode_changed(c);
 }
 
-/* ---- IRET ------------------------------------------------------------------------------------------- */
+/* ---- IRET
+ * ------------------------------------------------------------------------------------------- */
 
-#define FLAGS_16                                                                                   \
-    (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT)
+#define FLAGS_16 (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT)
 #define FLAGS_32 (FLAGS_16 | RFLAGS_RF | RFLAGS_AC | RFLAGS_ID)
 
 /* The bits of `mask` come from the popped image. */
@@ -495,7 +499,8 @@ void far_iret(struct interp *c, unsigned osize)
     interp_mode_changed(c);
 }
 
-/* ---- instructions -------------------------------------------------------------------------------- */
+/* ---- instructions
+ * -------------------------------------------------------------------------------- */
 
 static uint64_t load_far(struct interp *c, const struct insn *i, unsigned osize, uint16_t *sel)
 {

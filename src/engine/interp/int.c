@@ -337,6 +337,82 @@ bool prep_unary(struct decode *d)
 
 /* ---- ROL ROR RCL RCR SHL SHR SAR ------------------------------------------------------------------ */
 
+/*
+ * By CL or by an immediate, of a register or of memory: these are different instructions to the host,
+ * and differ in the flags that are undefined for counts above 1. So there is a stub for each operation,
+ * size and immediate that does it to rdi, and one that does it to [rdi].
+ */
+extern const uint8_t int_shift_stubs[7][2][4][64][8];
+
+#define SHIFT_STUBS(ext, prefix, opcode, modrm)                                                    \
+    ".set n, 0\n"                                                                                  \
+    ".rept 64\n"                                                                                   \
+    ".balign 8\n"                                                                                  \
+    ".byte " prefix opcode ", " modrm " | " ext " << 3, n, 0xc3\n" /* C0 or C1 /ext, n; RET */     \
+    ".set n, n + 1\n"                                                                              \
+    ".endr\n"
+#define SHIFT_STUBS_AT(ext, modrm)                                                                 \
+    SHIFT_STUBS(ext, "0x40, ", "0xc0", modrm)                                                      \
+    SHIFT_STUBS(ext, "0x66, ", "0xc1", modrm)                                                      \
+    SHIFT_STUBS(ext, "", "0xc1", modrm)                                                            \
+    SHIFT_STUBS(ext, "0x48, ", "0xc1", modrm)
+#define SHIFT_STUBS_OF(ext) SHIFT_STUBS_AT(ext, "0xc7") SHIFT_STUBS_AT(ext, "0x07")
+__asm__(".pushsection .text\n.balign 64\n"
+        ".globl int_shift_stubs\n.hidden int_shift_stubs\nint_shift_stubs:\n"
+        SHIFT_STUBS_OF("0") SHIFT_STUBS_OF("1") SHIFT_STUBS_OF("2") SHIFT_STUBS_OF("3")
+        SHIFT_STUBS_OF("4") SHIFT_STUBS_OF("5") SHIFT_STUBS_OF("7")
+        ".balign 8\n.popsection");
+
+/* The stub is called below the red zone. LEA changes no flag. */
+#define SHIFT_CALL                                                                                 \
+    "lea -128(%%rsp),%%rsp\n\t" FLAGS_LOAD "call *%2\n\tlea 128(%%rsp),%%rsp" FLAGS_SAVE
+
+/* imm: the stub. */
+#define SHIFT_BY_IMM(z, unused)                                                                    \
+    static void shift_ri_##z(struct interp *c, const struct insn *i)                               \
+    {                                                                                              \
+        uint64_t v = GET_##z(i->reg);                                                              \
+        uint32_t f = c->aflags;                                                                    \
+                                                                                                   \
+        __asm__(SHIFT_CALL : "+&D"(v), "+&a"(f) : "r"(i->imm) : "cc");                             \
+        SET_##z(i->reg, (TYPE_##z)v);                                                              \
+        c->aflags = f;                                                                             \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static inline void shift_at_##z(void *p, uint64_t stub, uint32_t *flags)                       \
+    {                                                                                              \
+        uint32_t f = *flags;                                                                       \
+                                                                                                   \
+        __asm__ volatile(SHIFT_CALL : "+&D"(p), "+&a"(f) : "r"(stub) : "cc", "memory");            \
+        *flags = f;                                                                                \
+    }                                                                                              \
+    static __attribute__((noinline)) void shift_mi_slow_##z(struct interp *c, const struct insn *i, \
+                                                            gva_t a)                               \
+    {                                                                                              \
+        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                               \
+        uint32_t f = c->aflags;                                                                    \
+                                                                                                   \
+        shift_at_##z(&v, i->imm, &f);                                                              \
+        access_store(c, a, BYTES_##z, v, c->key);                                                  \
+        c->aflags = f;                                                                             \
+    }                                                                                              \
+    static void shift_mi_##z(struct interp *c, const struct insn *i)                               \
+    {                                                                                              \
+        gva_t a;                                                                                   \
+        void *p;                                                                                   \
+                                                                                                   \
+        BEGIN(c, i);                                                                               \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
+        p = rmw_host(c, a, BYTES_##z);                                                             \
+        if (likely(p != NULL))                                                                     \
+            shift_at_##z(p, i->imm, &c->aflags);                                                   \
+        else                                                                                       \
+            shift_mi_slow_##z(c, i, a);                                                            \
+        NEXT(c, i);                                                                                \
+    }
+EACH_SIZE(SHIFT_BY_IMM, )
+
+/* By CL. */
 #define SHIFT_OP(z, name, mnem)                                                                    \
     static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint8_t n, uint32_t *flags)                   \
     {                                                                                              \
@@ -345,20 +421,31 @@ bool prep_unary(struct decode *d)
         *flags = f;                                                                                \
         return a;                                                                                  \
     }                                                                                              \
+    static inline void name##_at_##z(TYPE_##z *p, uint8_t n, uint32_t *flags)                      \
+    {                                                                                              \
+        uint32_t f = *flags;                                                                       \
+        __asm__ volatile(FLAGS_LOAD mnem #z " %%cl,%0" FLAGS_SAVE                                  \
+                         : "+m"(*p), "+a"(f)                                                       \
+                         : "c"(n)                                                                  \
+                         : "cc");                                                                  \
+        *flags = f;                                                                                \
+    }                                                                                              \
     static void name##_rc_##z(struct interp *c, const struct insn *i)                              \
     {                                                                                              \
         SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), GET_b(REG_RCX), &c->aflags));               \
         NEXT(c, i);                                                                                \
     }                                                                                              \
-    static void name##_ri_##z(struct interp *c, const struct insn *i)                              \
+    static __attribute__((noinline)) void name##_mc_slow_##z(struct interp *c, gva_t a)            \
     {                                                                                              \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), (uint8_t)i->imm, &c->aflags));              \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_m_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        uint8_t n = i->aux ? GET_b(REG_RCX) : (uint8_t)i->imm;                                     \
+        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                               \
         uint32_t f = c->aflags;                                                                    \
+                                                                                                   \
+        name##_at_##z(&v, GET_b(REG_RCX), &f);                                                     \
+        access_store(c, a, BYTES_##z, v, c->key);                                                  \
+        c->aflags = f;                                                                             \
+    }                                                                                              \
+    static void name##_mc_##z(struct interp *c, const struct insn *i)                              \
+    {                                                                                              \
         gva_t a;                                                                                   \
         void *p;                                                                                   \
                                                                                                    \
@@ -366,13 +453,9 @@ bool prep_unary(struct decode *d)
         a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
         p = rmw_host(c, a, BYTES_##z);                                                             \
         if (likely(p != NULL))                                                                     \
-            host_store(p, BYTES_##z,                                                               \
-                       name##_fn_##z((TYPE_##z)host_load(p, BYTES_##z), n, &f));                   \
+            name##_at_##z(p, GET_b(REG_RCX), &c->aflags);                                          \
         else                                                                                       \
-            access_store(c, a, BYTES_##z,                                                          \
-                         name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), n, &f),     \
-                         c->key);                                                                  \
-        c->aflags = f;                                                                             \
+            name##_mc_slow_##z(c, a);                                                              \
         NEXT(c, i);                                                                                \
     }
 
@@ -384,25 +467,28 @@ EACH_SIZE(SHIFT_OP, shl, "shl")
 EACH_SIZE(SHIFT_OP, shr, "shr")
 EACH_SIZE(SHIFT_OP, sar, "sar")
 
-#define SHIFT_ROW(n) {OF_SIZES(n##_ri), OF_SIZES(n##_rc), OF_SIZES(n##_m)}
-static insn_fn *const shift_table[7][3][4] = {
+#define SHIFT_ROW(n) {OF_SIZES(n##_rc), OF_SIZES(n##_mc)}
+static insn_fn *const shift_table[7][2][4] = {
     SHIFT_ROW(rol), SHIFT_ROW(ror), SHIFT_ROW(rcl), SHIFT_ROW(rcr),
     SHIFT_ROW(shl), SHIFT_ROW(shr), SHIFT_ROW(sar),
 };
+static insn_fn *const shift_imm_table[2][4] = {OF_SIZES(shift_ri), OF_SIZES(shift_mi)};
 
 bool prep_shift(struct decode *d)
 {
     struct insn *out = d->out;
-    unsigned form;
+    unsigned z = size_index(d->ops[0].size / 8), mem = 0;
 
-    out->aux = d->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    out->imm = out->aux ? 0 : d->ops[1].imm.value.u;
-    form = out->aux;
     if (d->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
-        form = 2;
+        mem = 1;
     else
         out->reg = decode_gpr(d->ops[0].reg.value);
-    out->fn = shift_table[d->row->arg][form][size_index(d->ops[0].size / 8)];
+    if (d->ops[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        out->imm = (uintptr_t)int_shift_stubs[d->row->arg][mem][z][d->ops[1].imm.value.u & 63];
+        out->fn = shift_imm_table[mem][z];
+    } else {
+        out->fn = shift_table[d->row->arg][mem][z];
+    }
     return true;
 }
 

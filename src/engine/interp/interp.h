@@ -34,6 +34,7 @@
 #include "base/types.h"
 #include "core/vm.h"
 #include "cpu/cpu_state.h"
+#include "cpu/paging.h"
 #include "cpu/msr.h"
 
 struct interp;
@@ -133,6 +134,7 @@ struct interp {
 
     struct tlb_entry tlb[TLB_ENTRIES];
     uint32_t tlb_ram_page[TLB_ENTRIES]; /* index into ram->page_flags of a RAM page */
+    struct walk_cache walk_cache;
     uint16_t pcid_asid[4096];  /* ASID of a guest's PCID, 0: none */
     bool pcid_used;            /* some pcid_asid is set */
     uint64_t large_marks[64];  /* by hash of the 4 MiB region: it has had entries of 2 or 4 MiB pages */

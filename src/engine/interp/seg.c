@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Segmentation: descriptors, loading of segment registers, checks of accesses that are not flat, and the
- * instructions about selectors. SDM vol. 3A chapters 3 and 5, vol. 2 "MOV", "LAR", "LSL", "VERR"; where
- * Intel and AMD differ, the model's vendor decides.
+ * Segmentation: descriptors, loading of segment registers, checks of accesses that are not flat,
+ * and the instructions about selectors. SDM vol. 3A chapters 3 and 5, vol. 2 "MOV", "LAR", "LSL",
+ * "VERR"; where Intel and AMD differ, the model's vendor decides.
  */
 #include "engine/interp/seg.h"
 
@@ -15,7 +15,8 @@ static void set_zf(struct interp *c, bool zf)
     c->aflags = zf ? c->aflags | AFLAGS_ZF : c->aflags & ~AFLAGS_ZF;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
 
 /* Implicit accesses wrap at 4 GiB outside of long mode. */
 static gva_t table_linear(const struct interp *c, uint64_t addr)
@@ -89,7 +90,8 @@ struct cpu_seg desc_seg(const struct desc *d, uint16_t sel)
                             .attr = (uint16_t)desc_attr(d)};
 }
 
-/* ---- loading ----------------------------------------------------------------------------------- */
+/* ---- loading -----------------------------------------------------------------------------------
+ */
 
 void seg_set_null(struct interp *c, unsigned seg, uint16_t sel, unsigned dpl)
 {
@@ -193,8 +195,8 @@ void seg_drop_inner(struct interp *c, unsigned cpl)
 
     for (unsigned k = 0; k < ARRAY_LEN(data_segs); k++) {
         const struct cpu_seg *g = &c->s.seg[data_segs[k]];
-        bool conforming = (g->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND)) ==
-                          (SEG_TYPE_CODE | SEG_TYPE_EXPAND);
+        bool conforming =
+            (g->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND)) == (SEG_TYPE_CODE | SEG_TYPE_EXPAND);
 
         if ((g->attr & SEG_ATTR_P) && !conforming &&
             (unsigned)((g->attr & SEG_ATTR_DPL) >> SEG_ATTR_DPL_SHIFT) < cpl)
@@ -202,7 +204,8 @@ void seg_drop_inner(struct interp *c, unsigned cpl)
     }
 }
 
-/* ---- checks of data accesses ------------------------------------------------------------------ */
+/* ---- checks of data accesses ------------------------------------------------------------------
+ */
 
 gva_t seg_linear_slow(struct interp *c, unsigned seg, uint64_t off, unsigned size, enum access how)
 {
@@ -220,7 +223,8 @@ gva_t seg_linear_slow(struct interp *c, unsigned seg, uint64_t off, unsigned siz
     return (uint32_t)(g->base + off);
 }
 
-/* ---- stacks -------------------------------------------------------------------------------------- */
+/* ---- stacks
+ * -------------------------------------------------------------------------------------- */
 
 struct stack stack_here(const struct interp *c)
 {
@@ -307,7 +311,8 @@ struct stack stack_inner(struct interp *c, unsigned cpl)
     return st;
 }
 
-/* ---- MOV, PUSH, POP, LDS... ---------------------------------------------------------------------- */
+/* ---- MOV, PUSH, POP, LDS...
+ * ---------------------------------------------------------------------- */
 
 static uint16_t load_rm16(struct interp *c, const struct insn *i)
 {
@@ -328,15 +333,29 @@ void op_mov_from_sreg(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
+/* SS ends the block for the shadow's sake; the others only where the mode has become another one.
+ */
+static bool goes_on(struct interp *c, unsigned seg, uint64_t mode_before)
+{
+    if (seg != SEG_SS && c->mode == mode_before)
+        return true;
+    c->s.rip = interp_next_rip(c);
+    run_left_early(c);
+    return false;
+}
+
 void op_mov_to_sreg(struct interp *c, const struct insn *i)
 {
+    uint64_t mode = c->mode;
+
     BEGIN(c, i);
     if (i->reg >= SEG_COUNT || i->reg == SEG_CS)
         interp_raise(c, VEC_UD);
     seg_load_any(c, i->reg, load_rm16(c, i));
     if (i->reg == SEG_SS)
         interp_shadow(c, CPU_SHADOW_MOV_SS);
-    c->s.rip = interp_next_rip(c);
+    if (goes_on(c, i->reg, mode))
+        NEXT(c, i);
 }
 
 void op_push_sreg(struct interp *c, const struct insn *i)
@@ -362,6 +381,7 @@ void op_push_sreg(struct interp *c, const struct insn *i)
 
 void op_pop_sreg(struct interp *c, const struct insn *i)
 {
+    uint64_t mode = c->mode;
     struct stack st;
     uint64_t rsp;
     uint16_t sel;
@@ -376,11 +396,14 @@ void op_pop_sreg(struct interp *c, const struct insn *i)
     c->s.gpr[REG_RSP] = rsp;
     if (i->reg == SEG_SS)
         interp_shadow(c, CPU_SHADOW_MOV_SS);
-    c->s.rip = interp_next_rip(c);
+    if (goes_on(c, i->reg, mode))
+        NEXT(c, i);
 }
 
-static void load_far_pointer(struct interp *c, const struct insn *i, unsigned seg)
+/* True: the block goes on. */
+static bool load_far_pointer(struct interp *c, const struct insn *i, unsigned seg)
 {
+    uint64_t mode = c->mode;
     /* AMD's know no 64-bit far pointer: REX.W is without effect. */
     unsigned osize = i->osize == 8 && c->vcpu->model->vendor == CPU_AMD ? 4 : i->osize;
     gva_t at, sel_at;
@@ -392,13 +415,14 @@ static void load_far_pointer(struct interp *c, const struct insn *i, unsigned se
     sel_at = c->code64 ? at + osize : (uint32_t)(at + osize);
     seg_load_any(c, seg, (uint16_t)access_load(c, sel_at, 2, c->key));
     reg_set(c, i->reg & 15, osize, off);
-    c->s.rip = interp_next_rip(c);
+    return goes_on(c, seg, mode);
 }
 
-#define OP_LOAD_FAR(name, seg)                                                                     \
-    void name(struct interp *c, const struct insn *i)                                              \
-    {                                                                                              \
-        load_far_pointer(c, i, seg);                                                               \
+#define OP_LOAD_FAR(name, seg)                        \
+    void name(struct interp *c, const struct insn *i) \
+    {                                                 \
+        if (load_far_pointer(c, i, seg))              \
+            NEXT(c, i);                               \
     }
 
 OP_LOAD_FAR(op_les, SEG_ES)
@@ -407,7 +431,8 @@ OP_LOAD_FAR(op_lss, SEG_SS)
 OP_LOAD_FAR(op_lfs, SEG_FS)
 OP_LOAD_FAR(op_lgs, SEG_GS)
 
-/* ---- LAR, LSL, VERR, VERW, ARPL ---------------------------------------------------------------------- */
+/* ---- LAR, LSL, VERR, VERW, ARPL
+ * ---------------------------------------------------------------------- */
 
 static void require_protected(struct interp *c)
 {
@@ -426,9 +451,9 @@ static bool inspect(struct interp *c, uint16_t sel, struct desc *d)
 }
 
 /* System types by bit: those that LAR and LSL know, outside of and in long mode. */
-#define LSL_TYPES                                                                                  \
+#define LSL_TYPES \
     (BIT(SYS_TSS16) | BIT(SYS_LDT) | BIT(SYS_TSS16_BUSY) | BIT(SYS_TSS32) | BIT(SYS_TSS32_BUSY))
-#define LAR_TYPES (LSL_TYPES | BIT(SYS_CALL16) | BIT(SYS_TASK_GATE) | BIT(SYS_CALL32))
+#define LAR_TYPES      (LSL_TYPES | BIT(SYS_CALL16) | BIT(SYS_TASK_GATE) | BIT(SYS_CALL32))
 #define LSL_TYPES_LONG (BIT(SYS_LDT) | BIT(SYS_TSS32) | BIT(SYS_TSS32_BUSY))
 #define LAR_TYPES_LONG (LSL_TYPES_LONG | BIT(SYS_CALL32))
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What seg.c, far.c, task.c, event.c and sys.c share: descriptors, limit checks, and stacks that are not
- * (yet) SS:RSP. SDM vol. 3A chapters 3, 5, 6 and 7.
+ * What seg.c, far.c, task.c, event.c and sys.c share: descriptors, limit checks, and stacks that
+ * are not (yet) SS:RSP. SDM vol. 3A chapters 3, 5, 6 and 7.
  */
 #ifndef ENGINE_INTERP_SEG_H
 #define ENGINE_INTERP_SEG_H
@@ -11,15 +11,24 @@
 
 /* Types of system descriptors (S = 0). */
 enum {
-    SYS_TSS16 = 1, SYS_LDT = 2, SYS_TSS16_BUSY = 3, SYS_CALL16 = 4, SYS_TASK_GATE = 5, SYS_INT16 = 6,
-    SYS_TRAP16 = 7, SYS_TSS32 = 9, SYS_TSS32_BUSY = 11, SYS_CALL32 = 12, SYS_INT32 = 14,
+    SYS_TSS16 = 1,
+    SYS_LDT = 2,
+    SYS_TSS16_BUSY = 3,
+    SYS_CALL16 = 4,
+    SYS_TASK_GATE = 5,
+    SYS_INT16 = 6,
+    SYS_TRAP16 = 7,
+    SYS_TSS32 = 9,
+    SYS_TSS32_BUSY = 11,
+    SYS_CALL32 = 12,
+    SYS_INT32 = 14,
     SYS_TRAP32 = 15,
 };
 
 #define SEL_RPL 3u
-#define SEL_TI 4u
+#define SEL_TI  4u
 /* A selector as it stands in an error code. */
-#define SEL_ERROR(sel) ((uint32_t)(sel) & 0xfffcu)
+#define SEL_ERROR(sel) ((uint32_t)(sel)&0xfffcu)
 
 static inline bool sel_null(uint16_t sel)
 {
@@ -113,14 +122,15 @@ void seg_set_null(struct interp *c, unsigned seg, uint16_t sel, unsigned dpl);
 /* Loads a segment register as this mode does it: seg_load or seg_load_real. */
 void seg_load_any(struct interp *c, unsigned seg, uint16_t sel);
 /*
- * Checks of a selector for SS of privilege `cpl`, and its segment. Raises `vector` (#GP, or #TS when it
- * comes from a TSS), #SS where it is not present.
+ * Checks of a selector for SS of privilege `cpl`, and its segment. Raises `vector` (#GP, or #TS
+ * when it comes from a TSS), #SS where it is not present.
  */
 struct cpu_seg seg_check_ss(struct interp *c, uint16_t sel, unsigned cpl, unsigned vector);
 /* After a return to an outer level: DS, ES, FS, GS that it may not use become null. */
 void seg_drop_inner(struct interp *c, unsigned cpl);
 
-/* ---- addresses --------------------------------------------------------------------------------- */
+/* ---- addresses ---------------------------------------------------------------------------------
+ */
 
 static inline bool is_canonical(const struct interp *c, uint64_t addr)
 {
@@ -141,8 +151,8 @@ static inline bool in_paragraph_mode(const struct interp *c)
 }
 
 /*
- * True if [off, off+size) is inside the segment. A segment that reaches 4 GiB has no end: accesses wrap,
- * as they do in the flat ones.
+ * True if [off, off+size) is inside the segment. A segment that reaches 4 GiB has no end: accesses
+ * wrap, as they do in the flat ones.
  */
 static inline bool seg_in_limit(const struct cpu_seg *g, uint64_t off, unsigned size)
 {
@@ -154,7 +164,8 @@ static inline bool seg_in_limit(const struct cpu_seg *g, uint64_t off, unsigned 
     return last <= g->limit || (g->limit == UINT32_MAX && off <= UINT32_MAX);
 }
 
-/* ---- stacks ----------------------------------------------------------------------------------- */
+/* ---- stacks -----------------------------------------------------------------------------------
+ */
 
 /*
  * A stack in use before SS:RSP are committed to it. error: the error code of #SS where the limit is
@@ -182,11 +193,12 @@ uint64_t stack_rsp(const struct stack *st);
 /* SS and RSP of privilege `cpl` out of the current TSS; in long mode SS is null. */
 struct stack stack_inner(struct interp *c, unsigned cpl);
 
-/* ---- flags and events ------------------------------------------------------------------------- */
+/* ---- flags and events -------------------------------------------------------------------------
+ */
 
 /*
- * RFLAGS have been replaced (`old`: before): a trap that TF had armed, interrupts that IF lets in now.
- * The block ends after it, and interp_mode_changed has been or will be called.
+ * RFLAGS have been replaced (`old`: before): a trap that TF had armed, interrupts that IF lets in
+ * now. The block ends after it, and interp_mode_changed has been or will be called.
  */
 void interp_flags_replaced(struct interp *c, uint64_t old);
 /* STI, MOV SS, POP SS, not LSS: one instruction's time without interrupts. */

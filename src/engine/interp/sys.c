@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System instructions: control and debug registers, descriptor-table registers, MSRs, flags, SYSCALL and
- * its kin, interrupts asked for by software, TLB and identification. SDM vol. 2; where Intel and AMD
- * differ (APM vol. 3), the model's vendor decides.
+ * System instructions: control and debug registers, descriptor-table registers, MSRs, flags,
+ * SYSCALL and its kin, interrupts asked for by software, TLB and identification. SDM vol. 2; where
+ * Intel and AMD differ (APM vol. 3), the model's vendor decides.
  *
- * CPUID features are the decoder's business (insns.def), as far as the whole instruction depends on one.
+ * CPUID features are the decoder's business (insns.def), as far as the whole instruction depends on
+ * one.
  */
 #include "engine/interp/sys.h"
 
@@ -15,17 +16,17 @@
 #include "cpu/paging.h"
 #include "engine/interp/seg.h"
 
-#define CR0_KNOWN                                                                                  \
-    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
+#define CR0_KNOWN                                                                              \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
      CR0_PG)
-#define DR6_BD BIT(13)
+#define DR6_BD       BIT(13)
 #define DR6_WRITABLE 0xe00full
-#define DR6_FIXED 0xffff0ff0ull
-#define DR7_GD BIT(13)
+#define DR6_FIXED    0xffff0ff0ull
+#define DR7_GD       BIT(13)
 #define DR7_WRITABLE 0xffff23ffull
-#define DR7_FIXED 0x400ull
+#define DR7_FIXED    0x400ull
 
-#define MSR_APIC_BASE 0x1b
+#define MSR_APIC_BASE    0x1b
 #define APIC_BASE_ENABLE BIT(11)
 
 #define INVPCID_MAX 3
@@ -94,7 +95,8 @@ static void trace_mode(struct interp *c, const char *name)
                                              .vcpu = (int8_t)c->vcpu->index});
 }
 
-/* ---- software interrupts, HLT ----------------------------------------------------------------------- */
+/* ---- software interrupts, HLT
+ * ----------------------------------------------------------------------- */
 
 void op_int(struct interp *c, const struct insn *i)
 {
@@ -151,7 +153,8 @@ void op_hlt(struct interp *c, const struct insn *i)
     c->s.rip = interp_next_rip(c);
 }
 
-/* ---- flags ------------------------------------------------------------------------------------------- */
+/* ---- flags
+ * ------------------------------------------------------------------------------------------- */
 
 static unsigned iopl(const struct interp *c)
 {
@@ -268,7 +271,8 @@ void op_popf(struct interp *c, const struct insn *i)
         interp_mode_changed(c);
 }
 
-/* ---- descriptor-table registers -------------------------------------------------------------------- */
+/* ---- descriptor-table registers
+ * -------------------------------------------------------------------- */
 
 static void load_dtr(struct interp *c, const struct insn *i, struct cpu_dtr *dtr)
 {
@@ -323,9 +327,9 @@ void op_sidt(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* The descriptor that LLDT and LTR ask for: in the GDT, of a type in `types`; its base has 64 bits. */
-static struct cpu_seg system_segment(struct interp *c, uint16_t sel, uint64_t types,
-                                     struct desc *d)
+/* The descriptor that LLDT and LTR ask for: in the GDT, of a type in `types`; its base has 64 bits.
+ */
+static struct cpu_seg system_segment(struct interp *c, uint16_t sel, uint64_t types, struct desc *d)
 {
     struct cpu_seg g;
 
@@ -400,7 +404,8 @@ void op_str(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- control registers -------------------------------------------------------------------------------- */
+/* ---- control registers
+ * -------------------------------------------------------------------------------- */
 
 static bool has_pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
@@ -586,7 +591,8 @@ void op_lmsw(struct interp *c, const struct insn *i)
     end(c);
 }
 
-/* ---- debug registers ------------------------------------------------------------------------------------ */
+/* ---- debug registers
+ * ------------------------------------------------------------------------------------ */
 
 /* Register n after the aliases of DR4 and DR5; raises what every access may. */
 static unsigned debug_register(struct interp *c, unsigned n)
@@ -636,7 +642,8 @@ void op_mov_to_dr(struct interp *c, const struct insn *i)
     end(c);
 }
 
-/* ---- MSRs, XCR0, bases ---------------------------------------------------------------------------------- */
+/* ---- MSRs, XCR0, bases
+ * ---------------------------------------------------------------------------------- */
 
 void op_rdmsr(struct interp *c, const struct insn *i)
 {
@@ -768,7 +775,8 @@ void op_wrgsbase(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- TLB and caches -------------------------------------------------------------------------------------- */
+/* ---- TLB and caches
+ * -------------------------------------------------------------------------------------- */
 
 void op_invlpg(struct interp *c, const struct insn *i)
 {
@@ -833,7 +841,8 @@ void op_wbinvd(struct interp *c, const struct insn *i)
     op_invd(c, i);
 }
 
-/* ---- identification, time, random numbers ----------------------------------------------------------------- */
+/* ---- identification, time, random numbers
+ * ----------------------------------------------------------------- */
 
 void op_cpuid(struct interp *c, const struct insn *i)
 {
@@ -900,8 +909,8 @@ void op_rdpmc(struct interp *c, const struct insn *i)
 }
 
 /*
- * With a virtual clock a run must depend on its inputs alone: the numbers then come from the place in the
- * run (a splitmix64 step), and are of course no secret.
+ * With a virtual clock a run must depend on its inputs alone: the numbers then come from the place
+ * in the run (a splitmix64 step), and are of course no secret.
  */
 static uint64_t random_number(struct interp *c)
 {
@@ -938,14 +947,14 @@ void op_rdseed(struct interp *c, const struct insn *i)
 
 /* KVM's hypercalls, of which none is offered (Linux, Documentation/virt/kvm/x86/hypercalls.rst). */
 #define KVM_ENOSYS 1000
-#define KVM_EPERM 1
+#define KVM_EPERM  1
 
 static void hypercall(struct interp *c, const struct insn *i)
 {
     BEGIN(c, i);
     if (!cpu_has(c->vcpu->model, FEAT_HYPERVISOR))
         interp_raise(c, VEC_UD);
-    reg_set(c, REG_RAX, c->code64 ? 8 : 4, (uint64_t)-(c->cpl ? KVM_EPERM : KVM_ENOSYS));
+    reg_set(c, REG_RAX, c->code64 ? 8 : 4, (uint64_t) - (c->cpl ? KVM_EPERM : KVM_ENOSYS));
 }
 
 void op_vmcall(struct interp *c, const struct insn *i)
@@ -960,7 +969,8 @@ void op_vmmcall(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT -------------------------------------------------------------------- */
+/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT
+ * -------------------------------------------------------------------- */
 
 /* CS and SS that these instructions make up without looking at a descriptor. */
 static void set_flat_segments(struct interp *c, uint16_t cs, uint16_t ss, unsigned cpl, bool is64)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hardware task switches: JMP, CALL, interrupts and IRET to a TSS, of 16 and 32 bits (SDM vol. 3A section
- * 7.3). There are none in long mode.
+ * Hardware task switches: JMP, CALL, interrupts and IRET to a TSS, of 16 and 32 bits (SDM vol. 3A
+ * section 7.3). There are none in long mode.
  *
  * Everything that the old task can be blamed for is checked before the first change. Then the old
- * registers are stored, the new ones loaded, and what is wrong with the new segments is a fault of the new
- * task, raised at its EIP (interp_between).
+ * registers are stored, the new ones loaded, and what is wrong with the new segments is a fault of
+ * the new task, raised at its EIP (interp_between).
  */
 #include "base/bytes.h"
 #include "cpu/paging.h"
@@ -19,17 +19,29 @@ struct tss_layout {
     unsigned ip, flags, gpr, segs, nsegs, seg_step, ldt;
 };
 
-static const struct tss_layout layout16 = {.min_limit = 0x2b, .word = 2, .ip = 0x0e, .flags = 0x10,
-                                           .gpr = 0x12, .segs = 0x22, .nsegs = 4, .seg_step = 2,
+static const struct tss_layout layout16 = {.min_limit = 0x2b,
+                                           .word = 2,
+                                           .ip = 0x0e,
+                                           .flags = 0x10,
+                                           .gpr = 0x12,
+                                           .segs = 0x22,
+                                           .nsegs = 4,
+                                           .seg_step = 2,
                                            .ldt = 0x2a};
-static const struct tss_layout layout32 = {.min_limit = 0x67, .word = 4, .ip = 0x20, .flags = 0x24,
-                                           .gpr = 0x28, .segs = 0x48, .nsegs = 6, .seg_step = 4,
+static const struct tss_layout layout32 = {.min_limit = 0x67,
+                                           .word = 4,
+                                           .ip = 0x20,
+                                           .flags = 0x24,
+                                           .gpr = 0x28,
+                                           .segs = 0x48,
+                                           .nsegs = 6,
+                                           .seg_step = 4,
                                            .ldt = 0x60};
-#define TSS32_CR3 0x1c
+#define TSS32_CR3  0x1c
 #define TSS32_TRAP 0x64 /* bit 0: T */
-#define TSS_MAX 0x68
+#define TSS_MAX    0x68
 
-#define DR6_BT BIT(15)
+#define DR6_BT    BIT(15)
 #define DR7_LOCAL 0x155ull /* L0 to L3, LE */
 
 static const struct tss_layout *layout_of(unsigned type)
@@ -60,7 +72,8 @@ static struct task task_parse(const struct tss_layout *l, const uint8_t *tss)
     return t;
 }
 
-/* ---- out ---------------------------------------------------------------------------------------- */
+/* ---- out ----------------------------------------------------------------------------------------
+ */
 
 static void task_save(struct interp *c, const struct tss_layout *l, uint64_t flags)
 {
@@ -79,7 +92,8 @@ static void task_save(struct interp *c, const struct tss_layout *l, uint64_t fla
     access_copy_out(c, tss + first, buf, end - first, c->key_sys);
 }
 
-/* ---- in: the new task's segments, its own faults ------------------------------------------------- */
+/* ---- in: the new task's segments, its own faults
+ * ------------------------------------------------- */
 
 static void load_ldt(struct interp *c, uint16_t sel)
 {
@@ -155,7 +169,8 @@ static void clear_segments(struct interp *c, const struct task *t)
     c->s.seg[SEG_CS].attr = SEG_ATTR_DB;
 }
 
-/* ---- the switch ------------------------------------------------------------------------------------ */
+/* ---- the switch
+ * ------------------------------------------------------------------------------------ */
 
 /* The TSS descriptor of `sel` and the checks of it: for IRET it is busy, otherwise available. */
 static void find_tss(struct interp *c, uint16_t sel, enum task_cause cause, struct desc *d)

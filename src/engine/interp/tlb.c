@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The software TLB: direct mapped, 4 KiB entries, tags that carry an address-space number (ASID) and the
- * privilege of the access. All flushes but INVLPG take a new ASID and leave the old entries to be
- * overwritten; when the numbers run out everything is wiped and they start again. With CR4.PCIDE each
- * PCID that the guest uses has an ASID of its own, so that a CR3 load that keeps translations finds them.
- * Global pages are filled once per ASID: dropping more than asked is always allowed (SDM vol. 3A 4.10.4).
+ * The software TLB: direct mapped, 4 KiB entries, tags that carry an address-space number (ASID)
+ * and the privilege of the access. All flushes but INVLPG take a new ASID and leave the old entries
+ * to be overwritten; when the numbers run out everything is wiped and they start again. With
+ * CR4.PCIDE each PCID that the guest uses has an ASID of its own, so that a CR3 load that keeps
+ * translations finds them. Global pages are filled once per ASID: dropping more than asked is
+ * always allowed (SDM vol. 3A 4.10.4).
  *
- * Also here: what the control registers mean for the interpreter (interp_mode_changed), and the protocol
- * by which pages become code pages.
+ * Also here: what the control registers mean for the interpreter (interp_mode_changed), and the
+ * protocol by which pages become code pages.
  */
 #include "engine/interp/tlb.h"
 
 #include <sched.h>
 #include <string.h>
 
-#include "cpu/paging.h"
-
-/* ---- entries ------------------------------------------------------------------------------------ */
+/* ---- entries -------------------------------------------------------------------------- */
 
 static uint64_t tag_invalid(unsigned slot)
 {
@@ -136,13 +135,13 @@ void tlb_flush_page(struct interp *c, gva_t addr)
     }
 }
 
-/* ---- watchpoints (SDM vol. 3B 18.2) -------------------------------------------------------------- */
+/* ---- watchpoints (SDM vol. 3B 18.2) --------------------------------------------------- */
 
-#define DR7_ENABLED 0xffull
-#define DR7_RW(dr7, n) ((dr7) >> (16 + 4 * (n)) & 3)
+#define DR7_ENABLED     0xffull
+#define DR7_RW(dr7, n)  ((dr7) >> (16 + 4 * (n)) & 3)
 #define DR7_LEN(dr7, n) ((dr7) >> (18 + 4 * (n)) & 3)
-#define RW_WRITE 1
-#define RW_READ_WRITE 3
+#define RW_WRITE        1
+#define RW_READ_WRITE   3
 
 /* True if what is watched has changed. */
 static bool watches_update(struct interp *c)
@@ -186,7 +185,7 @@ void tlb_watch_hit(struct interp *c, gva_t addr, size_t len, enum access how)
             c->s.pending_dbg |= BIT(c->watch[n].dr);
 }
 
-/* ---- filling ------------------------------------------------------------------------------------ */
+/* ---- filling -------------------------------------------------------------------------- */
 
 static void fill(struct interp *c, gva_t addr, enum access how, uint64_t key, uint8_t *page,
                  const struct tlb_place *place, unsigned page_shift)
@@ -222,6 +221,7 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
         .exec = how == ACCESS_EXEC,
         .user = key_mode == KEY_USER || key_mode == KEY_USER_ALIGNED,
         .implicit = key_mode == KEY_SUPERVISOR,
+        .cache = &c->walk_cache,
     };
     struct walk_out walk;
     uint64_t ram_page;
@@ -242,11 +242,10 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
     if (out->watched || out->has_code || (key_mode == KEY_USER_ALIGNED && how != ACCESS_EXEC))
         return;
     /* The caller's key may be from before a flush that a device caused within its instruction. */
-    fill(c, addr, how, (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode, page, out,
-         walk.page_shift);
+    fill(c, addr, how, (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode, page, out, walk.page_shift);
 }
 
-/* ---- mode ------------------------------------------------------------------------------------------ */
+/* ---- mode ----------------------------------------------------------------------------- */
 
 static uint8_t flat_segments(const struct cpu_state *s)
 {
@@ -282,10 +281,10 @@ static uint64_t mode_of_system(const struct cpu_state *s)
            mode_bit(s->cr4 & CR4_OSXSAVE, MODE_OSXSAVE) | mode_bit(avx, MODE_AVX) |
            mode_bit(avx && (s->xcr0 & XCR0_AVX512) == XCR0_AVX512, MODE_AVX512) |
            mode_bit(s->cr4 & CR4_TSD, MODE_TSD) | mode_bit(s->cr4 & CR4_UMIP, MODE_UMIP) |
-           mode_bit(s->cr4 & CR4_FSGSBASE, MODE_FSGSBASE) |
-           mode_bit(s->cr4 & CR4_VME, MODE_VME) | mode_bit(s->cr4 & CR4_PVI, MODE_PVI) |
-           mode_bit(s->cr4 & CR4_DE, MODE_DE) | mode_bit(s->cr4 & CR4_PCE, MODE_PCE) |
-           mode_bit(s->efer & EFER_SCE, MODE_SCE) | mode_bit(s->efer & EFER_FFXSR, MODE_FFXSR);
+           mode_bit(s->cr4 & CR4_FSGSBASE, MODE_FSGSBASE) | mode_bit(s->cr4 & CR4_VME, MODE_VME) |
+           mode_bit(s->cr4 & CR4_PVI, MODE_PVI) | mode_bit(s->cr4 & CR4_DE, MODE_DE) |
+           mode_bit(s->cr4 & CR4_PCE, MODE_PCE) | mode_bit(s->efer & EFER_SCE, MODE_SCE) |
+           mode_bit(s->efer & EFER_FFXSR, MODE_FFXSR);
 }
 
 /* What the segments say; nothing of their size and flatness matters to 64-bit code. */
@@ -327,7 +326,7 @@ static bool system_update(struct interp *c)
 void interp_mode_changed(struct interp *c)
 {
     const struct cpu_state *s = &c->s;
-    bool stale = system_update(c) | watches_update(c);
+    bool system = system_update(c), watches = watches_update(c);
 
     c->code64 = cpu_64bit(s);
     c->cpl = cpu_real_mode(s) ? 0 : cpu_v86(s) ? 3 : (uint8_t)cpu_cpl(s);
@@ -347,19 +346,20 @@ void interp_mode_changed(struct interp *c)
               mode_bit(cpu_v86(s), MODE_V86) | mode_bit(s->rflags & RFLAGS_TF, MODE_TF) |
               (s->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT << MODE_IOPL_SHIFT |
               mode_bit(s->dr7 & DR7_ENABLED, MODE_BREAKPOINTS);
-    if (unlikely(stale || !c->asid))
+    if (unlikely(system || watches || !c->asid))
         tlb_flush(c, true);
     else
         keys_update(c);
 }
 
-/* ---- other writers and other vCPUs ------------------------------------------------------------- */
+/* ---- other writers and other vCPUs ---------------------------------------------------- */
 
 void tlb_remote_drop(struct interp *c)
 {
     /* The bit first: a request that comes after this is served again. */
     atomic_fetch_and(&c->vcpu->pending, ~(uint32_t)PEND_TLB);
     tlb_flush(c, true);
+    memset(&c->walk_cache, 0, sizeof(c->walk_cache));
     atomic_fetch_add(&c->tlb_drops, 1);
 }
 
@@ -383,8 +383,8 @@ static void serve(struct interp *c)
 }
 
 /*
- * Returns when each other vCPU has dropped its translations once, or sleeps (it then finds PEND_TLB when
- * it wakes). Two vCPUs may wait for each other, and one may stop the world meanwhile.
+ * Returns when each other vCPU has dropped its translations once, or sleeps (it then finds PEND_TLB
+ * when it wakes). Two vCPUs may wait for each other, and one may stop the world meanwhile.
  */
 static void drop_everywhere(struct interp *c)
 {
@@ -405,16 +405,15 @@ static void drop_everywhere(struct interp *c)
 
         if (other == c || !other)
             continue;
-        while (atomic_load(&other->tlb_drops) == before[i] &&
-               !atomic_load(&vm->vcpus[i]->sleeping))
+        while (atomic_load(&other->tlb_drops) == before[i] && !atomic_load(&vm->vcpus[i]->sleeping))
             serve(c);
     }
 }
 
 /*
- * A page's flags go 0 -> RAM_HAS_CODE | RAM_CODE_MARKING -> RAM_HAS_CODE -> 0. Fills look at RAM_HAS_CODE;
- * only one vCPU marks a page at a time, the others wait for it, so that nobody reads bytes which a third
- * one can still write unseen.
+ * A page's flags go 0 -> RAM_HAS_CODE | RAM_CODE_MARKING -> RAM_HAS_CODE -> 0. Fills look at
+ * RAM_HAS_CODE; only one vCPU marks a page at a time, the others wait for it, so that nobody reads
+ * bytes which a third one can still write unseen.
  */
 void interp_mark_code(struct interp *c, uint32_t ram_page)
 {
@@ -425,8 +424,7 @@ void interp_mark_code(struct interp *c, uint32_t ram_page)
 
         if (likely(now == RAM_HAS_CODE))
             return;
-        if (!now &&
-            atomic_compare_exchange_strong(flags, &now, RAM_HAS_CODE | RAM_CODE_MARKING))
+        if (!now && atomic_compare_exchange_strong(flags, &now, RAM_HAS_CODE | RAM_CODE_MARKING))
             break;
         serve(c);
     }
@@ -455,9 +453,9 @@ void interp_slot_changed(struct vm *vm, gpa_t gpa, uint64_t len)
     (void)gpa;
     (void)len;
     /*
-     * The caller may hold the machine lock that vCPUs wait for, so nobody is waited for here: each drops
-     * at its next instruction boundary or after its next device access (access_after_io), the calling
-     * vCPU included. What a vCPU still does in between counts as done before the change.
+     * The caller may hold the machine lock that vCPUs wait for, so nobody is waited for here: each
+     * drops at its next instruction boundary or after its next device access (access_after_io), the
+     * calling vCPU included. What a vCPU still does in between counts as done before the change.
      */
     for (unsigned i = 0; i < vm->nvcpus; i++)
         vcpu_post(vm->vcpus[i], PEND_TLB);

@@ -16,8 +16,8 @@ struct tlb_place {
 };
 
 /*
- * Walks, raises #PF if the access is not allowed, and fills the TLB if the page may have a tag. addr is
- * canonical, and 32 bits wide outside long mode.
+ * Walks, raises #PF if the access is not allowed, and fills the TLB if the page may have a tag.
+ * addr is canonical, and 32 bits wide outside long mode.
  */
 void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struct tlb_place *out);
 

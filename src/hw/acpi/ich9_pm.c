@@ -66,6 +66,8 @@
 #define SLP_TYP_S0 0
 #define SLP_TYP_S4 6
 
+#define SMI_EN_APMC_EN 0x0020
+
 #define TCO1_CNT_TMR_HLT 0x0800
 
 #define APM_CNT 0
@@ -95,7 +97,8 @@ static const struct pm_reg pm_regs[] = {
     {LV4, 1, "LV4", 0, 0, 0},
     {ICH9_GPE0_STS, 8, "GPE0_STS", 0, UINT64_MAX, 0},
     {GPE0_EN, 8, "GPE0_EN", UINT64_MAX, 0, 0},
-    {SMI_EN, 4, "SMI_EN", 0xffffffff, 0, 0},
+    /* There is no SMM: firmware that finds APMC_EN set does not wait for an SMI (SeaBIOS does). */
+    {SMI_EN, 4, "SMI_EN", 0xffffffff, 0, SMI_EN_APMC_EN},
     {SMI_STS, 4, "SMI_STS", 0, 0xffffffff, 0},
     {ALT_GP_SMI_EN, 2, "ALT_GP_SMI_EN", 0xffff, 0, 0},
     {ALT_GP_SMI_STS, 2, "ALT_GP_SMI_STS", 0, 0xffff, 0},

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NVM Express controller: a disk on PCI Express, with one namespace of 512-byte blocks. This file has its
- * registers, its queues and its interrupts.
+ * NVM Express controller: a disk on PCI Express, with one namespace of 512-byte blocks. This file
+ * has its registers, its queues and its interrupts.
  *
  * NVM Express Base Specification 1.4: chapters 3 (registers), 4 (queues, completion entries), 7
  * (initialisation, shutdown, reset). Interrupts by MSI-X, MSI or INTx (7.5).
  *
- * Not emulated: SGLs, metadata, protection information, other page sizes than 4 KiB, controller memory
- * buffer, firmware update, namespace management, Compare, reservations. Arbitration is round robin.
- * Abort never aborts: commands in flight end by themselves.
+ * Not emulated: SGLs, metadata, protection information, other page sizes than 4 KiB, controller
+ * memory buffer, firmware update, namespace management, Compare, reservations. Arbitration is round
+ * robin. Abort never aborts: commands in flight end by themselves.
  *
- * A hostile guest reaches: doorbells (queue numbers and values checked), queue entries (copied, then
- * checked), addresses (DMA only, which reaches RAM only). A doorbell makes at most NVME_STEP commands
- * run; the rest go on from a timer, so that no ring of the bell takes long. Completion entries are
- * reserved before a command is fetched: a completion queue that is never emptied stops its submission
- * queues and nothing else.
+ * A hostile guest reaches: doorbells (queue numbers and values checked), queue entries (copied,
+ * then checked), addresses (DMA only, which reaches RAM only). A doorbell makes at most NVME_STEP
+ * commands run; the rest go on from a timer, so that no ring of the bell takes long. Completion
+ * entries are reserved before a command is fetched: a completion queue that is never emptied stops
+ * its submission queues and nothing else.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,56 +24,58 @@
 #include "core/vm.h"
 #include "hw/block/nvme_internal.h"
 
-/* ---- registers (3.1) ------------------------------------------------------------------------------- */
+/* ---- registers (3.1)
+ * ------------------------------------------------------------------------------- */
 
-#define REG_CAP 0x00
-#define REG_CAP_HIGH 0x04
-#define REG_VS 0x08
-#define REG_INTMS 0x0c
-#define REG_INTMC 0x10
-#define REG_CC 0x14
-#define REG_CSTS 0x1c
-#define REG_NSSR 0x20
-#define REG_AQA 0x24
-#define REG_ASQ 0x28
-#define REG_ASQ_HIGH 0x2c
-#define REG_ACQ 0x30
-#define REG_ACQ_HIGH 0x34
-#define REG_CMBLOC 0x38
-#define REG_CMBSZ 0x3c
-#define REG_BPINFO 0x40
-#define REG_BPRSEL 0x44
-#define REG_BPMBL 0x48
-#define REG_BPMBL_HIGH 0x4c
-#define REG_DOORBELLS 0x1000
+#define REG_CAP            0x00
+#define REG_CAP_HIGH       0x04
+#define REG_VS             0x08
+#define REG_INTMS          0x0c
+#define REG_INTMC          0x10
+#define REG_CC             0x14
+#define REG_CSTS           0x1c
+#define REG_NSSR           0x20
+#define REG_AQA            0x24
+#define REG_ASQ            0x28
+#define REG_ASQ_HIGH       0x2c
+#define REG_ACQ            0x30
+#define REG_ACQ_HIGH       0x34
+#define REG_CMBLOC         0x38
+#define REG_CMBSZ          0x3c
+#define REG_BPINFO         0x40
+#define REG_BPRSEL         0x44
+#define REG_BPMBL          0x48
+#define REG_BPMBL_HIGH     0x4c
+#define REG_DOORBELLS      0x1000
 #define REG_DOORBELLS_SIZE (NVME_QUEUES * 8u)
-#define REG_MSIX_TABLE 0x2000
-#define REG_MSIX_PBA 0x3000
-#define BAR_SIZE 0x4000u
+#define REG_MSIX_TABLE     0x2000
+#define REG_MSIX_PBA       0x3000
+#define BAR_SIZE           0x4000u
 
-/* MQES; contiguous queues required; ready within 10 s (units of 500 ms); NVM command set; 4 KiB pages. */
+/* MQES; contiguous queues required; ready within 10 s (units of 500 ms); NVM command set; 4 KiB
+ * pages. */
 #define CAP_VALUE ((NVME_IO_QUEUE_SIZE - 1ull) | BIT(16) | 20ull << 24 | BIT(37))
-#define VS_VALUE 0x00010400u
+#define VS_VALUE  0x00010400u
 
-#define CC_EN 0x1u
-#define CC_CSS 0x70u
-#define CC_MPS 0x780u
-#define CC_AMS 0x3800u
-#define CC_SHN 0xc000u
+#define CC_EN       0x1u
+#define CC_CSS      0x70u
+#define CC_MPS      0x780u
+#define CC_AMS      0x3800u
+#define CC_SHN      0xc000u
 #define CC_WRITABLE 0x00fffff1u
 
 #define AQA_WRITABLE 0x0fff0fffu
-#define AQ_ADDR (~PAGE_MASK)
+#define AQ_ADDR      (~PAGE_MASK)
 
 #define SQ_ENTRY 64u
 #define CQ_ENTRY 16u
 
 #define NVME_STEP 128 /* commands per doorbell */
 
-#define VENDOR_ID 0x1234
-#define DEVICE_ID 0xd0e1
+#define VENDOR_ID  0x1234
+#define DEVICE_ID  0xd0e1
 #define CLASS_NVME 0x010802
-#define LOG2_MSIS 5
+#define LOG2_MSIS  5
 
 static const struct state_field sq_fields[] = {
     STATE_UINT(struct nvme_sq, base, 0, UINT64_MAX),
@@ -123,9 +125,11 @@ static const struct state_field nvme_fields[] = {
     STATE_UINT(struct nvme_state, sectors_written, 0, UINT64_MAX),
 };
 
-/* ---- interrupts (7.5) ----------------------------------------------------------------------------- */
+/* ---- interrupts (7.5)
+ * ----------------------------------------------------------------------------- */
 
-/* INTMS and INTMC count for INTx and MSI, whose vectors are at most 32; MSI-X has masks of its own. */
+/* INTMS and INTMC count for INTx and MSI, whose vectors are at most 32; MSI-X has masks of its own.
+ */
 static bool vector_masked(const struct nvme *n, unsigned vector)
 {
     return n->state.intm >> (vector & 31) & 1;
@@ -169,7 +173,8 @@ static void unmask_interrupts(struct nvme *n, uint32_t bits)
             cq_notify(n, &n->state.cq[i]);
 }
 
-/* ---- queues (4.1) --------------------------------------------------------------------------------- */
+/* ---- queues (4.1)
+ * --------------------------------------------------------------------------------- */
 
 static bool controller_runs(const struct nvme *n)
 {
@@ -333,7 +338,8 @@ static void nvme_work(void *opaque)
     nvme_run(opaque);
 }
 
-/* ---- derive ------------------------------------------------------------------------------------------ */
+/* ---- derive
+ * ------------------------------------------------------------------------------------------ */
 
 static void nvme_derive(struct device *dev)
 {
@@ -348,7 +354,8 @@ static void nvme_derive(struct device *dev)
         timer_arm(&n->work, clock_now(dev->vm->clock));
 }
 
-/* ---- enable, reset, shutdown (3.1.5, 7.3, 7.6) ----------------------------------------------------- */
+/* ---- enable, reset, shutdown (3.1.5, 7.3, 7.6)
+ * ----------------------------------------------------- */
 
 /* A controller level reset: everything but the configuration and the admin queue's place goes. */
 static void controller_reset(struct nvme *n)
@@ -398,7 +405,8 @@ static void write_cc(struct nvme *n, uint32_t val)
         n->state.csts &= ~NVME_CSTS_SHST;
 }
 
-/* ---- register accesses --------------------------------------------------------------------------------- */
+/* ---- register accesses
+ * --------------------------------------------------------------------------------- */
 
 static void sq_doorbell(struct nvme *n, unsigned i, uint32_t val)
 {
@@ -594,7 +602,8 @@ static const struct io_ops nvme_ops = {
     .regs = nvme_regs,
 };
 
-/* ---- life -------------------------------------------------------------------------------------------- */
+/* ---- life
+ * -------------------------------------------------------------------------------------------- */
 
 static void nvme_reset(struct device *dev, enum reset_kind kind)
 {
@@ -673,8 +682,8 @@ static int set_serial(struct nvme *n, const struct nvme_config *config, struct e
         return 0;
     }
     if (strlen(serial) >= sizeof(n->serial))
-        return err_set(err, EINVAL, "the serial number '%s' is too long: give at most 20 characters",
-                       serial);
+        return err_set(err, EINVAL,
+                       "the serial number '%s' is too long: give at most 20 characters", serial);
     for (const char *p = serial; *p; p++)
         if (*p < ' ' || *p > '~')
             return err_set(err, EINVAL, "a serial number has only printable ASCII characters");

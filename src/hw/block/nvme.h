@@ -10,7 +10,8 @@ struct nvme_config {
     struct pci_bus *bus;
     uint8_t devfn;
     struct block *block; /* borrowed: freed by the machine after the device */
-    const char *serial;  /* at most 20 characters, borrowed until init has returned; NULL: made from devfn */
+    const char *
+        serial; /* at most 20 characters, borrowed until init has returned; NULL: made from devfn */
 };
 
 extern const struct dev_type nvme_type;

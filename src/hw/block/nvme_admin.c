@@ -2,8 +2,9 @@
 /*
  * NVMe: the admin commands. NVM Express 1.4, chapter 5.
  *
- * They complete at once; only asynchronous event requests wait. A hostile guest reaches queue numbers,
- * sizes and vectors (checked before use) and log lengths (bounded by the largest transfer).
+ * They complete at once; only asynchronous event requests wait. A hostile guest reaches queue
+ * numbers, sizes and vectors (checked before use) and log lengths (bounded by the largest
+ * transfer).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,25 +13,26 @@
 #include "base/bytes.h"
 #include "hw/block/nvme_internal.h"
 
-#define OP_DELETE_SQ 0x00
-#define OP_CREATE_SQ 0x01
+#define OP_DELETE_SQ    0x00
+#define OP_CREATE_SQ    0x01
 #define OP_GET_LOG_PAGE 0x02
-#define OP_DELETE_CQ 0x04
-#define OP_CREATE_CQ 0x05
-#define OP_IDENTIFY 0x06
-#define OP_ABORT 0x08
+#define OP_DELETE_CQ    0x04
+#define OP_CREATE_CQ    0x05
+#define OP_IDENTIFY     0x06
+#define OP_ABORT        0x08
 #define OP_SET_FEATURES 0x09
 #define OP_GET_FEATURES 0x0a
-#define OP_ASYNC_EVENT 0x0c
+#define OP_ASYNC_EVENT  0x0c
 
-#define TEMPERATURE 310u /* kelvin: what a disk at rest reports */
-#define TEMPERATURE_WARNING 343u
+#define TEMPERATURE          310u /* kelvin: what a disk at rest reports */
+#define TEMPERATURE_WARNING  343u
 #define TEMPERATURE_CRITICAL 353u
 
-/* ---- queues (5.3 to 5.6) -------------------------------------------------------------------------- */
+/* ---- queues (5.3 to 5.6)
+ * -------------------------------------------------------------------------- */
 
 #define QUEUE_CONTIGUOUS 1u
-#define CQ_INTERRUPTS 2u
+#define CQ_INTERRUPTS    2u
 
 static bool io_queue_id(unsigned id)
 {
@@ -103,7 +105,8 @@ static uint16_t delete_cq(struct nvme *n, const struct nvme_cmd *cmd)
     return NVME_OK;
 }
 
-/* ---- identify (5.15) ----------------------------------------------------------------------------- */
+/* ---- identify (5.15)
+ * ----------------------------------------------------------------------------- */
 
 static void put_text(uint8_t *at, size_t len, const char *text)
 {
@@ -130,8 +133,8 @@ static void identify_controller(const struct nvme *n, uint8_t *d)
     put_text(d + 4, 20, n->serial);
     put_text(d + 24, 40, "doppel NVMe disk");
     put_text(d + 64, 8, "1");
-    d[72] = 6;         /* RAB: 64 commands at a time */
-    d[77] = NVME_MDTS; /* of 4 KiB pages */
+    d[72] = 6;                    /* RAB: 64 commands at a time */
+    d[77] = NVME_MDTS;            /* of 4 KiB pages */
     put_le32(d + 80, 0x00010400); /* VER */
     d[111] = 1;                   /* CNTRLTYPE: I/O controller */
     d[258] = NVME_ABORTS - 1;     /* ACL */
@@ -140,8 +143,8 @@ static void identify_controller(const struct nvme *n, uint8_t *d)
     d[261] = 0x06;                /* LPA: commands supported log, extended data */
     put_le16(d + 266, TEMPERATURE_WARNING);
     put_le16(d + 268, TEMPERATURE_CRITICAL);
-    d[512] = 0x66; /* SQES: 64 bytes */
-    d[513] = 0x44; /* CQES: 16 bytes */
+    d[512] = 0x66;           /* SQES: 64 bytes */
+    d[513] = 0x44;           /* CQES: 16 bytes */
     put_le32(d + 516, 1);    /* NN */
     put_le16(d + 520, 0x0c); /* ONCS: dataset management, write zeroes */
     d[525] = 0x07;           /* VWC: there is one; flush takes NSID FFFFFFFFh */
@@ -153,9 +156,9 @@ static void identify_namespace(const struct nvme *n, uint8_t *d)
 {
     uint64_t blocks = n->block->size >> NVME_SECTOR_SHIFT;
 
-    put_le64(d + 0, blocks);  /* NSZE */
-    put_le64(d + 8, blocks);  /* NCAP */
-    put_le64(d + 16, blocks); /* NUSE */
+    put_le64(d + 0, blocks);             /* NSZE */
+    put_le64(d + 8, blocks);             /* NCAP */
+    put_le64(d + 16, blocks);            /* NUSE */
     d[99] = n->block->read_only ? 1 : 0; /* NSATTR: write protected */
     d[128 + 2] = NVME_SECTOR_SHIFT;      /* LBAF0: LBADS */
 }
@@ -205,12 +208,13 @@ static uint16_t identify(struct nvme *n, const struct nvme_cmd *cmd)
     return nvme_to_guest(n, cmd, d, sizeof(d));
 }
 
-/* ---- log pages (5.14) ------------------------------------------------------------------------------ */
+/* ---- log pages (5.14)
+ * ------------------------------------------------------------------------------ */
 
 #define LOG_RAE BIT(15)
 
 #define EFFECT_SUPPORTED 1u
-#define EFFECT_CONTENT 2u /* changes blocks */
+#define EFFECT_CONTENT   2u /* changes blocks */
 
 static uint64_t data_units(uint64_t sectors)
 {
@@ -230,9 +234,9 @@ static void log_smart(const struct nvme *n, uint8_t *d)
 
 static void log_effects(uint8_t *d)
 {
-    static const uint8_t admin[] = {OP_DELETE_SQ, OP_CREATE_SQ,    OP_GET_LOG_PAGE, OP_DELETE_CQ,
-                                    OP_CREATE_CQ, OP_IDENTIFY,     OP_ABORT,        OP_SET_FEATURES,
-                                    OP_GET_FEATURES, OP_ASYNC_EVENT};
+    static const uint8_t admin[] = {
+        OP_DELETE_SQ, OP_CREATE_SQ, OP_GET_LOG_PAGE, OP_DELETE_CQ,    OP_CREATE_CQ,
+        OP_IDENTIFY,  OP_ABORT,     OP_SET_FEATURES, OP_GET_FEATURES, OP_ASYNC_EVENT};
     static const uint8_t io[] = {0x00, 0x01, 0x02, 0x08, 0x09};
     const unsigned reads = 0x02;
 
@@ -281,20 +285,21 @@ static uint16_t get_log_page(struct nvme *n, const struct nvme_cmd *cmd)
     return status;
 }
 
-/* ---- features (5.21) -------------------------------------------------------------------------------- */
+/* ---- features (5.21)
+ * -------------------------------------------------------------------------------- */
 
-#define FEATURE_ARBITRATION 0x01
-#define FEATURE_POWER 0x02
-#define FEATURE_TEMPERATURE 0x04
+#define FEATURE_ARBITRATION    0x01
+#define FEATURE_POWER          0x02
+#define FEATURE_TEMPERATURE    0x04
 #define FEATURE_ERROR_RECOVERY 0x05
-#define FEATURE_WRITE_CACHE 0x06
-#define FEATURE_QUEUES 0x07
-#define FEATURE_COALESCING 0x08
-#define FEATURE_VECTOR 0x09
-#define FEATURE_ATOMICITY 0x0a
-#define FEATURE_ASYNC_EVENTS 0x0b
+#define FEATURE_WRITE_CACHE    0x06
+#define FEATURE_QUEUES         0x07
+#define FEATURE_COALESCING     0x08
+#define FEATURE_VECTOR         0x09
+#define FEATURE_ATOMICITY      0x0a
+#define FEATURE_ASYNC_EVENTS   0x0b
 
-#define FEATURE_SAVE BIT(31)
+#define FEATURE_SAVE         BIT(31)
 #define VECTOR_NO_COALESCING BIT(16)
 
 void nvme_features_reset(struct nvme *n)
@@ -311,7 +316,8 @@ void nvme_features_reset(struct nvme *n)
     s->async_config = 0;
 }
 
-/* The threshold that CDW11 selects, or NULL: sensor 0 is the composite temperature, the only one. */
+/* The threshold that CDW11 selects, or NULL: sensor 0 is the composite temperature, the only one.
+ */
 static uint32_t *threshold(struct nvme *n, uint32_t cdw11)
 {
     if (cdw11 >> 16 & 0xf)
@@ -409,7 +415,8 @@ static uint16_t get_features(struct nvme *n, const struct nvme_cmd *cmd, uint32_
     return NVME_OK;
 }
 
-/* ---- the rest ---------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * ---------------------------------------------------------------------------------------- */
 
 static uint16_t async_event(struct nvme *n, const struct nvme_cmd *cmd)
 {

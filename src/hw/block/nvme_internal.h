@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of the NVMe controller share: nvme.c has registers, queues and interrupts, nvme_admin.c
- * the admin commands, nvme_io.c the NVM commands and data transfer. Sections are those of NVM Express
- * Base Specification 1.4.
+ * What the parts of the NVMe controller share: nvme.c has registers, queues and interrupts,
+ * nvme_admin.c the admin commands, nvme_io.c the NVM commands and data transfer. Sections are those
+ * of NVM Express Base Specification 1.4.
  */
 #ifndef HW_BLOCK_NVME_INTERNAL_H
 #define HW_BLOCK_NVME_INTERNAL_H
@@ -10,54 +10,56 @@
 #include "hw/block/nvme.h"
 #include "hw/pci/msi.h"
 
-#define NVME_IO_QUEUES 64
-#define NVME_QUEUES (1 + NVME_IO_QUEUES) /* number 0 is the admin queue */
-#define NVME_IO_QUEUE_SIZE 1024u
+#define NVME_IO_QUEUES        64
+#define NVME_QUEUES           (1 + NVME_IO_QUEUES) /* number 0 is the admin queue */
+#define NVME_IO_QUEUE_SIZE    1024u
 #define NVME_ADMIN_QUEUE_SIZE 4096u
-#define NVME_VECTORS NVME_QUEUES
+#define NVME_VECTORS          NVME_QUEUES
 
 #define NVME_SECTOR_SHIFT 9
-#define NVME_PAGE 4096u
-#define NVME_MDTS 7 /* the largest transfer: 2^7 pages */
+#define NVME_PAGE         4096u
+#define NVME_MDTS         7 /* the largest transfer: 2^7 pages */
 #define NVME_MAX_TRANSFER (NVME_PAGE << NVME_MDTS)
-#define NVME_MAX_SEGS ((1u << NVME_MDTS) + 1)
-#define NVME_NSID 1u
-#define NVME_NSID_ALL 0xffffffffu
+#define NVME_MAX_SEGS     ((1u << NVME_MDTS) + 1)
+#define NVME_NSID         1u
+#define NVME_NSID_ALL     0xffffffffu
 
-#define NVME_AERS 4 /* asynchronous event requests outstanding at most */
+#define NVME_AERS   4 /* asynchronous event requests outstanding at most */
 #define NVME_ABORTS 4
 
 /* Requests in flight, and the bytes they may hold: what the guest can make us allocate. */
-#define NVME_REQS 128
+#define NVME_REQS      128
 #define NVME_MAX_BYTES (16u << 20)
-#define NVME_BUF_KEPT (64u << 10) /* a request keeps its buffer up to this size */
+#define NVME_BUF_KEPT  (64u << 10) /* a request keeps its buffer up to this size */
 
-/* ---- status (4.6.1): type in bits 10:8, code in 7:0, do-not-retry in 14 --------------------------- */
+/* ---- status (4.6.1): type in bits 10:8, code in 7:0, do-not-retry in 14
+ * --------------------------- */
 
-#define NVME_DNR 0x4000
-#define NVME_OK 0x0000
-#define NVME_BAD_OPCODE (0x0001 | NVME_DNR)
-#define NVME_BAD_FIELD (0x0002 | NVME_DNR)
-#define NVME_TRANSFER_ERROR 0x0004
-#define NVME_INTERNAL 0x0006
-#define NVME_BAD_NAMESPACE (0x000b | NVME_DNR)
-#define NVME_BAD_PRP_OFFSET (0x0013 | NVME_DNR)
-#define NVME_WRITE_PROTECTED (0x0020 | NVME_DNR)
-#define NVME_LBA_RANGE (0x0080 | NVME_DNR)
-#define NVME_CAPACITY (0x0081 | NVME_DNR)
-#define NVME_BAD_CQ (0x0100 | NVME_DNR)
-#define NVME_BAD_QUEUE_ID (0x0101 | NVME_DNR)
-#define NVME_BAD_QUEUE_SIZE (0x0102 | NVME_DNR)
-#define NVME_AER_LIMIT (0x0105 | NVME_DNR)
-#define NVME_BAD_VECTOR (0x0108 | NVME_DNR)
-#define NVME_BAD_LOG_PAGE (0x0109 | NVME_DNR)
+#define NVME_DNR                0x4000
+#define NVME_OK                 0x0000
+#define NVME_BAD_OPCODE         (0x0001 | NVME_DNR)
+#define NVME_BAD_FIELD          (0x0002 | NVME_DNR)
+#define NVME_TRANSFER_ERROR     0x0004
+#define NVME_INTERNAL           0x0006
+#define NVME_BAD_NAMESPACE      (0x000b | NVME_DNR)
+#define NVME_BAD_PRP_OFFSET     (0x0013 | NVME_DNR)
+#define NVME_WRITE_PROTECTED    (0x0020 | NVME_DNR)
+#define NVME_LBA_RANGE          (0x0080 | NVME_DNR)
+#define NVME_CAPACITY           (0x0081 | NVME_DNR)
+#define NVME_BAD_CQ             (0x0100 | NVME_DNR)
+#define NVME_BAD_QUEUE_ID       (0x0101 | NVME_DNR)
+#define NVME_BAD_QUEUE_SIZE     (0x0102 | NVME_DNR)
+#define NVME_AER_LIMIT          (0x0105 | NVME_DNR)
+#define NVME_BAD_VECTOR         (0x0108 | NVME_DNR)
+#define NVME_BAD_LOG_PAGE       (0x0109 | NVME_DNR)
 #define NVME_BAD_QUEUE_DELETION (0x010c | NVME_DNR)
-#define NVME_NOT_SAVEABLE (0x010d | NVME_DNR)
-#define NVME_WRITE_FAULT 0x0280
-#define NVME_READ_ERROR 0x0281
-#define NVME_LATER 0xffff /* no status: completed by someone later */
+#define NVME_NOT_SAVEABLE       (0x010d | NVME_DNR)
+#define NVME_WRITE_FAULT        0x0280
+#define NVME_READ_ERROR         0x0281
+#define NVME_LATER              0xffff /* no status: completed by someone later */
 
-/* ---- state ------------------------------------------------------------------------------------------- */
+/* ---- state
+ * ------------------------------------------------------------------------------------------- */
 
 struct nvme_sq {
     uint64_t base;
@@ -147,18 +149,18 @@ struct nvme {
 
     /* Derived. */
     struct nvme_pool *pool;
-    struct timer work;               /* goes on with queues that a step left over */
-    uint32_t sq_epoch[NVME_QUEUES];  /* moves on when a queue dies: its requests are dropped then */
-    uint32_t shutdown_epoch;         /* the same for the controller */
+    struct timer work;              /* goes on with queues that a step left over */
+    uint32_t sq_epoch[NVME_QUEUES]; /* moves on when a queue dies: its requests are dropped then */
+    uint32_t shutdown_epoch;        /* the same for the controller */
     uint16_t sq_inflight[NVME_QUEUES];
     uint32_t cq_inflight[NVME_QUEUES]; /* completion entries spoken for */
 
     struct nvme_state state;
 };
 
-#define NVME_CSTS_RDY 0x1u
-#define NVME_CSTS_CFS 0x2u
-#define NVME_CSTS_SHST 0xcu
+#define NVME_CSTS_RDY       0x1u
+#define NVME_CSTS_CFS       0x2u
+#define NVME_CSTS_SHST      0xcu
 #define NVME_CSTS_SHST_BUSY 0x4u
 #define NVME_CSTS_SHST_DONE 0x8u
 

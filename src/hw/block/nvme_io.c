@@ -6,9 +6,9 @@
  * that was in flight when its queue or the controller was reset is dropped when it comes back; its
  * data is not written to guest memory any more.
  *
- * A hostile guest reaches: block ranges (checked against the disk), PRP entries and lists (alignment
- * checked; a list is read into a local copy; every list page but the first brings 511 entries, so the
- * walk ends), and dataset ranges (256 at most, one request at a time).
+ * A hostile guest reaches: block ranges (checked against the disk), PRP entries and lists
+ * (alignment checked; a list is read into a local copy; every list page but the first brings 511
+ * entries, so the walk ends), and dataset ranges (256 at most, one request at a time).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,19 +17,20 @@
 #include "base/bytes.h"
 #include "hw/block/nvme_internal.h"
 
-#define OP_FLUSH 0x00
-#define OP_WRITE 0x01
-#define OP_READ 0x02
+#define OP_FLUSH        0x00
+#define OP_WRITE        0x01
+#define OP_READ         0x02
 #define OP_WRITE_ZEROES 0x08
-#define OP_DSM 0x09
+#define OP_DSM          0x09
 
-#define CDW12_NLB 0xffffu
-#define CDW12_FUA BIT(30)
+#define CDW12_NLB    0xffffu
+#define CDW12_FUA    BIT(30)
 #define DSM_CDW10_NR 0xffu
 #define DSM_CDW11_AD BIT(2)
-#define DSM_RANGE 16u /* bytes: attributes, length, start */
+#define DSM_RANGE    16u /* bytes: attributes, length, start */
 
-/* ---- PRPs ------------------------------------------------------------------------------------------- */
+/* ---- PRPs
+ * ------------------------------------------------------------------------------------------- */
 
 static void seg_add(struct nvme_seg *segs, unsigned *n, uint64_t gpa, uint32_t len)
 {
@@ -123,7 +124,8 @@ uint16_t nvme_to_guest(struct nvme *n, const struct nvme_cmd *cmd, const void *d
     return status;
 }
 
-/* ---- requests --------------------------------------------------------------------------------------- */
+/* ---- requests
+ * --------------------------------------------------------------------------------------- */
 
 int nvme_pool_init(struct nvme *n, struct err *err)
 {
@@ -172,7 +174,8 @@ bool nvme_pool_room(const struct nvme *n)
     return n->pool->free && n->pool->bytes + NVME_MAX_TRANSFER <= NVME_MAX_BYTES;
 }
 
-/* A request with a buffer of `bytes`; NULL if memory is short. The caller has seen nvme_pool_room. */
+/* A request with a buffer of `bytes`; NULL if memory is short. The caller has seen nvme_pool_room.
+ */
 static struct nvme_req *req_get(struct nvme *n, unsigned sq, uint16_t cid, size_t bytes)
 {
     struct nvme_pool *pool = n->pool;
@@ -343,7 +346,8 @@ static void dsm_next(struct nvme *n, struct nvme_req *req)
     req_complete(n, req, NVME_OK);
 }
 
-/* ---- commands ---------------------------------------------------------------------------------------- */
+/* ---- commands
+ * ---------------------------------------------------------------------------------------- */
 
 static bool lba_ok(const struct nvme *n, uint64_t start, uint64_t blocks)
 {
@@ -436,7 +440,8 @@ static uint16_t io_dsm(struct nvme *n, unsigned sq, const struct nvme_cmd *cmd)
     for (unsigned i = 0; status == NVME_OK && i < ranges; i++)
         if (dsm_range(req, i, &start, &blocks) && !lba_ok(n, start, blocks))
             status = NVME_LBA_RANGE;
-    /* Nothing to discard: done at once, since a completion may not come from within a submission. */
+    /* Nothing to discard: done at once, since a completion may not come from within a submission.
+     */
     for (req->range = 0; req->range < ranges; req->range++)
         if (dsm_range(req, req->range, &start, &blocks))
             break;
@@ -479,7 +484,8 @@ uint16_t nvme_io(struct nvme *n, unsigned sq, const struct nvme_cmd *cmd)
     return NVME_BAD_OPCODE;
 }
 
-/* ---- shutdown (7.6.2) ---------------------------------------------------------------------------------- */
+/* ---- shutdown (7.6.2)
+ * ---------------------------------------------------------------------------------- */
 
 static void shutdown_submit(struct nvme *n);
 

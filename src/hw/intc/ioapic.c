@@ -3,15 +3,15 @@
  * I/O APIC: 24 interrupt inputs, each with a redirection entry that says which vector goes to which
  * local APIC. Interrupts leave as messages (msi_send), as they do in chipsets since the ICH.
  *
- * Intel 82093AA data sheet (290566), chapter 3; ICH9 data sheet (316972) section 13.5 for version 20h and
- * its EOI register.
+ * Intel 82093AA data sheet (290566), chapter 3; ICH9 data sheet (316972) section 13.5 for version
+ * 20h and its EOI register.
  *
- * Not emulated: the serial APIC bus (delivery is immediate, so delivery status always reads idle, and
- * the arbitration id is storage), and the electrical polarity of pins: our lines know "asserted", so the
- * polarity bit is storage too.
+ * Not emulated: the serial APIC bus (delivery is immediate, so delivery status always reads idle,
+ * and the arbitration id is storage), and the electrical polarity of pins: our lines know
+ * "asserted", so the polarity bit is storage too.
  *
- * A hostile guest reaches 64 index values and an EOI vector. A level-triggered pin that stays asserted
- * interrupts again only after an EOI, so every message costs the guest an access.
+ * A hostile guest reaches 64 index values and an EOI vector. A level-triggered pin that stays
+ * asserted interrupts again only after an EOI, so every message costs the guest an access.
  */
 #include "hw/intc/ioapic.h"
 
@@ -19,41 +19,42 @@
 
 #include "core/vm.h"
 
-/* ---- registers (82093AA 3.1, 3.2) ------------------------------------------------------------- */
+/* ---- registers (82093AA 3.1, 3.2) -------------------------------------------------------------
+ */
 
 #define IOREGSEL 0x00
-#define IOWIN 0x10
-#define IRQPA 0x20 /* pin assertion: a message-signalled way in; write-only */
-#define EOIR 0x40
+#define IOWIN    0x10
+#define IRQPA    0x20 /* pin assertion: a message-signalled way in; write-only */
+#define EOIR     0x40
 
-#define IOAPICID 0x00
-#define IOAPICVER 0x01
-#define IOAPICARB 0x02
+#define IOAPICID    0x00
+#define IOAPICVER   0x01
+#define IOAPICARB   0x02
 #define BOOT_CONFIG 0x03
-#define IOREDTBL 0x10
+#define IOREDTBL    0x10
 
-#define VERSION_VALUE (0x20u | (IOAPIC_PINS - 1) << 16)
+#define VERSION_VALUE   (0x20u | (IOAPIC_PINS - 1) << 16)
 #define BOOT_CONFIG_FSB 1u /* messages go by the system bus */
-#define ID_SHIFT 24
+#define ID_SHIFT        24
 
-#define RTE_VECTOR 0xffull
+#define RTE_VECTOR     0xffull
 #define RTE_MODE_SHIFT 8
-#define RTE_LOGICAL BIT(11)
+#define RTE_LOGICAL    BIT(11)
 #define RTE_REMOTE_IRR BIT(14)
-#define RTE_LEVEL BIT(15)
-#define RTE_MASKED BIT(16)
+#define RTE_LEVEL      BIT(15)
+#define RTE_MASKED     BIT(16)
 #define RTE_DEST_SHIFT 56
-#define RTE_WRITABLE 0xff0000000001afffull
-#define RTE_KEPT (RTE_WRITABLE | RTE_REMOTE_IRR)
+#define RTE_WRITABLE   0xff0000000001afffull
+#define RTE_KEPT       (RTE_WRITABLE | RTE_REMOTE_IRR)
 
 enum { MODE_FIXED, MODE_LOWEST };
 
-#define MSI_ADDR 0xfee00000ull
+#define MSI_ADDR            0xfee00000ull
 #define MSI_ADDR_DEST_SHIFT 12
-#define MSI_ADDR_HINT BIT(3)
-#define MSI_ADDR_LOGICAL BIT(2)
-#define MSI_DATA_ASSERT 0x4000u
-#define MSI_DATA_LEVEL 0x8000u
+#define MSI_ADDR_HINT       BIT(3)
+#define MSI_ADDR_LOGICAL    BIT(2)
+#define MSI_DATA_ASSERT     0x4000u
+#define MSI_DATA_LEVEL      0x8000u
 
 #define REGION_SIZE 0x1000u
 
@@ -84,7 +85,8 @@ static const struct state_field ioapic_fields[] = {
     STATE_UINT(struct ioapic_state, boot, 0, 1),
 };
 
-/* ---- messages ---------------------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------------------------------
+ */
 
 static unsigned rte_mode(uint64_t rte)
 {
@@ -168,7 +170,8 @@ void ioapic_eoi(void *ioapic, uint8_t vector)
     }
 }
 
-/* ---- registers ----------------------------------------------------------------------------------- */
+/* ---- registers
+ * ----------------------------------------------------------------------------------- */
 
 static void ioapic_derive(struct device *dev)
 {
@@ -292,7 +295,8 @@ static const struct io_ops ioapic_ops = {
     .regs = ioapic_regs,
 };
 
-/* ---- life ------------------------------------------------------------------------------------------ */
+/* ---- life
+ * ------------------------------------------------------------------------------------------ */
 
 static void ioapic_reset(struct device *dev, enum reset_kind kind)
 {

@@ -3,21 +3,23 @@
  * Local APIC, one per vCPU: priorities, IPIs, local interrupts, timer; xAPIC registers in a page of
  * memory, x2APIC registers as MSRs 800h to 8FFh.
  *
- * Intel SDM vol. 3A chapter 10 (APIC), 10.4.7 (resets), 10.5.4 (timer), 10.6 (IPIs), 10.8 (interrupt
- * handling), 10.11 (MSIs), 10.12 (x2APIC).
+ * Intel SDM vol. 3A chapter 10 (APIC), 10.4.7 (resets), 10.5.4 (timer), 10.6 (IPIs), 10.8
+ * (interrupt handling), 10.11 (MSIs), 10.12 (x2APIC).
  *
- * Not emulated: the APIC bus and arbitration (every message arrives at once), focus processors, remote
- * read, CMCI, thermal and performance interrupts (their LVTs are storage), the writable APIC id.
+ * Not emulated: the APIC bus and arbitration (every message arrives at once), focus processors,
+ * remote read, CMCI, thermal and performance interrupts (their LVTs are storage), the writable APIC
+ * id.
  *
- * Threads. An APIC belongs to its vCPU, whose handlers take no lock. Others (devices under the machine
- * lock, IPIs from other vCPUs, pins) only do atomic ORs into IRR, TMR, the ESR's collector and the pin
- * words, then post the vCPU; to choose destinations they read base, LDR, DFR, SVR, TPR, ISR and the LVTs.
- * All of those words are accessed with the __atomic builtins; the rest is the vCPU's alone. The clock's
- * timer fires in another thread and reads nothing: it raises `fired` and posts; whether something is
- * really due is worked out by the vCPU, so a callback that lost a race with re-arming does no harm.
+ * Threads. An APIC belongs to its vCPU, whose handlers take no lock. Others (devices under the
+ * machine lock, IPIs from other vCPUs, pins) only do atomic ORs into IRR, TMR, the ESR's collector
+ * and the pin words, then post the vCPU; to choose destinations they read base, LDR, DFR, SVR, TPR,
+ * ISR and the LVTs. All of those words are accessed with the __atomic builtins; the rest is the
+ * vCPU's alone. The clock's timer fires in another thread and reads nothing: it raises `fired` and
+ * posts; whether something is really due is worked out by the vCPU, so a callback that lost a race
+ * with re-arming does no harm.
  *
- * A hostile guest reaches: vectors and destinations (bounded where decoded), and the timer, whose host
- * timer never repeats faster than LAPIC_TIMER_MIN_NS.
+ * A hostile guest reaches: vectors and destinations (bounded where decoded), and the timer, whose
+ * host timer never repeats faster than LAPIC_TIMER_MIN_NS.
  */
 #include "hw/intc/lapic.h"
 
@@ -28,82 +30,91 @@
 
 /* ---- registers: number = MMIO offset / 16 = MSR - 800h (SDM table 10-1) ---------------------- */
 
-#define APIC_ID 0x02
-#define APIC_VERSION 0x03
-#define APIC_TPR 0x08
-#define APIC_APR 0x09
-#define APIC_PPR 0x0a
-#define APIC_EOI 0x0b
-#define APIC_RRD 0x0c
-#define APIC_LDR 0x0d
-#define APIC_DFR 0x0e
-#define APIC_SVR 0x0f
-#define APIC_ISR 0x10 /* 8 of them, as of the next two */
-#define APIC_TMR 0x18
-#define APIC_IRR 0x20
-#define APIC_ESR 0x28
-#define APIC_ICR 0x30
-#define APIC_ICR_HIGH 0x31 /* xAPIC only */
-#define APIC_LVT 0x32      /* 6 of them */
-#define APIC_LVT_LAST 0x37
+#define APIC_ID            0x02
+#define APIC_VERSION       0x03
+#define APIC_TPR           0x08
+#define APIC_APR           0x09
+#define APIC_PPR           0x0a
+#define APIC_EOI           0x0b
+#define APIC_RRD           0x0c
+#define APIC_LDR           0x0d
+#define APIC_DFR           0x0e
+#define APIC_SVR           0x0f
+#define APIC_ISR           0x10 /* 8 of them, as of the next two */
+#define APIC_TMR           0x18
+#define APIC_IRR           0x20
+#define APIC_ESR           0x28
+#define APIC_ICR           0x30
+#define APIC_ICR_HIGH      0x31 /* xAPIC only */
+#define APIC_LVT           0x32 /* 6 of them */
+#define APIC_LVT_LAST      0x37
 #define APIC_INITIAL_COUNT 0x38
 #define APIC_CURRENT_COUNT 0x39
-#define APIC_DCR 0x3e
-#define APIC_SELF_IPI 0x3f /* x2APIC only */
+#define APIC_DCR           0x3e
+#define APIC_SELF_IPI      0x3f /* x2APIC only */
 
-#define MSR_APIC_BASE 0x1b
+#define MSR_APIC_BASE    0x1b
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_X2APIC 0x800
-#define MSR_X2APIC_LAST 0x8ff
+#define MSR_X2APIC       0x800
+#define MSR_X2APIC_LAST  0x8ff
 
-#define APIC_BASE_BSP BIT(8)
+#define APIC_BASE_BSP  BIT(8)
 #define APIC_BASE_EXTD BIT(10)
-#define APIC_BASE_EN BIT(11)
+#define APIC_BASE_EN   BIT(11)
 #define APIC_BASE_ADDR 0xfee00000ull
 
 /* Integrated APIC, six LVT entries, EOI-broadcast suppression. */
 #define VERSION_VALUE (0x14u | 5u << 16 | 1u << 24)
 
-#define SVR_ENABLE 0x100u
-#define SVR_FOCUS_OFF 0x200u
+#define SVR_ENABLE       0x100u
+#define SVR_FOCUS_OFF    0x200u
 #define SVR_EOI_SUPPRESS 0x1000u
-#define SVR_WRITABLE (0xffu | SVR_ENABLE | SVR_FOCUS_OFF | SVR_EOI_SUPPRESS)
-#define SVR_RESET 0xffu
+#define SVR_WRITABLE     (0xffu | SVR_ENABLE | SVR_FOCUS_OFF | SVR_EOI_SUPPRESS)
+#define SVR_RESET        0xffu
 
 #define DFR_FIXED 0x0fffffffu
-#define DFR_FLAT 0xfu
+#define DFR_FLAT  0xfu
 
 #define ESR_SEND_ILLEGAL 0x20u
 #define ESR_RECV_ILLEGAL 0x40u
-#define ESR_ILLEGAL_REG 0x80u
+#define ESR_ILLEGAL_REG  0x80u
 
-#define ICR_LOGICAL 0x800u
-#define ICR_LEVEL 0x4000u
-#define ICR_TRIGGER 0x8000u
+#define ICR_LOGICAL      0x800u
+#define ICR_LEVEL        0x4000u
+#define ICR_TRIGGER      0x8000u
 #define ICR_LOW_WRITABLE 0x000ccfffu
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
-#define LVT_VECTOR 0xffu
-#define LVT_MODE_SHIFT 8
-#define LVT_REMOTE_IRR 0x4000u
-#define LVT_TRIGGER 0x8000u
-#define LVT_MASKED 0x10000u
+#define LVT_VECTOR      0xffu
+#define LVT_MODE_SHIFT  8
+#define LVT_REMOTE_IRR  0x4000u
+#define LVT_TRIGGER     0x8000u
+#define LVT_MASKED      0x10000u
 #define LVT_TIMER_SHIFT 17
 
 enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 
 /* Delivery modes, in the LVTs, the ICR and messages alike. */
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_SIPI, MODE_EXTINT };
+enum {
+    MODE_FIXED,
+    MODE_LOWEST,
+    MODE_SMI,
+    MODE_RESERVED,
+    MODE_NMI,
+    MODE_INIT,
+    MODE_SIPI,
+    MODE_EXTINT
+};
 
 enum { SHORT_NONE, SHORT_SELF, SHORT_ALL, SHORT_OTHERS };
 
 /* Message addresses and data (SDM vol. 3A, 10.11). */
-#define MSI_ADDR_TAG 0xfeeull
+#define MSI_ADDR_TAG     0xfeeull
 #define MSI_ADDR_LOGICAL 0x4u
-#define MSI_ADDR_HINT 0x8u
+#define MSI_ADDR_HINT    0x8u
 
-#define DEST_BROADCAST8 0xffu
+#define DEST_BROADCAST8  0xffu
 #define DEST_BROADCAST32 0xffffffffu
 
 #define LAPIC_OVERLAY 0
@@ -112,11 +123,8 @@ enum { SHORT_NONE, SHORT_SELF, SHORT_ALL, SHORT_OTHERS };
 
 static const uint32_t lvt_writable[LVT_COUNT] = {
     [LVT_TIMER] = 0x000300ff, /* TSC deadline is added where CPUID has it */
-    [LVT_THERMAL] = 0x000107ff,
-    [LVT_PERF] = 0x000107ff,
-    [LVT_LINT0] = 0x0001a7ff,
-    [LVT_LINT1] = 0x0001a7ff,
-    [LVT_ERROR] = 0x000100ff,
+    [LVT_THERMAL] = 0x000107ff, [LVT_PERF] = 0x000107ff,  [LVT_LINT0] = 0x0001a7ff,
+    [LVT_LINT1] = 0x0001a7ff,   [LVT_ERROR] = 0x000100ff,
 };
 #define LVT_TIMER_DEADLINE_BIT 0x00040000u
 
@@ -171,11 +179,12 @@ static const struct state_field lapic_fields[] = {
     STATE_UINT(struct lapic_state, extint, 0, 1),
 };
 
-/* ---- the words that other threads see --------------------------------------------------------- */
+/* ---- the words that other threads see ---------------------------------------------------------
+ */
 
-#define get(word) __atomic_load_n(&(word), __ATOMIC_SEQ_CST)
-#define set(word, v) __atomic_store_n(&(word), (v), __ATOMIC_SEQ_CST)
-#define set_bits(word, v) __atomic_fetch_or(&(word), (v), __ATOMIC_SEQ_CST)
+#define get(word)           __atomic_load_n(&(word), __ATOMIC_SEQ_CST)
+#define set(word, v)        __atomic_store_n(&(word), (v), __ATOMIC_SEQ_CST)
+#define set_bits(word, v)   __atomic_fetch_or(&(word), (v), __ATOMIC_SEQ_CST)
 #define clear_bits(word, v) __atomic_fetch_and(&(word), ~(v), __ATOMIC_SEQ_CST)
 
 static bool apic_on(const struct lapic *l)
@@ -193,7 +202,8 @@ static bool apic_sw_on(const struct lapic *l)
     return get(l->state.svr) & SVR_ENABLE;
 }
 
-/* ---- pure helpers ------------------------------------------------------------------------------ */
+/* ---- pure helpers ------------------------------------------------------------------------------
+ */
 
 /* The highest vector set, or -1. */
 static int highest(const uint32_t *words)
@@ -259,7 +269,8 @@ static uint64_t guest_tsc(const struct lapic *l)
     return l->cfg.tsc_offset ? tsc + l->cfg.tsc_offset(l->vcpu) : tsc;
 }
 
-/* ---- arrivals: from any thread ----------------------------------------------------------------- */
+/* ---- arrivals: from any thread -----------------------------------------------------------------
+ */
 
 static void apic_error(struct lapic *l, uint32_t bit);
 
@@ -427,7 +438,8 @@ bool lapic_msi_pending(void *opaque, uint64_t addr, uint32_t data)
     return any;
 }
 
-/* A fixed-mode LINT pin that is up and may interrupt does; level-triggered ones wait for their EOI. */
+/* A fixed-mode LINT pin that is up and may interrupt does; level-triggered ones wait for their EOI.
+ */
 static bool lint_fixed(struct lapic *l, unsigned n, uint32_t lvt)
 {
     uint32_t *word = &l->state.lvt[n];
@@ -474,7 +486,8 @@ static bool lint_set(void *chip, unsigned pin, bool level)
     return true;
 }
 
-/* ---- the timer: on the vCPU's thread ------------------------------------------------------------- */
+/* ---- the timer: on the vCPU's thread
+ * ------------------------------------------------------------- */
 
 static void timer_rings(void *opaque)
 {
@@ -597,7 +610,8 @@ static void timer_set_divide(struct lapic *l, uint32_t dcr)
     timer_derive(l);
 }
 
-/* ---- what the processor takes: on the vCPU's thread ---------------------------------------------- */
+/* ---- what the processor takes: on the vCPU's thread
+ * ---------------------------------------------- */
 
 /* An interrupt of the PIC waits, through LINT0 or by message. */
 static bool extint_waits(const struct lapic *l)
@@ -711,7 +725,8 @@ static void apic_eoi(struct lapic *l)
     repost(l);
 }
 
-/* ---- IPIs ------------------------------------------------------------------------------------------ */
+/* ---- IPIs
+ * ------------------------------------------------------------------------------------------ */
 
 static void send_ipi(struct lapic *l, uint64_t icr)
 {
@@ -746,9 +761,11 @@ static void send_ipi(struct lapic *l, uint64_t icr)
     }
 }
 
-/* ---- state transitions -------------------------------------------------------------------------- */
+/* ---- state transitions --------------------------------------------------------------------------
+ */
 
-/* What power-up, INIT and a global disable leave (10.4.7); the id, IA32_APIC_BASE and the pins stay. */
+/* What power-up, INIT and a global disable leave (10.4.7); the id, IA32_APIC_BASE and the pins
+ * stay. */
 static void apic_clear(struct lapic *l)
 {
     struct lapic_state *s = &l->state;
@@ -824,8 +841,7 @@ static void write_svr(struct lapic *l, uint32_t value)
 
 static uint32_t lvt_mask(const struct lapic *l, unsigned n)
 {
-    return lvt_writable[n] |
-           (n == LVT_TIMER && l->cfg.tsc_deadline ? LVT_TIMER_DEADLINE_BIT : 0);
+    return lvt_writable[n] | (n == LVT_TIMER && l->cfg.tsc_deadline ? LVT_TIMER_DEADLINE_BIT : 0);
 }
 
 /* A LINT pin that is up while its entry is opened is served now, if it is level-sensitive. */
@@ -852,8 +868,8 @@ static void write_lvt(struct lapic *l, unsigned n, uint32_t value)
     do {
         /* Remote IRR is the pin's; it means nothing once the entry is edge-triggered. */
         lvt = value | (value & LVT_TRIGGER ? old & LVT_REMOTE_IRR : 0);
-    } while (!__atomic_compare_exchange_n(word, &old, lvt, false, __ATOMIC_SEQ_CST,
-                                          __ATOMIC_SEQ_CST));
+    } while (
+        !__atomic_compare_exchange_n(word, &old, lvt, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
     if (n == LVT_LINT0 || n == LVT_LINT1)
         lint_opened(l, n, lvt);
     if (n != LVT_TIMER)
@@ -866,7 +882,8 @@ static void write_lvt(struct lapic *l, unsigned n, uint32_t value)
     timer_derive(l);
 }
 
-/* ---- registers ------------------------------------------------------------------------------------- */
+/* ---- registers
+ * ------------------------------------------------------------------------------------- */
 
 /* Registers whose meaning is the same in both modes. */
 static bool reg_write(struct lapic *l, unsigned reg, uint32_t value)
@@ -944,7 +961,8 @@ static bool reg_read(struct lapic *l, unsigned reg, uint32_t *value)
     return false;
 }
 
-/* ---- xAPIC: the page ------------------------------------------------------------------------------- */
+/* ---- xAPIC: the page
+ * ------------------------------------------------------------------------------- */
 
 static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -952,7 +970,8 @@ static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
     unsigned reg = off >> 4 & 0xff;
     uint32_t value = (uint32_t)val;
 
-    /* Registers are written as aligned 32-bit words; anything else is undefined (10.4.1): dropped. */
+    /* Registers are written as aligned 32-bit words; anything else is undefined (10.4.1): dropped.
+     */
     if ((off & 0xf) || size != 4)
         return;
     switch (reg) {
@@ -1024,10 +1043,13 @@ static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
     return value >> (off & 3) * 8;
 }
 
-#define REG(n, text) {(n) << 4, 16, text}
-#define REG8(n, text)                                                                              \
-    REG(n, text "0"), REG((n) + 1, text "1"), REG((n) + 2, text "2"), REG((n) + 3, text "3"),      \
-        REG((n) + 4, text "4"), REG((n) + 5, text "5"), REG((n) + 6, text "6"),                    \
+#define REG(n, text)       \
+    {                      \
+        (n) << 4, 16, text \
+    }
+#define REG8(n, text)                                                                         \
+    REG(n, text "0"), REG((n) + 1, text "1"), REG((n) + 2, text "2"), REG((n) + 3, text "3"), \
+        REG((n) + 4, text "4"), REG((n) + 5, text "5"), REG((n) + 6, text "6"),               \
         REG((n) + 7, text "7")
 
 static const struct io_reg mmio_regs[] = {
@@ -1067,7 +1089,8 @@ static const struct io_ops mmio_ops = {
     .lockless = true,
 };
 
-/* ---- MSRs --------------------------------------------------------------------------------------------- */
+/* ---- MSRs
+ * --------------------------------------------------------------------------------------------- */
 
 static bool base_msr_read(void *opaque, uint32_t index, uint64_t *value)
 {
@@ -1178,7 +1201,10 @@ static bool x2apic_write(void *opaque, uint32_t index, uint64_t value)
     return reg_write(l, reg, (uint32_t)value);
 }
 
-#define X2REG(n, text) {MSR_X2APIC + (n), MSR_X2APIC + (n), text, x2apic_read, x2apic_write}
+#define X2REG(n, text)                                                      \
+    {                                                                       \
+        MSR_X2APIC + (n), MSR_X2APIC + (n), text, x2apic_read, x2apic_write \
+    }
 
 static const struct msr_range lapic_msrs[] = {
     {MSR_APIC_BASE, MSR_APIC_BASE, "IA32_APIC_BASE", base_msr_read, base_msr_write},
@@ -1209,7 +1235,8 @@ static const struct msr_range lapic_msrs[] = {
     {0},
 };
 
-/* ---- life -------------------------------------------------------------------------------------------- */
+/* ---- life
+ * -------------------------------------------------------------------------------------------- */
 
 static void lapic_reset(struct device *dev, enum reset_kind kind)
 {

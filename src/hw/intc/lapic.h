@@ -10,8 +10,8 @@
 struct lapic;
 
 /*
- * The APICs that hear each other. Zeroed by the machine, filled by the devices' init; vm->msi_sink is
- * lapic_msi with this as its opaque.
+ * The APICs that hear each other. Zeroed by the machine, filled by the devices' init; vm->msi_sink
+ * is lapic_msi with this as its opaque.
  */
 struct lapic_bus {
     struct lapic *apic[VM_MAX_VCPUS];
@@ -23,14 +23,16 @@ struct lapic_config {
     struct lapic_bus *bus; /* borrowed */
     uint32_t id;           /* APIC id: vcpu->index */
     bool bsp;
-    bool x2apic;           /* as CPUID says */
-    bool tsc_deadline;     /* as CPUID says */
+    bool x2apic;       /* as CPUID says */
+    bool tsc_deadline; /* as CPUID says */
     /*
-     * Cold and warm reset leave "virtual wire mode" as firmware would: software-enabled, LINT0 ExtINT
-     * unmasked, LINT1 NMI. For the bootstrap processor of a machine whose guest gets no firmware.
+     * Cold and warm reset leave "virtual wire mode" as firmware would: software-enabled, LINT0
+     * ExtINT unmasked, LINT1 NMI. For the bootstrap processor of a machine whose guest gets no
+     * firmware.
      */
     bool virtual_wire;
-    /* ExtINT: takes the vector from the PIC (INTA). Called with the machine lock held. NULL: no PIC. */
+    /* ExtINT: takes the vector from the PIC (INTA). Called with the machine lock held. NULL: no
+     * PIC. */
     int (*extint_ack)(void *opaque);
     void *extint_opaque;
     /* Optional: what the vCPU's own TSC adds to vm_tsc now. Called on the vCPU's thread. */
@@ -49,7 +51,8 @@ bool lapic_msi_pending(void *bus, uint64_t addr, uint32_t data);
 
 /* IA32_APIC_BASE's enable bit: CPUID.1:EDX.APIC follows it. */
 bool lapic_enabled(const struct device *lapic);
-/* The vCPU's TSC or its offset was written: the TSC deadline moves with it. On the vCPU's thread. */
+/* The vCPU's TSC or its offset was written: the TSC deadline moves with it. On the vCPU's thread.
+ */
 void lapic_tsc_changed(struct device *lapic);
 
 #endif

@@ -19,50 +19,51 @@
 #include "base/bytes.h"
 #include "core/vm.h"
 
-/* ---- registers -------------------------------------------------------------------------------------- */
+/* ---- registers
+ * -------------------------------------------------------------------------------------- */
 
-#define LPC_DEVFN PCI_DEVFN(0x1f, 0)
-#define VENDOR_INTEL 0x8086
-#define DEVICE_ICH9 0x2918
-#define CLASS_ISA_BRIDGE 0x060100
+#define LPC_DEVFN             PCI_DEVFN(0x1f, 0)
+#define VENDOR_INTEL          0x8086
+#define DEVICE_ICH9           0x2918
+#define CLASS_ISA_BRIDGE      0x060100
 #define HEADER_MULTI_FUNCTION 0x80
 
-#define PMBASE 0x40
-#define PMBASE_IO 0x1u
-#define PMBASE_ADDR 0xff80u
-#define ACPI_CNTL 0x44
-#define ACPI_CNTL_EN 0x80
-#define ACPI_CNTL_SCI 0x07
-#define GPIOBASE 0x48
-#define GC 0x4c
-#define PIRQA_ROUT 0x60
-#define SIRQ_CNTL 0x64
-#define SIRQ_CNTL_RESET 0x10
-#define PIRQE_ROUT 0x68
-#define PIRQ_ROUT_OFF 0x80
-#define PIRQ_ROUT_IRQ 0x0f
+#define PMBASE             0x40
+#define PMBASE_IO          0x1u
+#define PMBASE_ADDR        0xff80u
+#define ACPI_CNTL          0x44
+#define ACPI_CNTL_EN       0x80
+#define ACPI_CNTL_SCI      0x07
+#define GPIOBASE           0x48
+#define GC                 0x4c
+#define PIRQA_ROUT         0x60
+#define SIRQ_CNTL          0x64
+#define SIRQ_CNTL_RESET    0x10
+#define PIRQE_ROUT         0x68
+#define PIRQ_ROUT_OFF      0x80
+#define PIRQ_ROUT_IRQ      0x0f
 #define PIRQ_ROUT_WRITABLE 0x8f
-#define LPC_IO_DEC 0x80
-#define LPC_EN 0x82
-#define GEN1_DEC 0x84
-#define GEN_PMCON_1 0xa0
-#define GEN_PMCON_3 0xa4
-#define BIOS_CNTL 0xdc
-#define RCBA 0xf0
-#define RCBA_ENABLE 1u
-#define RCBA_ADDR 0xffffc000u
+#define LPC_IO_DEC         0x80
+#define LPC_EN             0x82
+#define GEN1_DEC           0x84
+#define GEN_PMCON_1        0xa0
+#define GEN_PMCON_3        0xa4
+#define BIOS_CNTL          0xdc
+#define RCBA               0xf0
+#define RCBA_ENABLE        1u
+#define RCBA_ADDR          0xffffc000u
 
 /* IRQs that a PIRQ can be routed to: 3 to 7, 9 to 12, 14, 15. */
 #define ROUTABLE_IRQS 0xdef8u
 
 /* Chipset configuration registers, from RCBA. */
-#define RCBA_SIZE 0x4000u
-#define RCBA_OIC 0x31fc /* OIC is its top half */
+#define RCBA_SIZE         0x4000u
+#define RCBA_OIC          0x31fc /* OIC is its top half */
 #define RCBA_OIC_WRITABLE 0x03ff0000u
-#define RCBA_HPTC 0x3404
-#define RCBA_GCS 0x3410
+#define RCBA_HPTC         0x3404
+#define RCBA_GCS          0x3410
 #define RCBA_GCS_WRITABLE 0x00000c64u
-#define RCBA_FD 0x3418
+#define RCBA_FD           0x3418
 
 struct ich9_lpc_state {
     struct pci_function_state pci;
@@ -99,7 +100,8 @@ static unsigned pirq_rout(unsigned n)
     return n < 4 ? PIRQA_ROUT + n : PIRQE_ROUT + n - 4;
 }
 
-/* ---- derive --------------------------------------------------------------------------------------- */
+/* ---- derive
+ * --------------------------------------------------------------------------------------- */
 
 static void pirq_derive(struct ich9_lpc *lpc)
 {
@@ -160,7 +162,8 @@ static bool pirq_set(void *chip, unsigned n, bool level)
     return true;
 }
 
-/* ---- chipset configuration registers --------------------------------------------------------------- */
+/* ---- chipset configuration registers
+ * --------------------------------------------------------------- */
 
 static void rcba_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -219,7 +222,8 @@ static const struct io_ops rcba_ops = {
     .regs = rcba_regs,
 };
 
-/* ---- life -------------------------------------------------------------------------------------------- */
+/* ---- life
+ * -------------------------------------------------------------------------------------------- */
 
 static void ich9_lpc_reset(struct device *dev, enum reset_kind kind)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MSI and MSI-X (PCI Local Bus Specification 3.0, 6.8). An interrupt is a write of a little word to an
- * address, both chosen by software; where it goes is the business of msi_send.
+ * MSI and MSI-X (PCI Local Bus Specification 3.0, 6.8). An interrupt is a write of a little word to
+ * an address, both chosen by software; where it goes is the business of msi_send.
  *
- * MSI lives in configuration space alone. MSI-X has a table and pending bits in a BAR of the chip, which
- * hands accesses over. A hostile guest reaches the table index (bounded by the number of vectors).
+ * MSI lives in configuration space alone. MSI-X has a table and pending bits in a BAR of the chip,
+ * which hands accesses over. A hostile guest reaches the table index (bounded by the number of
+ * vectors).
  */
 #include "hw/pci/msi.h"
 
@@ -13,21 +14,22 @@
 
 #include "base/bytes.h"
 
-/* ---- MSI (6.8.1), in the 64-bit layout with masks ------------------------------------------------ */
+/* ---- MSI (6.8.1), in the 64-bit layout with masks
+ * ------------------------------------------------ */
 
-#define MSI_SIZE 0x18
-#define MSI_CONTROL 2
-#define MSI_CONTROL_ENABLE 0x0001
+#define MSI_SIZE              0x18
+#define MSI_CONTROL           2
+#define MSI_CONTROL_ENABLE    0x0001
 #define MSI_CONTROL_MMC_SHIFT 1
-#define MSI_CONTROL_MME 0x0070
+#define MSI_CONTROL_MME       0x0070
 #define MSI_CONTROL_MME_SHIFT 4
-#define MSI_CONTROL_64 0x0080
-#define MSI_CONTROL_MASKS 0x0100
-#define MSI_ADDR_LOW 4
-#define MSI_ADDR_HIGH 8
-#define MSI_DATA 12
-#define MSI_MASK 16
-#define MSI_PENDING 20
+#define MSI_CONTROL_64        0x0080
+#define MSI_CONTROL_MASKS     0x0100
+#define MSI_ADDR_LOW          4
+#define MSI_ADDR_HIGH         8
+#define MSI_DATA              12
+#define MSI_MASK              16
+#define MSI_PENDING           20
 
 void pci_add_msi(struct pci_function *fn, unsigned log2_vectors)
 {
@@ -35,8 +37,8 @@ void pci_add_msi(struct pci_function *fn, unsigned log2_vectors)
     uint32_t vectors = (uint32_t)mask_bytes(8) >> (32 - (1u << log2_vectors));
 
     fn->msi_cap = (uint8_t)cap;
-    put_le16(fn->reset + cap + MSI_CONTROL,
-             (uint16_t)(MSI_CONTROL_64 | MSI_CONTROL_MASKS | log2_vectors << MSI_CONTROL_MMC_SHIFT));
+    put_le16(fn->reset + cap + MSI_CONTROL, (uint16_t)(MSI_CONTROL_64 | MSI_CONTROL_MASKS |
+                                                       log2_vectors << MSI_CONTROL_MMC_SHIFT));
     put_le16(fn->wmask + cap + MSI_CONTROL, MSI_CONTROL_ENABLE | MSI_CONTROL_MME);
     put_le32(fn->wmask + cap + MSI_ADDR_LOW, 0xfffffffc);
     put_le32(fn->wmask + cap + MSI_ADDR_HIGH, 0xffffffff);
@@ -99,21 +101,22 @@ void pci_msi_derive(struct pci_function *fn)
         msi_emit(fn, (unsigned)__builtin_ctz(open) & (pci_msi_vectors(fn) - 1));
 }
 
-/* ---- MSI-X (6.8.2) -------------------------------------------------------------------------------- */
+/* ---- MSI-X (6.8.2)
+ * -------------------------------------------------------------------------------- */
 
-#define MSIX_SIZE 12
-#define MSIX_CONTROL 2
-#define MSIX_CONTROL_ENABLE 0x8000
+#define MSIX_SIZE             12
+#define MSIX_CONTROL          2
+#define MSIX_CONTROL_ENABLE   0x8000
 #define MSIX_CONTROL_MASK_ALL 0x4000
-#define MSIX_TABLE 4
-#define MSIX_PBA 8
+#define MSIX_TABLE            4
+#define MSIX_PBA              8
 
-#define ENTRY_SIZE 16
-#define ENTRY_ADDR_LOW 0
+#define ENTRY_SIZE      16
+#define ENTRY_ADDR_LOW  0
 #define ENTRY_ADDR_HIGH 4
-#define ENTRY_DATA 8
-#define ENTRY_CONTROL 12
-#define ENTRY_MASKED 1u
+#define ENTRY_DATA      8
+#define ENTRY_CONTROL   12
+#define ENTRY_MASKED    1u
 
 static const struct state_field entry_fields[] = {
     STATE_UINT(struct pci_msix_entry, addr, 0, UINT64_MAX),
@@ -150,7 +153,8 @@ int pci_msix_check(const struct pci_msix *msix, struct err *err)
 {
     for (unsigned i = msix->vectors; i < ARRAY_LEN(msix->state->pending) * 64; i++)
         if (msix->state->pending[i / 64] >> i % 64 & 1)
-            return err_set(err, EINVAL, "saved MSI-X vector %u is pending, which does not exist", i);
+            return err_set(err, EINVAL, "saved MSI-X vector %u is pending, which does not exist",
+                           i);
     return 0;
 }
 

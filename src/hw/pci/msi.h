@@ -10,7 +10,8 @@ void pci_add_msi(struct pci_function *fn, unsigned log2_vectors);
 bool pci_msi_enabled(const struct pci_function *fn);
 /* Vectors that software has given the function: 1 to 32. */
 unsigned pci_msi_vectors(const struct pci_function *fn);
-/* Interrupts; false if MSI is not enabled. Vectors past the ones given wrap, as the data's low bits do. */
+/* Interrupts; false if MSI is not enabled. Vectors past the ones given wrap, as the data's low bits
+ * do. */
 bool pci_msi_notify(struct pci_function *fn, unsigned vector);
 /* Sends what waited behind a mask that is gone. pci_function_derive calls it. */
 void pci_msi_derive(struct pci_function *fn);
@@ -38,7 +39,8 @@ struct pci_msix {
     uint8_t cap;
 };
 
-/* Table and pending bits lie in BAR `bar` at the offsets given, both 8-aligned; vectors <= PCI_MSIX_MAX. */
+/* Table and pending bits lie in BAR `bar` at the offsets given, both 8-aligned; vectors <=
+ * PCI_MSIX_MAX. */
 void pci_add_msix(struct pci_msix *msix, struct pci_function *fn, struct pci_msix_state *state,
                   unsigned vectors, unsigned bar, uint32_t table, uint32_t pba);
 void pci_msix_reset(struct pci_msix *msix);

@@ -2,16 +2,16 @@
 /*
  * PCI functions: what every function's configuration space does, whatever the chip.
  *
- * PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification 3.0, chapter 7; PCI Bus
- * Power Management Interface 1.2.
+ * PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification 3.0, chapter 7; PCI
+ * Bus Power Management Interface 1.2.
  *
- * A chip fills three images of its configuration space: the values after reset, the bits that software
- * may write, and those it clears by writing 1. All else follows from them. BARs lie below everything
- * else on the bus (priority): whatever a guest writes into one, RAM, ROM and the fixed chipset
- * registers stay where they are.
+ * A chip fills three images of its configuration space: the values after reset, the bits that
+ * software may write, and those it clears by writing 1. All else follows from them. BARs lie below
+ * everything else on the bus (priority): whatever a guest writes into one, RAM, ROM and the fixed
+ * chipset registers stay where they are.
  *
- * A hostile guest reaches: offsets (bounded where used) and BAR addresses (checked against the end of
- * the space). Not emulated: bridges, parity, BIST, VPD.
+ * A hostile guest reaches: offsets (bounded where used) and BAR addresses (checked against the end
+ * of the space). Not emulated: bridges, parity, BIST, VPD.
  */
 #include "hw/pci/pci.h"
 
@@ -24,48 +24,49 @@
 
 #define PCI_BAR_PRIORITY (REGION_PRIO_NORMAL - 1)
 
-#define BAR_IO 0x1u
-#define BAR_MEM_64 0x4u
+#define BAR_IO           0x1u
+#define BAR_MEM_64       0x4u
 #define BAR_MEM_PREFETCH 0x8u
-#define BAR_IO_MASK 0xfffffffcu
-#define BAR_MEM_MASK 0xfffffff0u
-#define ROM_ENABLE 0x1u
-#define ROM_MASK 0xfffff800u
+#define BAR_IO_MASK      0xfffffffcu
+#define BAR_MEM_MASK     0xfffffff0u
+#define ROM_ENABLE       0x1u
+#define ROM_MASK         0xfffff800u
 
 #define FIRST_CAPABILITY 0x40
 
-#define COMMAND_WRITABLE                                                                           \
-    (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |               \
+#define COMMAND_WRITABLE                                                             \
+    (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | \
      PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE)
 
 /* Power management capability. */
-#define PM_SIZE 8
-#define PM_PMC 2
-#define PM_PMC_VERSION 3
-#define PM_PMCSR 4
-#define PM_PMCSR_STATE 3
+#define PM_SIZE                8
+#define PM_PMC                 2
+#define PM_PMC_VERSION         3
+#define PM_PMCSR               4
+#define PM_PMCSR_STATE         3
 #define PM_PMCSR_NO_SOFT_RESET 8
 
 /* PCI Express capability. */
-#define EXP_SIZE 0x3c
-#define EXP_FLAGS 2
-#define EXP_FLAGS_VALUE (2 | 9 << 4) /* version 2, root complex integrated endpoint */
-#define EXP_DEVCAP 4
-#define EXP_DEVCAP_RBER BIT(15)
-#define EXP_DEVCAP_FLR BIT(28)
-#define EXP_DEVCTL 8
-#define EXP_DEVCTL_WRITABLE 0x7fff
-#define EXP_DEVCTL_FLR 0x8000
-#define EXP_DEVSTA 10
-#define EXP_DEVSTA_ERRORS 0xf
-#define EXP_DEVCTL2 0x28
+#define EXP_SIZE             0x3c
+#define EXP_FLAGS            2
+#define EXP_FLAGS_VALUE      (2 | 9 << 4) /* version 2, root complex integrated endpoint */
+#define EXP_DEVCAP           4
+#define EXP_DEVCAP_RBER      BIT(15)
+#define EXP_DEVCAP_FLR       BIT(28)
+#define EXP_DEVCTL           8
+#define EXP_DEVCTL_WRITABLE  0x7fff
+#define EXP_DEVCTL_FLR       0x8000
+#define EXP_DEVSTA           10
+#define EXP_DEVSTA_ERRORS    0xf
+#define EXP_DEVCTL2          0x28
 #define EXP_DEVCTL2_WRITABLE 0x1f
 
 const struct state_field pci_function_fields[1] = {
     STATE_BYTES(struct pci_function_state, config),
 };
 
-/* ---- building ----------------------------------------------------------------------------------- */
+/* ---- building -----------------------------------------------------------------------------------
+ */
 
 int pci_function_init(struct pci_function *fn, struct device *dev, struct pci_bus *bus,
                       uint8_t devfn, struct pci_function_state *state, const struct pci_ids *ids,
@@ -130,8 +131,8 @@ void pci_add_bar(struct pci_function *fn, unsigned index, enum pci_bar_kind kind
         put_le32(fn->wmask + off, (uint32_t)mask & BAR_IO_MASK);
         return;
     }
-    put_le32(fn->reset + off, (wide ? BAR_MEM_64 : 0) |
-                                  (kind == PCI_BAR_MEM64_PREFETCH ? BAR_MEM_PREFETCH : 0));
+    put_le32(fn->reset + off,
+             (wide ? BAR_MEM_64 : 0) | (kind == PCI_BAR_MEM64_PREFETCH ? BAR_MEM_PREFETCH : 0));
     put_le32(fn->wmask + off, (uint32_t)mask & BAR_MEM_MASK);
     if (wide)
         put_le32(fn->wmask + off + 4, (uint32_t)(mask >> 32));
@@ -197,7 +198,8 @@ void pci_remove_function(struct pci_function *fn)
     fn->bus->fn[fn->devfn] = NULL;
 }
 
-/* ---- state ---------------------------------------------------------------------------------------- */
+/* ---- state
+ * ---------------------------------------------------------------------------------------- */
 
 void pci_function_reset(struct pci_function *fn, enum reset_kind kind)
 {
@@ -290,7 +292,8 @@ uint64_t pci_bar_base(const struct pci_function *fn, unsigned index)
     return index < ARRAY_LEN(fn->bar) && fn->bar[index].mapped ? fn->bar[index].base : UINT64_MAX;
 }
 
-/* ---- configuration accesses -------------------------------------------------------------------- */
+/* ---- configuration accesses --------------------------------------------------------------------
+ */
 
 static void function_write(struct pci_function *fn, unsigned off, uint32_t val, unsigned size)
 {

@@ -3,15 +3,16 @@
  * Q35 memory controller hub: host bridge 00:00.0. It turns port CF8h/CFCh and ECAM accesses into
  * configuration accesses, and decides whether A0000h to FFFFFh is RAM, ROM or the bus behind.
  *
- * Intel 3 Series Express Chipset data sheet (316966): 5.1 (DRAM controller registers), 3.2 (memory map);
- * PCI Local Bus Specification 3.0, 3.2.2.3.2 (mechanism 1); PCI Express Base Specification 3.0, 7.2.2.
+ * Intel 3 Series Express Chipset data sheet (316966): 5.1 (DRAM controller registers), 3.2 (memory
+ * map); PCI Local Bus Specification 3.0, 3.2.2.3.2 (mechanism 1); PCI Express Base
+ * Specification 3.0, 7.2.2.
  *
  * Not emulated: DMI, the PCI Express root port, TSEG, the memory controller proper (MCHBAR and its
- * likes can be written and read, and decode nothing), buses behind bridges. Compatible SMRAM is visible
- * while D_OPEN is set; when SMM sees it is the engine's business.
+ * likes can be written and read, and decode nothing), buses behind bridges. Compatible SMRAM is
+ * visible while D_OPEN is set; when SMM sees it is the engine's business.
  *
- * A hostile guest reaches: device numbers and offsets (bounded by their masks), the ECAM base, and the
- * PAM bits, each change of which rebuilds the memory map once.
+ * A hostile guest reaches: device numbers and offsets (bounded by their masks), the ECAM base, and
+ * the PAM bits, each change of which rebuilds the memory map once.
  */
 #include "hw/pci/q35_host.h"
 
@@ -21,49 +22,50 @@
 #include "base/bytes.h"
 #include "core/vm.h"
 
-/* ---- registers ------------------------------------------------------------------------------------ */
+/* ---- registers
+ * ------------------------------------------------------------------------------------ */
 
-#define CONFIG_ADDRESS 0xcf8
-#define CONFIG_DATA 0xcfc
-#define CONFIG_ENABLE BIT(31)
+#define CONFIG_ADDRESS          0xcf8
+#define CONFIG_DATA             0xcfc
+#define CONFIG_ENABLE           BIT(31)
 #define CONFIG_ADDRESS_WRITABLE 0x80fffffcu
-#define CF9_OFFSET 1 /* of the reset control register in CONFIG_ADDRESS */
+#define CF9_OFFSET              1 /* of the reset control register in CONFIG_ADDRESS */
 
-#define VENDOR_INTEL 0x8086
-#define DEVICE_MCH 0x29c0
+#define VENDOR_INTEL      0x8086
+#define DEVICE_MCH        0x29c0
 #define CLASS_HOST_BRIDGE 0x060000
 
-#define EPBAR 0x40
-#define MCHBAR 0x48
-#define DEVEN 0x54
-#define PCIEXBAR 0x60
-#define PCIEXBAR_ENABLE 1u
-#define PCIEXBAR_LENGTH 6u
+#define EPBAR                 0x40
+#define MCHBAR                0x48
+#define DEVEN                 0x54
+#define PCIEXBAR              0x60
+#define PCIEXBAR_ENABLE       1u
+#define PCIEXBAR_LENGTH       6u
 #define PCIEXBAR_LENGTH_SHIFT 1
-#define PCIEXBAR_WRITABLE 0xffc000007ull
-#define DMIBAR 0x68
-#define PAM0 0x90
-#define PAM_READ 1u
-#define PAM_WRITE 2u
-#define PAM_LOW 0x03
-#define PAM_HIGH 0x30
-#define SMRAM 0x9d
-#define SMRAM_BASE_SEG 0x02
-#define SMRAM_G_SMRAME 0x08
-#define SMRAM_D_LCK 0x10
-#define SMRAM_D_CLS 0x20
-#define SMRAM_D_OPEN 0x40
-#define SMRAM_WRITABLE (SMRAM_G_SMRAME | SMRAM_D_LCK | SMRAM_D_CLS | SMRAM_D_OPEN)
+#define PCIEXBAR_WRITABLE     0xffc000007ull
+#define DMIBAR                0x68
+#define PAM0                  0x90
+#define PAM_READ              1u
+#define PAM_WRITE             2u
+#define PAM_LOW               0x03
+#define PAM_HIGH              0x30
+#define SMRAM                 0x9d
+#define SMRAM_BASE_SEG        0x02
+#define SMRAM_G_SMRAME        0x08
+#define SMRAM_D_LCK           0x10
+#define SMRAM_D_CLS           0x20
+#define SMRAM_D_OPEN          0x40
+#define SMRAM_WRITABLE        (SMRAM_G_SMRAME | SMRAM_D_LCK | SMRAM_D_CLS | SMRAM_D_OPEN)
 
-#define SMRAM_GPA 0xa0000u
+#define SMRAM_GPA  0xa0000u
 #define SMRAM_SIZE 0x20000u
 
 /* Segments that PAM steers: F0000h (64 KiB), then C0000h to EFFFFh in pieces of 16 KiB. */
-#define PAM_SEGMENTS 13
-#define PAM_BIOS_GPA 0xf0000u
+#define PAM_SEGMENTS  13
+#define PAM_BIOS_GPA  0xf0000u
 #define PAM_BIOS_SIZE 0x10000u
-#define PAM_GPA 0xc0000u
-#define PAM_SIZE 0x4000u
+#define PAM_GPA       0xc0000u
+#define PAM_SIZE      0x4000u
 
 #define ECAM_LENGTHS 3 /* 256, 128 and 64 MiB */
 
@@ -102,7 +104,8 @@ unsigned q35_host_pirq(unsigned slot, unsigned pin)
     return ((slot + pin + 3) & 3) + (slot < 24 ? 4 : 0);
 }
 
-/* ---- PAM and SMRAM ---------------------------------------------------------------------------------- */
+/* ---- PAM and SMRAM
+ * ---------------------------------------------------------------------------------- */
 
 /* What PAM says about segment i: PAM_READ and PAM_WRITE. */
 static unsigned pam_bits(const uint8_t *config, unsigned i)
@@ -113,8 +116,8 @@ static unsigned pam_bits(const uint8_t *config, unsigned i)
 }
 
 /*
- * Writes go to DRAM while reads come from ROM: how firmware copies itself. DRAM has no address of its
- * own then, so it is reached through the RAM file.
+ * Writes go to DRAM while reads come from ROM: how firmware copies itself. DRAM has no address of
+ * its own then, so it is reached through the RAM file.
  */
 static void shadow_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -185,11 +188,12 @@ static void pam_derive(struct q35_host *host)
         bus_set_enabled(&host->pam[i].rom, bits == PAM_READ);
         bus_set_enabled(&host->pam[i].shadow, bits == PAM_WRITE);
     }
-    bus_set_enabled(&host->smram, (smram & SMRAM_G_SMRAME) && (smram & SMRAM_D_OPEN) &&
-                                      !(smram & SMRAM_D_CLS));
+    bus_set_enabled(&host->smram,
+                    (smram & SMRAM_G_SMRAME) && (smram & SMRAM_D_OPEN) && !(smram & SMRAM_D_CLS));
 }
 
-/* ---- configuration space of the bridge itself ------------------------------------------------------ */
+/* ---- configuration space of the bridge itself
+ * ------------------------------------------------------ */
 
 static void ecam_derive(struct q35_host *host)
 {
@@ -218,8 +222,7 @@ static void q35_host_derive(struct device *dev)
     pam_derive(host);
     bus_commit(memory);
     /* D_LCK freezes SMRAM, itself included, until a reset. */
-    host->pci.wmask[SMRAM] =
-        host->state.pci.config[SMRAM] & SMRAM_D_LCK ? 0 : SMRAM_WRITABLE;
+    host->pci.wmask[SMRAM] = host->state.pci.config[SMRAM] & SMRAM_D_LCK ? 0 : SMRAM_WRITABLE;
 }
 
 static void q35_config_written(struct pci_function *fn, unsigned off, unsigned size)
@@ -232,7 +235,8 @@ static void q35_config_written(struct pci_function *fn, unsigned off, unsigned s
         *smram &= (uint8_t)~SMRAM_D_OPEN;
 }
 
-/* ---- mechanism 1 -------------------------------------------------------------------------------------- */
+/* ---- mechanism 1
+ * -------------------------------------------------------------------------------------- */
 
 static void address_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -282,9 +286,8 @@ static uint64_t data_read(void *opaque, uint64_t off, unsigned size)
     uint8_t devfn;
     unsigned reg;
 
-    return address_decode(host, off, &devfn, &reg)
-               ? pci_config_read(&host->bus, devfn, reg, size)
-               : UINT64_MAX;
+    return address_decode(host, off, &devfn, &reg) ? pci_config_read(&host->bus, devfn, reg, size)
+                                                   : UINT64_MAX;
 }
 
 static const struct io_reg address_regs[] = {{0, 4, "CONFIG_ADDRESS"}, {0}};
@@ -304,11 +307,13 @@ static const struct io_ops data_ops = {
     .regs = data_regs,
 };
 
-/* ---- ECAM ----------------------------------------------------------------------------------------------- */
+/* ---- ECAM
+ * -----------------------------------------------------------------------------------------------
+ */
 
-#define ECAM_BUS(off) ((off) >> 20)
+#define ECAM_BUS(off)   ((off) >> 20)
 #define ECAM_DEVFN(off) ((uint8_t)((off) >> 12))
-#define ECAM_REG(off) ((unsigned)(off)&0xfff)
+#define ECAM_REG(off)   ((unsigned)(off)&0xfff)
 
 static void ecam_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -332,7 +337,8 @@ static const struct io_ops ecam_ops = {
     .sizes = IO_1 | IO_2 | IO_4,
 };
 
-/* ---- life -------------------------------------------------------------------------------------------- */
+/* ---- life
+ * -------------------------------------------------------------------------------------------- */
 
 static void q35_host_reset(struct device *dev, enum reset_kind kind)
 {
@@ -402,8 +408,8 @@ static int q35_host_init(struct device *dev, const void *config, struct err *err
     host->bus.vm = dev->vm;
     host->bus.route = q35_host_pirq;
     memcpy(host->bus.pirq, host->cfg.pirq, sizeof(host->bus.pirq));
-    ret = pci_function_init(&host->pci, dev, &host->bus, 0, &host->state.pci, &ids,
-                            PCI_CONFIG_SIZE, err);
+    ret = pci_function_init(&host->pci, dev, &host->bus, 0, &host->state.pci, &ids, PCI_CONFIG_SIZE,
+                            err);
     if (ret)
         return ret;
     config_init(host);

@@ -176,7 +176,10 @@ static int finish_64(const struct boot_memory *mem, struct boot_entry *entry, st
     return write_page_tables(mem, err);
 }
 
-/* Where a relocatable kernel goes; the others go to 1 MiB and move themselves. False: nowhere. */
+/*
+ * A relocatable kernel runs where it is loaded, but never below its preferred address; the others go to
+ * 1 MiB and unpack themselves to it. False: not enough memory from there on.
+ */
 static bool choose_load(const struct boot_input *in, uint16_t version, uint64_t size, gpa_t *load,
                         uint64_t *need)
 {
@@ -186,26 +189,18 @@ static bool choose_load(const struct boot_input *in, uint16_t version, uint64_t 
     uint64_t pref = version >= 0x20a ? get_le64(k + HDR_PREF_ADDRESS) : 0;
     uint64_t init_size = version >= 0x20a ? get_le32(k + HDR_INIT_SIZE) : 0;
     bool relocatable = version >= 0x205 && k[HDR_RELOCATABLE_KERNEL];
+    uint64_t runs_at = max_u64(pref, DEFAULT_LOAD);
 
     *need = max_u64(size, init_size);
-    *load = DEFAULT_LOAD;
-    if (!relocatable) {
-        /* It unpacks itself at its preferred address whatever we do. */
-        gpa_t runs_at = max_u64(pref, DEFAULT_LOAD);
-
-        if (top < runs_at || *need > top - runs_at)
-            return false;
-        *need += runs_at - DEFAULT_LOAD;
-        return true;
+    if (relocatable && is_pow2(align) && runs_at < BIT(32))
+        runs_at = align_up(runs_at, align);
+    *load = relocatable ? runs_at : DEFAULT_LOAD;
+    if (top < runs_at || *need > top - runs_at) {
+        *need = runs_at < BIT(32) ? *need + runs_at : BIT(32);
+        return false;
     }
-    if (!is_pow2(align))
-        align = 0x200000;
-    if (pref >= DEFAULT_LOAD && pref < top && *need <= top - pref && !(pref & (align - 1))) {
-        *load = pref;
-        return true;
-    }
-    *load = align_up(DEFAULT_LOAD, align);
-    return *load <= top && *need <= top - *load;
+    *need += runs_at - *load;
+    return true;
 }
 
 int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
@@ -246,7 +241,7 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     if (!choose_load(in, version, size, &load, &need))
         return err_set(err, ENOMEM, "%s needs %llu MiB to unpack itself: give the guest more with "
                                     "--memory",
-                       name, (unsigned long long)(need >> 20) + 2);
+                       name, (unsigned long long)(need >> 20) + 1);
     r = boot_write(mem, load, k + setup, size, name, err);
     if (r)
         return r;

@@ -56,21 +56,96 @@ int boot_zero(const struct boot_memory *mem, gpa_t gpa, uint64_t size, const cha
 }
 
 /*
+ * A stub where a BIOS would be, at the end of segment F000h: loaders that go back to real mode to ask it
+ * (Xen's trampoline) are told "no such function" by carry and AH = 86h, and go on without. The vectors of
+ * the 8259s acknowledge, all others return.
+ */
+#define STUB_SEGMENT 0xf000u
+#define STUB_OFFSET 0xff00u
+#define STUB_IRET 0xff53u /* where BIOSes have their dummy handler */
+
+static const uint8_t stub_unsupported[] = {
+    0x55,                   /* push %bp */
+    0x89, 0xe5,             /* mov %sp, %bp */
+    0x80, 0x4e, 0x06, 0x01, /* orb $1, 6(%bp): carry in the saved flags */
+    0x5d,                   /* pop %bp */
+    0xb4, 0x86,             /* mov $0x86, %ah */
+    0xcf,                   /* iret */
+};
+static const uint8_t stub_memory_size[] = {
+    0xb8, 0x7f, 0x02, /* mov $639, %ax */
+    0xcf,             /* iret */
+};
+static const uint8_t stub_irq[] = {
+    0x50,       /* push %ax */
+    0xb0, 0x20, /* mov $0x20, %al: end of interrupt */
+    0xe6, 0x20, /* out %al, $0x20 */
+    0x58,       /* pop %ax */
+    0xcf,       /* iret */
+};
+static const uint8_t stub_irq2[] = {
+    0x50,       /* push %ax */
+    0xb0, 0x20, /* mov $0x20, %al */
+    0xe6, 0xa0, /* out %al, $0xa0 */
+    0xe6, 0x20, /* out %al, $0x20 */
+    0x58,       /* pop %ax */
+    0xcf,       /* iret */
+};
+static const uint8_t stub_iret[] = {0xcf};
+
+/* Which piece serves a range of vectors; the first match counts. */
+static const struct {
+    uint8_t first, last;
+    uint16_t offset;
+    const uint8_t *code;
+    size_t size;
+} stubs[] = {
+    {0x12, 0x12, STUB_OFFSET, stub_memory_size, sizeof(stub_memory_size)},
+    {0x08, 0x0f, STUB_OFFSET + 0x10, stub_irq, sizeof(stub_irq)},
+    {0x70, 0x77, STUB_OFFSET + 0x20, stub_irq2, sizeof(stub_irq2)},
+    {0x10, 0x1a, STUB_OFFSET + 0x30, stub_unsupported, sizeof(stub_unsupported)},
+    {0x00, 0x7f, STUB_IRET, stub_iret, sizeof(stub_iret)},
+};
+
+/* INT 1Dh to 1Fh, 41h, 43h and 46h are not code: pointers to tables that nobody made. */
+static bool is_table_pointer(unsigned vector)
+{
+    return (vector >= 0x1d && vector <= 0x1f) || vector == 0x41 || vector == 0x43 || vector == 0x46;
+}
+
+static uint16_t stub_for(unsigned vector)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(stubs); i++)
+        if (vector >= stubs[i].first && vector <= stubs[i].last)
+            return stubs[i].offset;
+    return STUB_IRET;
+}
+
+/*
  * Interrupt vectors and BIOS data, with the two words that systems read even though no BIOS ran: the
  * EBDA's segment (40:0E) and the size of conventional memory (40:13). The EBDA's first byte is its size.
  */
 static int low_memory(const struct boot_memory *mem, struct err *err)
 {
-    uint8_t bda[0x500] = {0};
+    uint8_t low[0x500] = {0};
     uint8_t ebda[1024] = {1};
     int r;
 
-    put_le16(bda + 0x40e, EBDA_BASE >> 4);
-    put_le16(bda + 0x413, EBDA_BASE / 1024);
-    r = boot_write(mem, 0, bda, sizeof(bda), "the BIOS data area", err);
-    if (r)
-        return r;
-    return boot_write(mem, EBDA_BASE, ebda, sizeof(ebda), "the BIOS data area", err);
+    for (unsigned v = 0; v < 0x80; v++) {
+        if (is_table_pointer(v))
+            continue;
+        put_le16(low + v * 4, stub_for(v));
+        put_le16(low + v * 4 + 2, STUB_SEGMENT);
+    }
+    put_le16(low + 0x40e, EBDA_BASE >> 4);
+    put_le16(low + 0x413, EBDA_BASE / 1024);
+    r = boot_write(mem, 0, low, sizeof(low), "the BIOS data area", err);
+    if (r == 0)
+        r = boot_write(mem, EBDA_BASE, ebda, sizeof(ebda), "the BIOS data area", err);
+    for (unsigned i = 0; i < ARRAY_LEN(stubs) && r == 0; i++)
+        r = boot_write(mem, (STUB_SEGMENT << 4) + stubs[i].offset, stubs[i].code, stubs[i].size,
+                       "the BIOS stub", err);
+    return r;
 }
 
 int boot_load(enum boot_kind kind, const struct boot_input *in, const struct boot_memory *mem,

@@ -158,14 +158,14 @@ static void virtual_8086_state_is_accepted(void **state)
     assert_refused(&cs);
 }
 
-#define REFUSES(name, start, change)                                                               \
-    static void name(void **state)                                                                 \
-    {                                                                                              \
-        struct cpu_state cs = start();                                                             \
-                                                                                                   \
-        (void)state;                                                                               \
-        change;                                                                                    \
-        assert_refused(&cs);                                                                       \
+#define REFUSES(name, start, change)   \
+    static void name(void **state)     \
+    {                                  \
+        struct cpu_state cs = start(); \
+                                       \
+        (void)state;                   \
+        change;                        \
+        assert_refused(&cs);           \
     }
 
 REFUSES(paging_without_protection_is_refused, reset_state, cs.cr0 |= CR0_PG)
@@ -198,8 +198,8 @@ REFUSES(pat_type_2_is_refused, reset_state, cs.pat = 2)
 REFUSES(long_x87_register_is_refused, reset_state, cs.fpu.st[7][15] = 1)
 REFUSES(wide_rip_in_32_bit_code_is_refused, protected_state, cs.rip = BIT(32))
 REFUSES(unknown_activity_is_refused, reset_state, cs.activity = 4)
-REFUSES(bad_pdpte_is_refused, protected_state,
-        cs.cr0 |= CR0_PG; cs.cr4 |= CR4_PAE; cs.pdpte[3] = 0x1003)
+REFUSES(bad_pdpte_is_refused, protected_state, cs.cr0 |= CR0_PG; cs.cr4 |= CR4_PAE;
+        cs.pdpte[3] = 0x1003)
 
 int main(void)
 {

@@ -86,7 +86,7 @@ static void max_offers_the_system_features_on_every_host(void **state)
 {
     struct cpu_model m = model("max", 1);
     static const enum cpu_feature features[] = {
-        FEAT_SMEP, FEAT_SMAP, FEAT_UMIP, FEAT_PCID, FEAT_INVPCID, FEAT_X2APIC,
+        FEAT_SMEP,         FEAT_SMAP,    FEAT_UMIP,     FEAT_PCID,       FEAT_INVPCID, FEAT_X2APIC,
         FEAT_TSC_DEADLINE, FEAT_PDPE1GB, FEAT_FSGSBASE, FEAT_HYPERVISOR, FEAT_ARAT,
     };
 

@@ -41,8 +41,8 @@ static struct fixture *setup_model(const char *name, enum cpu_vendor vendor)
     f->model.phys_bits = 40;
     f->vcpu = vm_add_vcpu(&f->tv->vm, &f->model, NULL);
     cpu_state_reset(&f->cs, true, 0);
-    f->msrs = (struct cpu_msrs){
-        .vcpu = f->vcpu, .cs = &f->cs, .changed = count_change, .opaque = f};
+    f->msrs =
+        (struct cpu_msrs){.vcpu = f->vcpu, .cs = &f->cs, .changed = count_change, .opaque = f};
     cpu_msrs_attach(&f->msrs);
     return f;
 }
@@ -258,7 +258,7 @@ static void each_vendor_has_its_own(void **state)
     teardown(amd);
 }
 
-/* ---- kvm-clock ---- */
+/* ---- kvm-clock ------------------------------------------------------------------------ */
 
 static void the_scale_turns_ticks_into_nanoseconds(void **state)
 {

@@ -13,22 +13,22 @@
 #include "cpu/paging.h"
 #include "tests/lib/testvm.h"
 
-#define P 1ull
-#define W 2ull
-#define U 4ull
-#define A 0x20ull
-#define D 0x40ull
-#define PS 0x80ull
-#define G 0x100ull
-#define NX BIT(63)
+#define P       1ull
+#define W       2ull
+#define U       4ull
+#define A       0x20ull
+#define D       0x40ull
+#define PS      0x80ull
+#define G       0x100ull
+#define NX      BIT(63)
 #define RW_USER (P | W | U)
 
 /* Tables at fixed places; the linear address most tests use, and the page behind it. */
-#define PML4 0x10000ull
-#define PDPT 0x11000ull
-#define PD 0x12000ull
-#define PT 0x13000ull
-#define PAGE 0x20000ull
+#define PML4   0x10000ull
+#define PDPT   0x11000ull
+#define PD     0x12000ull
+#define PT     0x13000ull
+#define PAGE   0x20000ull
 #define LINEAR 0x0000123456789abcull
 
 struct fixture {
@@ -131,7 +131,7 @@ static void assert_faults(struct fixture *f, gva_t addr, uint32_t error)
     assert_int_equal(f->out.error, error);
 }
 
-/* ---- no paging, A20 ---- */
+/* ---- no paging, A20 ------------------------------------------------------------------- */
 
 static void without_paging_linear_is_physical(void **state)
 {
@@ -165,7 +165,7 @@ static void a20_mask_applies_to_table_addresses(void **state)
     teardown(f);
 }
 
-/* ---- sizes ---- */
+/* ---- sizes ---------------------------------------------------------------------------- */
 
 static void four_levels_reach_a_4_kib_page(void **state)
 {
@@ -244,7 +244,7 @@ static void without_pse_the_page_size_bit_is_ignored(void **state)
     teardown(f);
 }
 
-/* ---- accessed and dirty ---- */
+/* ---- accessed and dirty --------------------------------------------------------------- */
 
 static void a_read_sets_accessed_everywhere_and_dirty_nowhere(void **state)
 {
@@ -322,7 +322,7 @@ static void pae_leaves_the_pdpte_alone(void **state)
     teardown(f);
 }
 
-/* ---- rights ---- */
+/* ---- rights --------------------------------------------------------------------------- */
 
 static void absent_entries_fault_without_p(void **state)
 {
@@ -456,7 +456,7 @@ static void global_counts_with_pge(void **state)
     teardown(f);
 }
 
-/* ---- reserved bits ---- */
+/* ---- reserved bits -------------------------------------------------------------------- */
 
 static void addresses_above_maxphyaddr_are_reserved(void **state)
 {
@@ -538,7 +538,7 @@ static void an_absent_entry_has_no_reserved_bits(void **state)
     teardown(f);
 }
 
-/* ---- PDPTEs ---- */
+/* ---- PDPTEs --------------------------------------------------------------------------- */
 
 static void pdptes_with_reserved_bits_are_refused(void **state)
 {
@@ -566,7 +566,7 @@ static void an_absent_pdpte_faults(void **state)
     teardown(f);
 }
 
-/* ---- tables that are no RAM ---- */
+/* ---- tables that are no RAM ----------------------------------------------------------- */
 
 static void tables_in_nowhere_read_as_ones_and_do_not_hang(void **state)
 {
@@ -628,8 +628,12 @@ static void tables_in_a_device_are_read_but_not_by_a_look(void **state)
     static const struct io_ops ops = {.read = table_read, .write = table_write, .sizes = IO_8};
     struct fixture *f = setup_long();
     struct device_table t = {.entry = PAGE | RW_USER};
-    struct region mmio = {
-        .name = "table", .kind = REGION_IO, .size = PAGE_SIZE, .priority = 1, .ops = &ops, .dev = &t};
+    struct region mmio = {.name = "table",
+                          .kind = REGION_IO,
+                          .size = PAGE_SIZE,
+                          .priority = 1,
+                          .ops = &ops,
+                          .dev = &t};
 
     (void)state;
     vm_lock(&f->tv->vm);

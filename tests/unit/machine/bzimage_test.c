@@ -92,13 +92,14 @@ static void kernel_stands_at_its_preferred_address(void **state)
     assert_int_equal(f->b.entry.rsi, BOOT_PARAMS);
 }
 
-static void kernel_moves_down_when_preferred_address_is_outside_ram(void **state)
+/* It would move itself up to the preferred address, over the end of RAM. */
+static void kernel_is_not_loaded_below_its_preferred_address(void **state)
 {
     struct fixture *f = *state;
 
     put_le64(f->image + 0x258, 0x10000000);
-    assert_int_equal(load(f), 0);
-    assert_int_equal(f->b.entry.rip, 0x200000 + 0x200);
+    assert_true(load(f) < 0);
+    assert_non_null(strstr(f->b.err.text, "258 MiB"));
 }
 
 static void header_is_copied_and_loader_fields_are_set(void **state)
@@ -293,6 +294,26 @@ static void bios_data_area_tells_the_ebda(void **state)
     assert_int_equal(f->b.ram[0x9fc00], 1);
 }
 
+static uint32_t vector(const struct fixture *f, unsigned n)
+{
+    return get_le16(f->b.ram + 4 * n) + 16u * get_le16(f->b.ram + 4 * n + 2);
+}
+
+static void bios_calls_are_answered_with_carry(void **state)
+{
+    static const uint8_t set_carry[] = {0x80, 0x4e, 0x06, 0x01};
+    struct fixture *f = *state;
+
+    assert_int_equal(load(f), 0);
+    assert_memory_equal(f->b.ram + vector(f, 0x15) + 3, set_carry, sizeof(set_carry));
+    assert_int_equal(vector(f, 0x15), vector(f, 0x10));
+    assert_int_equal(f->b.ram[vector(f, 0x12)], 0xb8);
+    assert_int_equal(f->b.ram[vector(f, 0x00)], 0xcf);
+    assert_int_equal(f->b.ram[vector(f, 0x70) + 4], 0xa0);
+    assert_int_equal(vector(f, 0x41), 0);
+    assert_int_equal(vector(f, 0x80), 0);
+}
+
 static void vmlinux_starts_at_its_entry(void **state)
 {
     struct fixture *f = *state;
@@ -342,7 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(it_is_sniffed),
         T(kernel_stands_at_its_preferred_address),
-        T(kernel_moves_down_when_preferred_address_is_outside_ram),
+        T(kernel_is_not_loaded_below_its_preferred_address),
         T(header_is_copied_and_loader_fields_are_set),
         T(memory_map_is_in_the_zero_page),
         T(initrd_stands_at_the_top_of_ram_below_the_tables),
@@ -359,6 +380,7 @@ int main(void)
         T(kernel_larger_than_ram_is_refused),
         T(command_line_longer_than_the_kernel_takes_is_refused),
         T(bios_data_area_tells_the_ebda),
+        T(bios_calls_are_answered_with_carry),
         T(vmlinux_starts_at_its_entry),
         cmocka_unit_test(module_list_splits_at_single_commas),
         cmocka_unit_test(too_many_modules_are_refused),

@@ -34,7 +34,7 @@ static const struct vcpu_intc pic_ops = {.has_intr = pic_has_intr, .ack = pic_ac
 
 static void pic_raise(struct rig *r, struct pic *p, int vector)
 {
-    p->vector = vector;
+    *p = (struct pic){.vector = vector};
     r->vcpu->intc_ops = &pic_ops;
     r->vcpu->intc = p;
     vcpu_post(r->vcpu, PEND_INTR);
@@ -301,11 +301,11 @@ struct meet_case {
 #define BY_GP 2
 
 static const struct meet_case meet_cases[] = {
-    {{VEC_DE, 0xff, 0xff}, BY_DE, VEC_DF},              /* contributory, #NP */
+    {{VEC_DE, 0xff, 0xff}, BY_DE, VEC_DF}, /* contributory, #NP */
     {{VEC_GP, 0xff, 0xff}, BY_GP, VEC_DF},
-    {{VEC_UD, 0xff, 0xff}, BY_UD, VEC_NP},              /* benign first */
-    {{VEC_UD, VEC_NP, 0xff}, BY_UD, VEC_DF},            /* then #NP meets #NP */
-    {{VEC_GP, VEC_DF, 0xff}, BY_GP, 0xffff},            /* #DF meets #NP */
+    {{VEC_UD, 0xff, 0xff}, BY_UD, VEC_NP},   /* benign first */
+    {{VEC_UD, VEC_NP, 0xff}, BY_UD, VEC_DF}, /* then #NP meets #NP */
+    {{VEC_GP, VEC_DF, 0xff}, BY_GP, 0xffff}, /* #DF meets #NP */
 };
 
 static void exceptions_meet_as_in_the_table(void **state)

@@ -58,7 +58,8 @@ static void segment_loads_follow_the_table(void **state)
         unsigned vector;
 
         rig_write(r, RIG_CODE, code, sizeof(code));
-        k->user ? s_user(r) : (void)0;
+        if (k->user)
+            s_user(r);
         r->cs.gpr[REG_RAX] = k->sel;
         rig_run(r, 8);
         vector = s_vector(r);
@@ -119,16 +120,11 @@ struct limit_case {
 
 /* mov eax,[ebx]: the last byte is off + 3. */
 static const struct limit_case limit_cases[] = {
-    {0x4093, 0xffff, 0xfffc, NONE},
-    {0x4093, 0xffff, 0xfffd, VEC_GP},
-    {0x4093, 0xffff, 0x10000, VEC_GP},
-    {0x4093, 0xffff, 0xfffffffe, VEC_GP},
-    {0x4097, 0xffff, 0x10000, NONE},
-    {0x4097, 0xffff, 0xffff, VEC_GP},
-    {0x0097, 0x7fff, 0xfffc, NONE},
-    {0x0097, 0x7fff, 0xfffd, VEC_GP},
-    {0x0097, 0x7fff, 0x10000, VEC_GP},
-    {0x4099, 0xffff, 0, VEC_GP}, /* execute only */
+    {0x4093, 0xffff, 0xfffc, NONE},    {0x4093, 0xffff, 0xfffd, VEC_GP},
+    {0x4093, 0xffff, 0x10000, VEC_GP}, {0x4093, 0xffff, 0xfffffffe, VEC_GP},
+    {0x4097, 0xffff, 0x10000, NONE},   {0x4097, 0xffff, 0xffff, VEC_GP},
+    {0x0097, 0x7fff, 0xfffc, NONE},    {0x0097, 0x7fff, 0xfffd, VEC_GP},
+    {0x0097, 0x7fff, 0x10000, VEC_GP}, {0x4099, 0xffff, 0, VEC_GP}, /* execute only */
     {0x409b, 0xffff, 0, NONE},
 };
 
@@ -229,7 +225,8 @@ static bool look(const struct look_case *k, uint8_t op, uint8_t modrm, uint64_t 
     bool zf;
 
     rig_write(r, RIG_CODE, code, sizeof(code));
-    k->user ? s_user(r) : (void)0;
+    if (k->user)
+        s_user(r);
     r->cs.gpr[REG_RAX] = k->sel;
     r->cs.gpr[REG_RCX] = 0;
     rig_run(r, 1);

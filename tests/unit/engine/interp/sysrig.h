@@ -1,29 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What rig.h leaves out: descriptor tables, a TSS and 256 handlers that halt. An event then stops the
- * run, the handler's address tells the vector, and the frame lies at RSP.
+ * What rig.h leaves out: descriptor tables, a TSS and 256 handlers that halt. An event then stops
+ * the run, the handler's address tells the vector, and the frame lies at RSP.
  */
 #ifndef TESTS_UNIT_ENGINE_INTERP_SYSRIG_H
 #define TESTS_UNIT_ENGINE_INTERP_SYSRIG_H
 
 #include "tests/unit/engine/interp/rig.h"
 
-#define S_GDT 0x4000u
-#define S_IDT 0x5000u
-#define S_TSS 0x7000u
-#define S_TSS2 0x7400u
-#define S_LDT 0x7800u
+#define S_GDT      0x4000u
+#define S_IDT      0x5000u
+#define S_TSS      0x7000u
+#define S_TSS2     0x7400u
+#define S_LDT      0x7800u
 #define S_HANDLERS 0x8000u /* 16 bytes each: HLT */
-#define S_STACK0 0x18000u
-#define S_STACK3 0x1c000u
-#define S_IST1 0x1a008u /* not aligned on purpose */
+#define S_STACK0   0x18000u
+#define S_STACK3   0x1c000u
+#define S_IST1     0x1a008u /* not aligned on purpose */
 
 enum {
-    S_CODE32 = 0x08, S_DATA = 0x10, S_CODE32_3 = 0x1b, S_DATA_3 = 0x23, S_TSS_SEL = 0x28,
-    S_CODE64 = 0x38, S_CODE64_3 = 0x43, S_CONFORMING = 0x48, S_XO = 0x50, S_RO = 0x58,
-    S_DATA_NP = 0x60, S_CODE_NP = 0x68, S_EXPAND = 0x70, S_LDT_SEL = 0x78, S_CODE16 = 0x88,
-    S_DATA16 = 0x90, S_TSS2_SEL = 0x98, S_TSS16_SEL = 0xa0, S_GATE = 0xa8, S_TASKGATE = 0xb8,
-    S_DATA_1 = 0xc1, S_SYSRET32_3 = 0xcb, S_LAST = 0xd8,
+    S_CODE32 = 0x08,
+    S_DATA = 0x10,
+    S_CODE32_3 = 0x1b,
+    S_DATA_3 = 0x23,
+    S_TSS_SEL = 0x28,
+    S_CODE64 = 0x38,
+    S_CODE64_3 = 0x43,
+    S_CONFORMING = 0x48,
+    S_XO = 0x50,
+    S_RO = 0x58,
+    S_DATA_NP = 0x60,
+    S_CODE_NP = 0x68,
+    S_EXPAND = 0x70,
+    S_LDT_SEL = 0x78,
+    S_CODE16 = 0x88,
+    S_DATA16 = 0x90,
+    S_TSS2_SEL = 0x98,
+    S_TSS16_SEL = 0xa0,
+    S_GATE = 0xa8,
+    S_TASKGATE = 0xb8,
+    S_DATA_1 = 0xc1,
+    S_SYSRET32_3 = 0xcb,
+    S_LAST = 0xd8,
 };
 
 static inline uint64_t s_desc(uint32_t base, uint32_t limit20, unsigned attr)
@@ -151,7 +169,7 @@ static inline unsigned s_vector(const struct rig *r)
     uint64_t at = r->cs.rip - S_HANDLERS;
 
     return r->cs.activity == CPU_HALTED && at < 0x1000 && at % 16 == 1 ? (unsigned)(at / 16)
-                                                                     : 0xffff;
+                                                                       : 0xffff;
 }
 
 /* The nth item of the frame at RSP. */

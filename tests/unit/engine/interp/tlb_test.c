@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The TLB and the slow paths against the walker, in 64-bit mode unless a test says otherwise. Exceptions
- * are caught by the functions below, which stand in for event.c, seg.c and block.c (stores to code are
- * recorded).
+ * The TLB and the slow paths against the walker, in 64-bit mode unless a test says otherwise.
+ * Exceptions are caught by the functions below, which stand in for event.c, run.c, seg.c and
+ * block.c (stores to code are recorded).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,26 +18,26 @@
 #include "engine/interp/mode.h"
 #include "tests/lib/testvm.h"
 
-#define P 1ull
-#define W 2ull
-#define U 4ull
-#define D 0x40ull
-#define PS 0x80ull
+#define P   1ull
+#define W   2ull
+#define U   4ull
+#define D   0x40ull
+#define PS  0x80ull
 #define ALL (P | W | U)
 
-#define PML4 0x10000ull
-#define PDPT 0x11000ull
-#define PD 0x12000ull
-#define PT 0x13000ull
+#define PML4   0x10000ull
+#define PDPT   0x11000ull
+#define PD     0x12000ull
+#define PT     0x13000ull
 #define PML4_B 0x14000ull
 #define PDPT_B 0x15000ull
-#define PD_B 0x16000ull
-#define PT_B 0x17000ull
+#define PD_B   0x16000ull
+#define PT_B   0x17000ull
 /* Linear 0 to 2 MiB is mapped by PT to the same physical addresses; page n is n * 4 KiB. */
 #define PAGE_A 0x100000ull
 #define PAGE_B 0x101000ull
 #define PAGE_C 0x102000ull
-#define LARGE 0x40000000ull /* linear, for tests of large pages: PDPT entry 1 */
+#define LARGE  0x40000000ull /* linear, for tests of large pages: PDPT entry 1 */
 
 struct raised {
     unsigned vector;
@@ -83,6 +83,11 @@ _Noreturn void interp_raise_pf(struct interp *c, gva_t addr, uint32_t error)
     leave(c, (struct raised){.vector = VEC_PF, .error = error, .addr = addr});
 }
 
+void interp_sync_clock(struct interp *c)
+{
+    (void)c;
+}
+
 gva_t seg_linear_slow(struct interp *c, unsigned seg, uint64_t off, unsigned size, enum access how)
 {
     (void)size;
@@ -100,13 +105,13 @@ void blocks_written(struct interp *c, uint32_t ram_page, unsigned first, unsigne
     f->code_last = last;
 }
 
-#define RAISES(f, statement, want_vector)                                                          \
-    do {                                                                                           \
-        (f)->raised.vector = 0xff;                                                                 \
-        if (!sigsetjmp((f)->raise_to, 0)) {                                                        \
-            statement;                                                                             \
-        }                                                                                          \
-        assert_int_equal((f)->raised.vector, want_vector);                                         \
+#define RAISES(f, statement, want_vector)                  \
+    do {                                                   \
+        (f)->raised.vector = 0xff;                         \
+        if (!sigsetjmp((f)->raise_to, 0)) {                \
+            statement;                                     \
+        }                                                  \
+        assert_int_equal((f)->raised.vector, want_vector); \
     } while (0)
 
 static uint64_t *entry(struct fixture *f, gpa_t table, unsigned index)
@@ -192,7 +197,7 @@ static void enter_user(struct fixture *f)
     interp_mode_changed(f->c);
 }
 
-/* ---- plain accesses ---- */
+/* ---- plain accesses ------------------------------------------------------------------- */
 
 static void loads_and_stores_of_all_sizes_reach_ram(void **state)
 {
@@ -262,7 +267,7 @@ static void a_zeroed_tlb_matches_nothing(void **state)
     teardown(f);
 }
 
-/* ---- page crossing ---- */
+/* ---- page crossing -------------------------------------------------------------------- */
 
 static void accesses_across_pages_reach_both(void **state)
 {
@@ -317,7 +322,7 @@ static void copies_of_any_length_move_every_byte(void **state)
     teardown(f);
 }
 
-/* ---- addresses that are not canonical, alignment ---- */
+/* ---- addresses that are not canonical, alignment -------------------------------------- */
 
 static void noncanonical_data_raises_gp(void **state)
 {
@@ -388,7 +393,7 @@ static void code_is_tagged_while_data_alignment_is_checked(void **state)
     teardown(f);
 }
 
-/* ---- privilege ---- */
+/* ---- privilege ------------------------------------------------------------------------ */
 
 static void supervisor_entries_do_not_serve_user_accesses(void **state)
 {
@@ -434,7 +439,7 @@ static void clearing_wp_takes_effect_at_once(void **state)
     teardown(f);
 }
 
-/* ---- invalidation ---- */
+/* ---- invalidation --------------------------------------------------------------------- */
 
 static void translations_stay_until_they_are_invalidated(void **state)
 {
@@ -600,7 +605,7 @@ static void asids_that_come_round_find_a_clean_tlb(void **state)
     teardown(f);
 }
 
-/* ---- devices, ROM ---- */
+/* ---- devices, ROM --------------------------------------------------------------------- */
 
 struct fake {
     uint64_t last, value;
@@ -647,8 +652,12 @@ static void device_accesses_are_never_tagged(void **state)
         .read = fake_read, .write = fake_write, .sizes = IO_1 | IO_2 | IO_4 | IO_8};
     struct fixture *f = setup();
     struct fake d = {.value = 0x12345678};
-    struct region mmio = {
-        .name = "fake", .kind = REGION_IO, .size = PAGE_SIZE, .priority = 1, .ops = &ops, .dev = &d};
+    struct region mmio = {.name = "fake",
+                          .kind = REGION_IO,
+                          .size = PAGE_SIZE,
+                          .priority = 1,
+                          .ops = &ops,
+                          .dev = &d};
 
     (void)state;
     map_region(f, &mmio, PAGE_A);
@@ -695,7 +704,25 @@ static void a_map_change_during_an_access_drops_the_tags(void **state)
     teardown(f);
 }
 
-/* ---- code pages ---- */
+static void a_map_change_moves_the_page_tables_too(void **state)
+{
+    struct fixture *f = setup();
+    struct region other = {.name = "other", .kind = REGION_RAM, .size = PAGE_SIZE, .priority = 1};
+
+    (void)state;
+    load(f, PAGE_A, 4);
+    *ram(f, PAGE_C) = 0xcc;
+    *entry(f, PT_B, 0x100) = PAGE_C | ALL;
+    other.ram_offset = PT_B;
+    map_region(f, &other, PT);
+    interp_slot_changed(&f->tv->vm, PT, PAGE_SIZE);
+    access_after_io(f->c);
+    assert_int_equal(load(f, PAGE_A, 1), 0xcc);
+    unmap_region(f, &other);
+    teardown(f);
+}
+
+/* ---- code pages ----------------------------------------------------------------------- */
 
 static void marking_a_page_as_code_drops_its_write_tags(void **state)
 {
@@ -802,7 +829,7 @@ static void accessed_bits_in_a_code_page_move_its_generation(void **state)
     teardown(f);
 }
 
-/* ---- watchpoints ---- */
+/* ---- watchpoints ---------------------------------------------------------------------- */
 
 static void watch(struct fixture *f, unsigned rw, unsigned len, gva_t addr)
 {
@@ -854,7 +881,7 @@ static void a_store_across_pages_hits_a_watchpoint_in_the_second(void **state)
     teardown(f);
 }
 
-/* ---- mode ---- */
+/* ---- mode ----------------------------------------------------------------------------- */
 
 static void mode_follows_code_and_stack_segments(void **state)
 {
@@ -954,6 +981,7 @@ int main(void)
         cmocka_unit_test(device_accesses_are_never_tagged),
         cmocka_unit_test(rom_is_read_directly_and_written_never),
         cmocka_unit_test(a_map_change_during_an_access_drops_the_tags),
+        cmocka_unit_test(a_map_change_moves_the_page_tables_too),
         cmocka_unit_test(marking_a_page_as_code_drops_its_write_tags),
         cmocka_unit_test(stores_to_a_code_page_are_done_and_told),
         cmocka_unit_test(a_crossing_store_tells_of_the_part_in_the_code_page),

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random bytes as code: through the decoder, and run for some instructions, in a mode that the input
+ * chooses, on a VM of 4 MiB with nothing but RAM. The guest's tables are random bytes as well, so faults
+ * go wherever they lead; the run is bounded by its budget.
+ */
+#include "tests/unit/engine/interp/rig.h"
+
+#include "engine/interp/decode.h"
+
+enum { HEADER = 12, BUDGET = 2000 };
+
+static uint64_t spread(uint8_t v)
+{
+    static const uint64_t values[8] = {0, 1, 0x7f, 0x8000, UINT32_MAX, 1ull << 63, RIG_DATA, RIG_CODE};
+
+    return values[v & 7] + (v >> 3);
+}
+
+static void choose_mode(struct rig *r, const uint8_t *h)
+{
+    switch (h[0] & 7) {
+    case 0:
+        rig_real(r);
+        break;
+    case 1: /* virtual-8086 */
+        rig_real(r);
+        r->cs.cr0 |= CR0_PE;
+        r->cs.rflags |= RFLAGS_VM | (h[1] & 1 ? RFLAGS_IOPL : 0);
+        for (unsigned i = 0; i < SEG_COUNT; i++)
+            r->cs.seg[i].attr = 0xf3;
+        break;
+    case 2:
+        rig_protected(r, false);
+        break;
+    case 3:
+    case 4:
+        rig_protected(r, true);
+        break;
+    default:
+        rig_long(r);
+        break;
+    }
+    if ((h[0] & 8) && (h[0] & 7) > 1) { /* CPL 3 */
+        for (unsigned i = 0; i < SEG_COUNT; i++) {
+            r->cs.seg[i].attr |= SEG_ATTR_DPL;
+            r->cs.seg[i].selector |= 3;
+        }
+    }
+    if (h[0] & 16)
+        r->cs.seg[SEG_DS].limit = RIG_DATA + 0x1000;
+    if (h[0] & 32)
+        r->cs.seg[SEG_CS].limit = RIG_CODE + 0x80;
+    if (h[1] & 2)
+        r->cs.rflags |= RFLAGS_DF;
+    if (h[1] & 4)
+        r->cs.rflags |= RFLAGS_TF;
+    if (h[1] & 8)
+        r->cs.rflags |= RFLAGS_AC;
+    if (h[1] & 16)
+        r->cs.cr0 |= CR0_AM;
+    if (h[1] & 32)
+        r->cs.cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_OSXMMEXCPT;
+    if (h[1] & 64)
+        r->cs.xcr0 = r->model.xcr0_mask;
+    if (h[1] & 128)
+        r->cs.idtr.limit = 0x3ff;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct rig *r;
+    struct insn insn;
+    size_t len;
+
+    if (size < HEADER + 1)
+        return 0;
+    r = rig_new_model((const char *[]){"max", "486", "pentium3", "max"}[data[11] & 3]);
+    choose_mode(r, data);
+    for (unsigned i = 0; i < 9; i++)
+        r->cs.gpr[i == REG_RSP ? 15 : i] = spread(data[2 + i]);
+    len = size - HEADER < 3 * PAGE_SIZE ? size - HEADER : 3 * PAGE_SIZE;
+    /* The code lies so that some inputs cross a page. */
+    r->cs.rip = RIG_CODE + (data[11] & 4 ? PAGE_SIZE - 8 : 0);
+    rig_write(r, r->cs.seg[SEG_CS].base + r->cs.rip, data + HEADER, len);
+    rig_write(r, 0, data + HEADER, len < 0x400 ? len : 0x400);
+    rig_write(r, RIG_DATA, data + HEADER, len);
+    r->vm.engine->set(r->vcpu, &r->cs);
+    for (size_t n = 0; n < len && n < 64; n++) {
+        uint8_t buf[15] = {0};
+        size_t have = len - n < sizeof(buf) ? len - n : sizeof(buf);
+
+        memcpy(buf, data + HEADER + n, have);
+        decode_insn(r->vcpu->engine, buf, (unsigned)have, &insn);
+    }
+    rig_run(r, BUDGET);
+    rig_free(r);
+    return 0;
+}
