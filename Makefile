@@ -44,9 +44,9 @@ UNIT    = backend/block/raw backend/char/chardev control/options control/qmp cor
           core/clock core/device core/irq core/state core/trace core/vcpu cpu/cpu_state \
           cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
           engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
-          engine/interp/sys engine/interp/tlb hw/block/nvme hw/intc/ioapic hw/intc/lapic \
-          hw/pci/msi hw/pci/pci hw/pci/q35_host machine/acpi machine/bzimage machine/e820 \
-          machine/multiboot machine/pvh
+          engine/interp/sys engine/interp/tlb hw/block/nvme hw/intc/i8259 hw/intc/ioapic \
+          hw/intc/lapic hw/pci/msi hw/pci/pci hw/pci/q35_host machine/acpi machine/bzimage \
+          machine/e820 machine/multiboot machine/props machine/pvh machine/report
 FUZZ    = bzimage decode ioapic lapic multiboot nvme pci pvh
 TESTLIB = testvm
 

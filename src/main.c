@@ -8,13 +8,14 @@
 #include "control/options.h"
 
 #define STATUS_USAGE 2
-#define MAX_VERBS 32
+#define MAX_VERBS    32
 
 static void help(FILE *out)
 {
     const struct command *c;
 
-    fputs("doppel runs unmodified operating systems and shows what they do to their devices.\n\n", out);
+    fputs("doppel runs unmodified operating systems and shows what they do to their devices.\n\n",
+          out);
     for (c = commands; c->name || c->verb; c++)
         if (c->verb)
             fprintf(out, "  doppel %-8s %-26s %s\n", c->verb, c->usage, c->help);

@@ -18,8 +18,8 @@ int client_open(struct client *client, const char *name, struct err *err);
 void client_close(struct client *client);
 
 /*
- * Asks and waits for the answer; consumes args (NULL: none). The value of "return" in *ret, which the
- * caller puts. -EPIPE: the VM has ended.
+ * Asks and waits for the answer; consumes args (NULL: none). The value of "return" in *ret, which
+ * the caller puts. -EPIPE: the VM has ended.
  */
 int client_call(struct client *client, const char *command, struct json_object *args,
                 struct json_object **ret, struct err *err);

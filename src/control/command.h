@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command table. A row is something that can be asked of a running VM over its control socket, a verb
- * of the `doppel` command, or both; a new verb is a new row in commands.c and its function.
+ * The command table. A row is something that can be asked of a running VM over its control socket,
+ * a verb of the `doppel` command, or both; a new verb is a new row in commands.c and its function.
  */
 #ifndef CONTROL_COMMAND_H
 #define CONTROL_COMMAND_H
@@ -29,8 +29,9 @@ struct command {
     const char *name;
     const struct command_arg *args; /* ends with a NULL name; NULL: none */
     /*
-     * args were checked against the list; NULL if none were given. Returns the value of "return", which
-     * may be NULL for an empty object, or false after filling error. Main thread, machine lock held.
+     * args were checked against the list; NULL if none were given. Returns the value of "return",
+     * which may be NULL for an empty object, or false after filling error. Main thread, machine
+     * lock held.
      */
     bool (*serve)(void *opaque, struct json_object *args, struct json_object **ret,
                   struct qmp_error *error);

@@ -48,7 +48,8 @@ static bool arg_uint(struct json_object *args, const char *name, uint64_t *out)
     return true;
 }
 
-/* ---- the VM ------------------------------------------------------------------------------------ */
+/* ---- the VM ------------------------------------------------------------------------------------
+ */
 
 static struct ctl *ctl_of(void *opaque)
 {
@@ -218,7 +219,8 @@ static bool serve_report(void *opaque, struct json_object *args, struct json_obj
     return true;
 }
 
-/* ---- inspect ----------------------------------------------------------------------------------- */
+/* ---- inspect -----------------------------------------------------------------------------------
+ */
 
 static int64_t sign_extend(uint64_t value, unsigned size)
 {
@@ -352,7 +354,8 @@ static bool serve_inspect(void *opaque, struct json_object *args, struct json_ob
     struct json_object *state;
 
     if (!vcpu && !dev)
-        return qmp_error_set(error, "DeviceNotFound", "there is no device '%.64s' in this VM", name);
+        return qmp_error_set(error, "DeviceNotFound", "there is no device '%.64s' in this VM",
+                             name);
     state = vcpu ? vcpu_state(ctl, vcpu) : json_object_new_object();
     if (dev && !dev->type->state->none)
         state_visit(dev->type->state, dev, visit_field, state);
@@ -369,7 +372,8 @@ static bool serve_inspect(void *opaque, struct json_object *args, struct json_ob
     return true;
 }
 
-/* ---- trace ------------------------------------------------------------------------------------- */
+/* ---- trace -------------------------------------------------------------------------------------
+ */
 
 static struct json_object *trace_object(const struct trace_rec *rec)
 {
@@ -428,7 +432,8 @@ static bool serve_trace(void *opaque, struct json_object *args, struct json_obje
     return true;
 }
 
-/* ---- the table --------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------
+ */
 
 static const struct command_arg inspect_args[] = {{"device", ARG_STRING, true}, {NULL, 0, false}};
 static const struct command_arg trace_args[] = {
@@ -439,19 +444,37 @@ static const struct command_arg trace_args[] = {
 
 const struct command commands[] = {
     {.verb = "run", .usage = "[OPTION...] [THING]", .main = run_main, .help = "start a VM"},
-    {.name = "query-vm", .serve = serve_vm,
-     .verb = "ps", .usage = "[--json]", .main = ps_main, .help = "list the running VMs"},
-    {.name = "inspect", .args = inspect_args, .serve = serve_inspect,
-     .verb = "inspect", .usage = "NAME [DEVICE] [--json]", .main = inspect_main,
+    {.name = "query-vm",
+     .serve = serve_vm,
+     .verb = "ps",
+     .usage = "[--json]",
+     .main = ps_main,
+     .help = "list the running VMs"},
+    {.name = "inspect",
+     .args = inspect_args,
+     .serve = serve_inspect,
+     .verb = "inspect",
+     .usage = "NAME [DEVICE] [--json]",
+     .main = inspect_main,
      .help = "show a device's state by name, cpu0 for a processor; or list the devices"},
-    {.name = "trace-read", .args = trace_args, .serve = serve_trace,
-     .verb = "trace", .usage = "NAME [PATTERNS] [--json]", .main = trace_main,
+    {.name = "trace-read",
+     .args = trace_args,
+     .serve = serve_trace,
+     .verb = "trace",
+     .usage = "NAME [PATTERNS] [--json]",
+     .main = trace_main,
      .help = "follow the accesses of a VM"},
-    {.name = "quit", .serve = serve_quit,
-     .verb = "stop", .usage = "NAME [--powerdown]", .main = stop_main,
+    {.name = "quit",
+     .serve = serve_quit,
+     .verb = "stop",
+     .usage = "NAME [--powerdown]",
+     .main = stop_main,
      .help = "end a VM at once, or press its power button"},
-    {.name = "report", .serve = serve_report,
-     .verb = "report", .usage = "NAME", .main = report_main,
+    {.name = "report",
+     .serve = serve_report,
+     .verb = "report",
+     .usage = "NAME",
+     .main = report_main,
      .help = "what the processors are doing, and the last accesses"},
     {.verb = "doctor", .usage = "[--json]", .main = doctor_main, .help = "what this host can do"},
     {.name = "query-devices", .serve = serve_devices, .help = "the devices by name"},

@@ -29,7 +29,8 @@ static void client_free(struct ctl_client *client)
     free(client);
 }
 
-/* ---- output ------------------------------------------------------------------------------------ */
+/* ---- output ------------------------------------------------------------------------------------
+ */
 
 static void flush(struct ctl_client *client)
 {
@@ -76,7 +77,8 @@ static void client_send(void *opaque, const char *text, size_t len)
     client->out_len += len;
 }
 
-/* ---- input ------------------------------------------------------------------------------------- */
+/* ---- input -------------------------------------------------------------------------------------
+ */
 
 static void client_read(struct ctl_client *client)
 {
@@ -144,7 +146,8 @@ static void client_came(void *opaque, unsigned ready)
     }
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------------------------------
+ */
 
 struct ctl *ctl_new(struct machine *machine, const struct machine_config *config,
                     const char *socket_path, struct err *err)
@@ -165,7 +168,8 @@ struct ctl *ctl_new(struct machine *machine, const struct machine_config *config
     if (ctl->listen_fd < 0 || bind(ctl->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         listen(ctl->listen_fd, CTL_MAX_CLIENTS) < 0 ||
         loop_add_fd(ctl->vm->loop, ctl->listen_fd, LOOP_IN, client_came, ctl) < 0) {
-        err_set(err, errno, "the control socket %s can not be made: %s.", socket_path, strerror(errno));
+        err_set(err, errno, "the control socket %s can not be made: %s.", socket_path,
+                strerror(errno));
         if (ctl->listen_fd >= 0)
             close(ctl->listen_fd);
         free(ctl);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket of a running VM: up to CTL_MAX_CLIENTS monitors at once, each a QMP conversation
- * over the command table. Runs in the main loop. A client that sends nonsense past the bounds, or does
- * not read its replies, is dropped; the VM does not notice.
+ * The control socket of a running VM: up to CTL_MAX_CLIENTS monitors at once, each a QMP
+ * conversation over the command table. Runs in the main loop. A client that sends nonsense past the
+ * bounds, or does not read its replies, is dropped; the VM does not notice.
  */
 #ifndef CONTROL_CTL_H
 #define CONTROL_CTL_H
@@ -11,7 +11,7 @@
 #include "machine/machine.h"
 
 #define CTL_MAX_CLIENTS 32
-#define CTL_OUT_MAX (4u << 20) /* bytes a client may leave unread */
+#define CTL_OUT_MAX     (4u << 20) /* bytes a client may leave unread */
 
 struct ctl;
 

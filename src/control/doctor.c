@@ -53,7 +53,8 @@ static enum finding_kind good_if(bool ok)
     return ok ? FINDING_OK : FINDING_LACKS;
 }
 
-/* ---- processor --------------------------------------------------------------------------------- */
+/* ---- processor ---------------------------------------------------------------------------------
+ */
 
 /* The registers of a CPUID leaf by number. */
 enum { EAX, EBX, ECX, EDX };
@@ -77,12 +78,12 @@ static const struct {
     unsigned level;
     struct cpu_bit bit;
 } level_bits[] = {
-    {2, {1, ECX, 0}},           {2, {1, ECX, 9}},      {2, {1, ECX, 13}},     {2, {1, ECX, 19}},
-    {2, {1, ECX, 20}},          {2, {1, ECX, 23}},     {2, {0x80000001, ECX, 0}},
-    {3, {1, ECX, 12}},          {3, {1, ECX, 22}},     {3, {1, ECX, 27}},     {3, {1, ECX, 28}},
-    {3, {1, ECX, 29}},          {3, {7, EBX, 3}},      {3, {7, EBX, 5}},      {3, {7, EBX, 8}},
-    {3, {0x80000001, ECX, 5}},  {4, {7, EBX, 16}},     {4, {7, EBX, 17}},     {4, {7, EBX, 28}},
-    {4, {7, EBX, 30}},          {4, {7, EBX, 31}},
+    {2, {1, ECX, 0}},  {2, {1, ECX, 9}},  {2, {1, ECX, 13}},         {2, {1, ECX, 19}},
+    {2, {1, ECX, 20}}, {2, {1, ECX, 23}}, {2, {0x80000001, ECX, 0}}, {3, {1, ECX, 12}},
+    {3, {1, ECX, 22}}, {3, {1, ECX, 27}}, {3, {1, ECX, 28}},         {3, {1, ECX, 29}},
+    {3, {7, EBX, 3}},  {3, {7, EBX, 5}},  {3, {7, EBX, 8}},          {3, {0x80000001, ECX, 5}},
+    {4, {7, EBX, 16}}, {4, {7, EBX, 17}}, {4, {7, EBX, 28}},         {4, {7, EBX, 30}},
+    {4, {7, EBX, 31}},
 };
 
 static unsigned cpu_level(void)
@@ -122,11 +123,12 @@ static void examine_cpu(struct report *r)
                     : "neither VMX nor SVM is shown to this system");
     find(r, good_if(getauxval(AT_HWCAP2) & 2), "FSGSBASE", "faster switches into guest code later",
          "%s", getauxval(AT_HWCAP2) & 2 ? "usable by programs" : "not usable by programs");
-    find(r, good_if(has(pku)), "protection keys", "cheaper isolation of translated code later", "%s",
-         has(pku) ? "PKU" : "no PKU");
+    find(r, good_if(has(pku)), "protection keys", "cheaper isolation of translated code later",
+         "%s", has(pku) ? "PKU" : "no PKU");
 }
 
-/* ---- kernel ------------------------------------------------------------------------------------ */
+/* ---- kernel ------------------------------------------------------------------------------------
+ */
 
 static void examine_kvm(struct report *r)
 {
@@ -142,8 +144,8 @@ static void examine_kvm(struct report *r)
     version = ioctl(fd, KVM_GET_API_VERSION, 0);
     if (version == KVM_API_VERSION)
         vm = ioctl(fd, KVM_CREATE_VM, 0);
-    find(r, good_if(vm >= 0), "/dev/kvm", "no engine uses it yet", vm >= 0 ? "usable" : "there, but makes no VM (API %d)",
-         version);
+    find(r, good_if(vm >= 0), "/dev/kvm", "no engine uses it yet",
+         vm >= 0 ? "usable" : "there, but makes no VM (API %d)", version);
     if (vm >= 0)
         close(vm);
     close(fd);
@@ -209,7 +211,8 @@ static void examine_kernel(struct report *r)
          errno != ENOSYS && errno != EPERM ? "works" : strerror(errno));
 }
 
-/* ---- what make demo and the tests call ----------------------------------------------------------- */
+/* ---- what make demo and the tests call
+ * ----------------------------------------------------------- */
 
 static bool in_path(const char *program)
 {
@@ -231,8 +234,8 @@ static void examine_tools(struct report *r)
     static const struct {
         const char *program, *package;
     } tools[] = {
-        {"apt-get", "apt"},     {"dpkg-deb", "dpkg"},   {"cpio", "cpio"},
-        {"gzip", "gzip"},       {"modprobe", "kmod"},   {"mke2fs", "e2fsprogs"},
+        {"apt-get", "apt"}, {"dpkg-deb", "dpkg"}, {"cpio", "cpio"},
+        {"gzip", "gzip"},   {"modprobe", "kmod"}, {"mke2fs", "e2fsprogs"},
     };
     char missing[120] = "";
     size_t i;
@@ -241,7 +244,8 @@ static void examine_tools(struct report *r)
         if (!in_path(tools[i].program))
             snprintf(missing + strlen(missing), sizeof(missing) - strlen(missing), " %s",
                      tools[i].package);
-    find(r, good_if(!*missing), "demo", "make demo fetches a kernel and packs a disk with these tools",
+    find(r, good_if(!*missing), "demo",
+         "make demo fetches a kernel and packs a disk with these tools",
          *missing ? "packages missing:%s" : "all tools are there%s", missing);
 }
 
@@ -267,7 +271,8 @@ int doctor_main(int argc, char **argv)
     struct json_object *list;
 
     if (argc > 1 && !json) {
-        fprintf(stderr, "doppel doctor: '%s' is not understood.\nusage: doppel doctor [--json]\n", argv[1]);
+        fprintf(stderr, "doppel doctor: '%s' is not understood.\nusage: doppel doctor [--json]\n",
+                argv[1]);
         return 2;
     }
     n = doctor_examine(findings);
@@ -283,7 +288,8 @@ int doctor_main(int argc, char **argv)
         json_object_object_add(row, "follows", json_object_new_string(f->follows));
         json_object_array_add(list, row);
         if (!json)
-            printf("%-8s %-16s %s\n%-26s(%s)\n", words[f->kind], f->what, f->detail, "", f->follows);
+            printf("%-8s %-16s %s\n%-26s(%s)\n", words[f->kind], f->what, f->detail, "",
+                   f->follows);
     }
     if (json)
         puts(json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY));

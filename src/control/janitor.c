@@ -11,7 +11,8 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* Everything but `keep` (ascending, n of them): an open pipe or socket would look like a living VMM. */
+/* Everything but `keep` (ascending, n of them): an open pipe or socket would look like a living
+ * VMM. */
 static void close_others(const int *keep, unsigned n)
 {
     unsigned first = 0, i;

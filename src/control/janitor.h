@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The janitor: a small child process that waits for the VMM to end, however it ends (killed, crashed,
- * stopped by its own sandbox), and then puts the terminal's settings back and takes the VM's runtime
- * directory and sockets away. So the VMM itself needs no right to remove files.
+ * The janitor: a small child process that waits for the VMM to end, however it ends (killed,
+ * crashed, stopped by its own sandbox), and then puts the terminal's settings back and takes the
+ * VM's runtime directory and sockets away. So the VMM itself needs no right to remove files.
  */
 #ifndef CONTROL_JANITOR_H
 #define CONTROL_JANITOR_H
@@ -14,7 +14,7 @@
 #define JANITOR_PATHS 4
 
 struct janitor_job {
-    struct rundir *dir;                /* may be NULL */
+    struct rundir *dir;               /* may be NULL */
     const char *paths[JANITOR_PATHS]; /* sockets to remove; NULL: none */
 };
 

@@ -16,19 +16,20 @@
 
 #define NAME_MAX_LEN 48
 
-#define OPT_HIDDEN 1u
+#define OPT_HIDDEN   1u
 #define OPT_OPTIONAL 2u /* the argument may be left out; it starts with a digit */
 
 struct option {
-    const char *name; /* without the dashes */
-    const char *arg;  /* NULL: takes none */
+    const char *name;     /* without the dashes */
+    const char *arg;      /* NULL: takes none */
     const char *fallback; /* what holds without it, for the help; NULL: nothing */
     const char *help;
     int (*set)(struct run_options *o, const char *value, struct err *err);
     unsigned flags;
 };
 
-/* ---- words ------------------------------------------------------------------------------------ */
+/* ---- words ------------------------------------------------------------------------------------
+ */
 
 /* Levenshtein distance; words are short. */
 static unsigned distance(const char *a, const char *b)
@@ -150,14 +151,15 @@ static char *own(struct run_options *o, char *text)
     return o->owned[o->nowned++] = text;
 }
 
-/* ---- one setter per option -------------------------------------------------------------------- */
+/* ---- one setter per option --------------------------------------------------------------------
+ */
 
-#define SETTER_STRING(fn, field)                                                                   \
-    static int fn(struct run_options *o, const char *value, struct err *err)                       \
-    {                                                                                              \
-        (void)err;                                                                                 \
-        o->machine.field = value;                                                                  \
-        return 0;                                                                                  \
+#define SETTER_STRING(fn, field)                                             \
+    static int fn(struct run_options *o, const char *value, struct err *err) \
+    {                                                                        \
+        (void)err;                                                           \
+        o->machine.field = value;                                            \
+        return 0;                                                            \
     }
 SETTER_STRING(set_kernel, kernel)
 SETTER_STRING(set_initrd, initrd)
@@ -178,8 +180,9 @@ static int check_stream(const char *what, const char *value, struct err *err)
     if (i < 0)
         return i;
     if ((i < 2) != !value[len] || (i >= 2 && !value[len + 1]))
-        return err_set(err, EINVAL, "%s '%s' is incomplete; use stdio, null, file:PATH or unix:PATH.",
-                       what, value);
+        return err_set(err, EINVAL,
+                       "%s '%s' is incomplete; use stdio, null, file:PATH or unix:PATH.", what,
+                       value);
     return 0;
 }
 
@@ -285,9 +288,10 @@ static int set_name(struct run_options *o, const char *value, struct err *err)
 {
     o->machine.name = value;
     if (!vm_name_ok(value))
-        return err_set(err, EINVAL,
-                       "--name '%s' can not be used; take up to %d letters, digits, '.', '_' or '-'.",
-                       value, NAME_MAX_LEN);
+        return err_set(
+            err, EINVAL,
+            "--name '%s' can not be used; take up to %d letters, digits, '.', '_' or '-'.", value,
+            NAME_MAX_LEN);
     return 0;
 }
 
@@ -352,7 +356,8 @@ static int set_help(struct run_options *o, const char *value, struct err *err)
     return 0;
 }
 
-/* ---- --disk FILE[,bus=nvme,ro,snapshot,PROP=VALUE...] ------------------------------------------ */
+/* ---- --disk FILE[,bus=nvme,ro,snapshot,PROP=VALUE...] ------------------------------------------
+ */
 
 /* Cuts the next field off *text at a comma; two commas stand for one. */
 static char *next_field(char **text)
@@ -401,8 +406,9 @@ static int disk_field(struct machine_disk *disk, char *field, struct err *err)
     if (!value || !*field) {
         near = nearest_word(field, words);
         return err_set(err, EINVAL, "--disk: '%s' is unknown; %s%s%s", field,
-                       near ? "did you mean '" : "after FILE come bus=nvme, ro and snapshot, and a comma"
-                                                 " in FILE is written twice.",
+                       near ? "did you mean '"
+                            : "after FILE come bus=nvme, ro and snapshot, and a comma"
+                              " in FILE is written twice.",
                        near ? near : "", near ? "'?" : "");
     }
     if (disk->nprops == MACHINE_MAX_PROPS)
@@ -435,33 +441,39 @@ static int set_disk(struct run_options *o, const char *value, struct err *err)
     return 0;
 }
 
-/* ---- the table --------------------------------------------------------------------------------- */
+/* ---- the table ---------------------------------------------------------------------------------
+ */
 
 static const struct option options[] = {
-    {"kernel", "FILE", NULL, "boot this kernel: Linux bzImage, PVH or multiboot ELF", set_kernel, 0},
+    {"kernel", "FILE", NULL, "boot this kernel: Linux bzImage, PVH or multiboot ELF", set_kernel,
+     0},
     {"initrd", "FILE", NULL, "its initial RAM disk; multiboot: modules, 'FILE ARGS,FILE2 ARGS'",
      set_initrd, 0},
     {"append", "TEXT", NULL, "its command line", set_append, 0},
-    {"bios", "FILE", NULL, "start this ROM image at the reset vector instead of a kernel", set_bios, 0},
+    {"bios", "FILE", NULL, "start this ROM image at the reset vector instead of a kernel", set_bios,
+     0},
     {"machine", "TYPE", "q35", "q35: Intel Q35 and ICH9", set_machine, 0},
     {"memory", "SIZE", "512M", "guest RAM: K, M, G or T; a bare number counts M", set_memory, 0},
     {"cpus", "N", "1", "processors, up to 64", set_cpus, 0},
     {"cpu", "MODEL", "max", "486, pentium3, v1, v2, v3, v4 (x86-64 levels) or max", set_cpu, 0},
     {"disk", "FILE[,OPT...]", NULL,
-     "a raw disk image; OPT is bus=nvme, ro, snapshot (writes are lost) or serial=TEXT", set_disk, 0},
+     "a raw disk image; OPT is bus=nvme, ro, snapshot (writes are lost) or serial=TEXT", set_disk,
+     0},
     {"net", "none", "none", "no network card", set_net, 0},
     {"serial", "WHERE", "stdio", "first serial port: stdio, file:PATH, unix:PATH (listens) or null",
      set_serial, 0},
     {"debugcon", "WHERE", NULL, "port E9h, as for --serial", set_debugcon, 0},
     {"display", "none", "none", "no display", set_display, 0},
     {"engine", "NAME", "interp", "interp: the interpreter", set_engine, 0},
-    {"clock", "KIND", "real", "real, or virtual: time is counted in instructions and runs repeat exactly",
-     set_clock, 0},
+    {"clock", "KIND", "real",
+     "real, or virtual: time is counted in instructions and runs repeat exactly", set_clock, 0},
     {"name", "NAME", "vm-PID", "what ps, inspect, trace and stop call it", set_name, 0},
-    {"trace", "PATTERNS", NULL, "print accesses, e.g. 'i8254.*,irq,msr' (docs/control.md)", set_trace, 0},
+    {"trace", "PATTERNS", NULL, "print accesses, e.g. 'i8254.*,irq,msr' (docs/control.md)",
+     set_trace, 0},
     {"trace-file", "FILE", "stderr", "where --trace prints", set_trace_file, 0},
     {"debug-exit", "[PORT]", NULL,
-     "a write of V to this port (501h) ends the VM with status V * 2 + 1 (8 bits)", set_debug_exit, OPT_OPTIONAL},
+     "a write of V to this port (501h) ends the VM with status V * 2 + 1 (8 bits)", set_debug_exit,
+     OPT_OPTIONAL},
     {"no-reboot", NULL, NULL, "a reset ends the VM, with status 6", set_no_reboot, 0},
     {"no-acpi", NULL, NULL, "no ACPI tables", set_no_acpi, 0},
     {"sandbox", "MODE", "on", "on, debug (name the call that is refused) or off", set_sandbox, 0},
@@ -473,14 +485,15 @@ static const struct option options[] = {
 
 void options_usage(FILE *out)
 {
-    fputs("doppel run: start a virtual machine.\n\n"
-          "  doppel run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
-          "  doppel run --kernel vmlinuz --append 'console=ttyS0 root=/dev/nvme0n1' --disk disk.img\n"
-          "  doppel run --bios firmware.bin --memory 64M --serial file:serial.log\n\n"
-          "Unless you say otherwise: --machine q35 --memory 512M --cpus 1 --cpu max --engine interp\n"
-          "--clock real --serial stdio --net none --display none --sandbox on.\n"
-          "doppel run --help lists every option; man doppel says the rest.\n",
-          out);
+    fputs(
+        "doppel run: start a virtual machine.\n\n"
+        "  doppel run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
+        "  doppel run --kernel vmlinuz --append 'console=ttyS0 root=/dev/nvme0n1' --disk disk.img\n"
+        "  doppel run --bios firmware.bin --memory 64M --serial file:serial.log\n\n"
+        "Unless you say otherwise: --machine q35 --memory 512M --cpus 1 --cpu max --engine interp\n"
+        "--clock real --serial stdio --net none --display none --sandbox on.\n"
+        "doppel run --help lists every option; man doppel says the rest.\n",
+        out);
 }
 
 void options_help(FILE *out)
@@ -536,11 +549,13 @@ static int unknown_option(const char *name, size_t len, struct err *err)
     return err_set(err, EINVAL, "there is no option --%s; doppel run --help lists them all.", word);
 }
 
-/* ---- THING ------------------------------------------------------------------------------------- */
+/* ---- THING -------------------------------------------------------------------------------------
+ */
 
 static bool is_rom(const uint8_t *tail, uint64_t size)
 {
-    /* The reset vector, 16 bytes below the end, begins with a jump: far (EAh), near (E9h) or short (EBh). */
+    /* The reset vector, 16 bytes below the end, begins with a jump: far (EAh), near (E9h) or short
+     * (EBh). */
     return size >= 4096 && size <= (16u << 20) && size % 4096 == 0 &&
            (tail[0] == 0xea || tail[0] == 0xe9 || tail[0] == 0xeb);
 }
@@ -574,7 +589,8 @@ static int set_thing(struct run_options *o, const char *thing, struct err *err)
     }
     if (!memcmp(iso + 1, "CD001", 5))
         return err_set(err, EINVAL,
-                       "%s is a CD image, which can not be booted yet; use --kernel and --initrd.", thing);
+                       "%s is a CD image, which can not be booted yet; use --kernel and --initrd.",
+                       thing);
     if (is_rom(tail, (uint64_t)st.st_size)) {
         o->machine.bios = thing;
         return 0;
@@ -582,12 +598,14 @@ static int set_thing(struct run_options *o, const char *thing, struct err *err)
     if (head[510] == 0x55 && head[511] == 0xaa)
         return err_set(err, EINVAL, "%s is a disk image; use --disk %s with --kernel FILE.", thing,
                        thing);
-    return err_set(err, EINVAL,
-                   "%s is neither a kernel nor a ROM image; say what it is with --kernel, --bios or --disk.",
-                   thing);
+    return err_set(
+        err, EINVAL,
+        "%s is neither a kernel nor a ROM image; say what it is with --kernel, --bios or --disk.",
+        thing);
 }
 
-/* ---- parsing ----------------------------------------------------------------------------------- */
+/* ---- parsing -----------------------------------------------------------------------------------
+ */
 
 /* What only shows when everything is known. */
 static int check_together(const struct run_options *o, struct err *err)
@@ -603,9 +621,11 @@ static int check_together(const struct run_options *o, struct err *err)
     if (!m->kernel && m->append)
         return err_set(err, EINVAL, "--append belongs to a kernel; add --kernel FILE.");
     if (m->trace_file && !m->trace)
-        return err_set(err, EINVAL, "--trace-file needs --trace PATTERNS, for example --trace '*'.");
+        return err_set(err, EINVAL,
+                       "--trace-file needs --trace PATTERNS, for example --trace '*'.");
     if (m->serial && m->debugcon && !strcmp(m->serial, "stdio") && !strcmp(m->debugcon, "stdio"))
-        return err_set(err, EINVAL, "--serial and --debugcon can not both be stdio; send one to a file.");
+        return err_set(err, EINVAL,
+                       "--serial and --debugcon can not both be stdio; send one to a file.");
     return 0;
 }
 
@@ -621,7 +641,8 @@ static int parse_one(struct run_options *o, int argc, char **argv, int *i, struc
         return unknown_option(name, len, err);
     if (!opt->arg && value)
         return err_set(err, EINVAL, "--%s takes no value.", opt->name);
-    if (opt->arg && !value && next && (!(opt->flags & OPT_OPTIONAL) || isdigit((unsigned char)*next))) {
+    if (opt->arg && !value && next &&
+        (!(opt->flags & OPT_OPTIONAL) || isdigit((unsigned char)*next))) {
         value = next;
         ++*i;
     }

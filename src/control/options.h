@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The command line of `doppel run`: one table of options, from which parsing, help and the "did you mean"
- * sentences come. Parsing only reads argv (and looks at the first bytes of a THING, to know what it is).
+ * The command line of `doppel run`: one table of options, from which parsing, help and the "did you
+ * mean" sentences come. Parsing only reads argv (and looks at the first bytes of a THING, to know
+ * what it is).
  */
 #ifndef CONTROL_OPTIONS_H
 #define CONTROL_OPTIONS_H
@@ -35,7 +36,8 @@ void options_help(FILE *out);
 /* "512M": bytes; K M G T, powers of two, lower case as well; without a letter, `unit` bytes. */
 int parse_size(const char *text, uint64_t unit, uint64_t *bytes, struct err *err);
 
-/* The nearest of a NULL-terminated list, if it is near enough to be a slip of the fingers; or NULL. */
+/* The nearest of a NULL-terminated list, if it is near enough to be a slip of the fingers; or NULL.
+ */
 const char *nearest_word(const char *word, const char *const *words);
 
 /* Letters, digits, '.', '_' and '-'; not empty, not starting with '.' or '-', at most 48 long. */

@@ -8,9 +8,10 @@
 #include <string.h>
 #include <time.h>
 
-/* The version of QMP that our replies have the form of; the package is what a person should read. */
-#define GREETING                                                                                   \
-    "{\"QMP\":{\"version\":{\"qemu\":{\"major\":8,\"minor\":2,\"micro\":0},"                       \
+/* The version of QMP that our replies have the form of; the package is what a person should read.
+ */
+#define GREETING                                                             \
+    "{\"QMP\":{\"version\":{\"qemu\":{\"major\":8,\"minor\":2,\"micro\":0}," \
     "\"package\":\"doppel\"},\"capabilities\":[]}}\r\n"
 
 bool qmp_error_set(struct qmp_error *error, const char *class_, const char *fmt, ...)
@@ -44,7 +45,8 @@ void qmp_fini(struct qmp *qmp)
     qmp->tokener = NULL;
 }
 
-/* ---- replies ----------------------------------------------------------------------------------- */
+/* ---- replies -----------------------------------------------------------------------------------
+ */
 
 /* Consumes obj. */
 static void send_object(struct qmp *qmp, struct json_object *obj)
@@ -103,7 +105,8 @@ void qmp_event(struct qmp *qmp, const char *name)
     send_object(qmp, event);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------------
+ */
 
 static bool kind_fits(enum arg_kind kind, struct json_object *value)
 {
@@ -201,7 +204,8 @@ static bool run(struct qmp *qmp, const char *name, struct json_object *args,
                              "Expecting capabilities negotiation with 'qmp_capabilities'");
     command = find_command(qmp, name);
     if (!command)
-        return qmp_error_set(error, "CommandNotFound", "The command %.64s has not been found", name);
+        return qmp_error_set(error, "CommandNotFound", "The command %.64s has not been found",
+                             name);
     return check_args(command, args, error) && command->serve(qmp->opaque, args, ret, error);
 }
 

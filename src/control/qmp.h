@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One conversation in QMP framing (the QEMU Machine Protocol: JSON objects, a greeting, then
- * qmp_capabilities, then commands) over a command table. Bytes come in by qmp_feed; replies go out by
- * `send`. It knows nothing of sockets or machines.
+ * qmp_capabilities, then commands) over a command table. Bytes come in by qmp_feed; replies go out
+ * by `send`. It knows nothing of sockets or machines.
  *
- * The other side is not trusted: one request is at most QMP_REQUEST_MAX bytes and QMP_DEPTH levels deep.
+ * The other side is not trusted: one request is at most QMP_REQUEST_MAX bytes and QMP_DEPTH levels
+ * deep.
  */
 #ifndef CONTROL_QMP_H
 #define CONTROL_QMP_H
@@ -13,7 +14,7 @@
 #include "control/command.h"
 
 #define QMP_REQUEST_MAX 65536u
-#define QMP_DEPTH 16
+#define QMP_DEPTH       16
 
 struct qmp {
     const struct command *commands; /* borrowed */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The verb `run`: from a command line to a machine in its sandbox, and what is left to do after it. */
+/* The verb `run`: from a command line to a machine in its sandbox, and what is left to do after it.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -31,7 +32,8 @@ struct run {
     int signal_fd;
 };
 
-/* ---- signals ----------------------------------------------------------------------------------- */
+/* ---- signals -----------------------------------------------------------------------------------
+ */
 
 /* Blocked before the first thread is made, so that they only ever arrive in the loop. */
 static void block_signals(sigset_t *set)
@@ -64,10 +66,11 @@ static int watch_signals(struct run *run, const sigset_t *set, struct err *err)
     return 0;
 }
 
-/* ---- --print-hash ------------------------------------------------------------------------------ */
+/* ---- --print-hash ------------------------------------------------------------------------------
+ */
 
 #define FNV_OFFSET 0xcbf29ce484222325ull
-#define FNV_PRIME 0x100000001b3ull
+#define FNV_PRIME  0x100000001b3ull
 
 /* FNV-1a by 8-byte words. */
 static uint64_t hash_page(uint64_t hash, const uint8_t *page)
@@ -107,11 +110,12 @@ static void print_hash(struct vm *vm)
                 hash = hash_page(hash ^ gpa, page);
         }
     }
-    fprintf(stderr, "doppel: icount %" PRIu64 " ram %016" PRIx64 " unknown %" PRIu64 "\n", icount, hash,
-            vm->trace.unknown);
+    fprintf(stderr, "doppel: icount %" PRIu64 " ram %016" PRIx64 " unknown %" PRIu64 "\n", icount,
+            hash, vm->trace.unknown);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------------
+ */
 
 /* A VM without a name of its own runs even where there is no room for a runtime directory. */
 static int take_name(struct run *run, struct err *err)
@@ -137,8 +141,8 @@ static const char *socket_of(const char *stream)
 }
 
 /*
- * Relative paths stay valid: nothing changes the working directory. The janitor starts before the sockets
- * exist, and takes away only what is there when it ends.
+ * Relative paths stay valid: nothing changes the working directory. The janitor starts before the
+ * sockets exist, and takes away only what is there when it ends.
  */
 static int start_janitor(struct run *run, struct err *err)
 {

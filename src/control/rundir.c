@@ -36,12 +36,14 @@ static int base_path(char *base, size_t size, struct err *err)
     else
         n = snprintf(base, size, "/tmp/doppel-%u", (unsigned)geteuid());
     if (n < 0 || (size_t)n >= size)
-        return err_set(err, ENAMETOOLONG, "XDG_RUNTIME_DIR is too long for sockets; set a shorter one.");
+        return err_set(err, ENAMETOOLONG,
+                       "XDG_RUNTIME_DIR is too long for sockets; set a shorter one.");
     if (mkdir(base, 0700) < 0 && errno != EEXIST)
         return err_set(err, errno, "the runtime directory %s can not be made: %s.", base,
                        strerror(errno));
     if (!is_private(base))
-        return err_set(err, EPERM, "%s is not a directory of yours with mode 700; move it out of the way.",
+        return err_set(err, EPERM,
+                       "%s is not a directory of yours with mode 700; move it out of the way.",
                        base);
     return 0;
 }
@@ -55,18 +57,19 @@ static int vm_paths(struct rundir *dir, const char *name, struct err *err)
     if (r < 0)
         return r;
     if (!vm_name_ok(name))
-        return err_set(err, EINVAL, "'%s' is no name of a VM; doppel ps lists the running ones.", name);
+        return err_set(err, EINVAL, "'%s' is no name of a VM; doppel ps lists the running ones.",
+                       name);
     snprintf(dir->path, sizeof(dir->path), "%s/%.48s", base, name);
     snprintf(dir->socket, sizeof(dir->socket), "%s/control.sock", dir->path);
     if (strlen(dir->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-        return err_set(err, ENAMETOOLONG, "the path %s is too long for a socket; use a shorter name.",
-                       dir->path);
+        return err_set(err, ENAMETOOLONG,
+                       "the path %s is too long for a socket; use a shorter name.", dir->path);
     return 0;
 }
 
 /*
- * Locks dir's pid file. -EWOULDBLOCK: somebody has it. The file may have been removed by its last owner
- * between open and lock: then it is not the one in the directory, and we try again.
+ * Locks dir's pid file. -EWOULDBLOCK: somebody has it. The file may have been removed by its last
+ * owner between open and lock: then it is not the one in the directory, and we try again.
  */
 static int lock_pid(const struct rundir *dir, bool create)
 {
@@ -107,10 +110,13 @@ int rundir_take(struct rundir *dir, const char *name, struct err *err)
         return r;
     r = lock_pid(dir, true);
     if (r == -EWOULDBLOCK)
-        return err_set(err, EEXIST, "a VM named %s is running already; choose another --name, or doppel stop %s.",
-                       name, name);
+        return err_set(
+            err, EEXIST,
+            "a VM named %s is running already; choose another --name, or doppel stop %s.", name,
+            name);
     if (r < 0)
-        return err_set(err, -r, "the runtime directory %s can not be used: %s.", dir->path, strerror(-r));
+        return err_set(err, -r, "the runtime directory %s can not be used: %s.", dir->path,
+                       strerror(-r));
     dir->lock_fd = r;
     snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
     if (ftruncate(r, 0) < 0 || pwrite(r, pid, strlen(pid), 0) < 0) {

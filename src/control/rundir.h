@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The runtime directory: $XDG_RUNTIME_DIR/doppel, or /tmp/doppel-UID, holds one directory per running VM,
- * named after it:
+ * The runtime directory: $XDG_RUNTIME_DIR/doppel, or /tmp/doppel-UID, holds one directory per
+ * running VM, named after it:
  *
  *     NAME/pid           the process id; locked (flock) as long as the VM or its janitor lives
  *     NAME/control.sock  the control socket
  *
- * The lock decides whether a name is taken: it cannot be left over from a process that is gone. Whoever
- * finds a directory that nobody locks removes it.
+ * The lock decides whether a name is taken: it cannot be left over from a process that is gone.
+ * Whoever finds a directory that nobody locks removes it.
  */
 #ifndef CONTROL_RUNDIR_H
 #define CONTROL_RUNDIR_H

@@ -3,6 +3,7 @@
 #include "control/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -15,16 +16,15 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <fcntl.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "base/log.h"
 
-#define MAIN BIT(VM_THREAD_MAIN)
-#define VCPU BIT(VM_THREAD_VCPU)
+#define MAIN   BIT(VM_THREAD_MAIN)
+#define VCPU   BIT(VM_THREAD_VCPU)
 #define WORKER BIT(VM_THREAD_WORKER)
-#define ALL (MAIN | VCPU | WORKER)
+#define ALL    (MAIN | VCPU | WORKER)
 
 #define GROUP_CALLS 24
 
@@ -36,32 +36,42 @@ struct group {
 };
 
 static const struct group groups[] = {
-    {ALL, "locks, and the end of a thread or process",
+    {ALL,
+     "locks, and the end of a thread or process",
      {SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(sched_yield),
       SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(membarrier), -1}},
-    {ALL, "signals: kicks, faults in thunks, abort",
-     {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(sigaltstack),
-      SCMP_SYS(tgkill), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(restart_syscall), -1}},
-    {ALL, "malloc and thread stacks; making memory executable is ruled out below",
+    {ALL,
+     "signals: kicks, faults in thunks, abort",
+     {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
+      SCMP_SYS(sigaltstack), SCMP_SYS(tgkill), SCMP_SYS(gettid), SCMP_SYS(getpid),
+      SCMP_SYS(restart_syscall), -1}},
+    {ALL,
+     "malloc and thread stacks; making memory executable is ruled out below",
      {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), -1}},
-    {ALL, "time",
+    {ALL,
+     "time",
      {SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
       SCMP_SYS(gettimeofday), -1}},
     {ALL, "random numbers for the guest and for malloc", {SCMP_SYS(getrandom), -1}},
-    {ALL, "descriptors that are open already: serial output, trace, waking the loop",
+    {ALL,
+     "descriptors that are open already: serial output, trace, waking the loop",
      {SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(close), SCMP_SYS(lseek),
       SCMP_SYS(fstat), -1}},
-    {MAIN | VCPU, "a chip arms a timer; a serial line wants to hear of room",
+    {MAIN | VCPU,
+     "a chip arms a timer; a serial line wants to hear of room",
      {SCMP_SYS(timerfd_settime), SCMP_SYS(epoll_ctl), -1}},
-    {MAIN, "the loop",
+    {MAIN,
+     "the loop",
      {SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(poll), SCMP_SYS(ppoll),
       SCMP_SYS(signalfd4), -1}},
-    {MAIN, "clients of the control socket and of a serial socket",
-     {SCMP_SYS(accept4), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(recvmsg),
-      SCMP_SYS(sendmsg), -1}},
+    {MAIN,
+     "clients of the control socket and of a serial socket",
+     {SCMP_SYS(accept4), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
+      -1}},
     {MAIN, "the end: waits for the janitor", {SCMP_SYS(wait4), -1}},
     {ALL, "a thread narrows its list to its own kind", {SCMP_SYS(seccomp), -1}},
-    {WORKER, "disk images",
+    {ALL,
+     "disk images: a worker's; with the virtual clock, whoever submits",
      {SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv), SCMP_SYS(pwritev),
       SCMP_SYS(fdatasync), SCMP_SYS(fsync), SCMP_SYS(fallocate), SCMP_SYS(ftruncate), -1}},
 };
@@ -86,7 +96,8 @@ static const struct narrow narrows[] = {
     {MAIN, "terminal settings go back", SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETSW},
 };
 
-/* ---- compiling --------------------------------------------------------------------------------- */
+/* ---- compiling ---------------------------------------------------------------------------------
+ */
 
 static int add_rules(scmp_filter_ctx ctx, unsigned kinds)
 {
@@ -95,13 +106,14 @@ static int add_rules(scmp_filter_ctx ctx, unsigned kinds)
     int r = 0;
 
     for (i = 0; i < ARRAY_LEN(groups) && !r; i++)
-        for (j = 0; (groups[i].kinds & kinds) && j < GROUP_CALLS && groups[i].calls[j] != -1 && !r; j++)
+        for (j = 0; (groups[i].kinds & kinds) && j < GROUP_CALLS && groups[i].calls[j] != -1 && !r;
+             j++)
             r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, groups[i].calls[j], 0);
     for (i = 0; i < ARRAY_LEN(narrows) && !r; i++)
         if (narrows[i].kinds & kinds)
-            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, narrows[i].call, 1,
-                                 SCMP_CMP64(narrows[i].arg, SCMP_CMP_MASKED_EQ, narrows[i].mask,
-                                            narrows[i].value));
+            r = seccomp_rule_add(
+                ctx, SCMP_ACT_ALLOW, narrows[i].call, 1,
+                SCMP_CMP64(narrows[i].arg, SCMP_CMP_MASKED_EQ, narrows[i].mask, narrows[i].value));
     /* Its arguments cannot be seen; told that it does not exist, the C library takes clone. */
     if (!r)
         r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
@@ -142,7 +154,8 @@ static int build(unsigned kinds, bool debug, struct sock_filter **program, unsig
     return r;
 }
 
-/* ---- entering ---------------------------------------------------------------------------------- */
+/* ---- entering ----------------------------------------------------------------------------------
+ */
 
 struct program { /* struct sock_fprog; linux/filter.h does not go with every libc header */
     unsigned short length;
@@ -156,7 +169,8 @@ static int install(struct sock_filter *filter, unsigned short length, unsigned f
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program) ? -errno : 0;
 }
 
-/* --sandbox debug: names the call. The process ends here, so looking the name up is worth the risk. */
+/* --sandbox debug: names the call. The process ends here, so looking the name up is worth the risk.
+ */
 static void refused(int signal, siginfo_t *info, void *context)
 {
     char *name = seccomp_syscall_resolve_num_arch(info->si_arch, info->si_syscall);
@@ -197,7 +211,8 @@ int sandbox_enter(struct sandbox *sandbox, enum sandbox_mode mode, struct err *e
         return 0;
     }
     if (debug)
-        sigaction(SIGSYS, &(struct sigaction){.sa_sigaction = refused, .sa_flags = SA_SIGINFO}, NULL);
+        sigaction(SIGSYS, &(struct sigaction){.sa_sigaction = refused, .sa_flags = SA_SIGINFO},
+                  NULL);
     r = build(ALL, debug, &whole, &length);
     for (kind = 0; kind < SANDBOX_KINDS && !r; kind++)
         r = build((unsigned)BIT(kind), debug, &sandbox->program[kind], &sandbox->length[kind]);
@@ -207,7 +222,8 @@ int sandbox_enter(struct sandbox *sandbox, enum sandbox_mode mode, struct err *e
     free(whole);
     if (r) {
         sandbox_fini(sandbox);
-        return err_set(err, -r, "this host gives no seccomp sandbox (%s); --sandbox off runs without it.",
+        return err_set(err, -r,
+                       "this host gives no seccomp sandbox (%s); --sandbox off runs without it.",
                        strerror(-r));
     }
     sandbox->on = true;
@@ -220,7 +236,8 @@ void sandbox_thread(void *opaque, enum vm_thread kind)
 
     if (!sandbox->on || (unsigned)kind >= SANDBOX_KINDS)
         return;
-    /* The kernel took the wider list: that it refuses this one is not expected, and not survivable. */
+    /* The kernel took the wider list: that it refuses this one is not expected, and not survivable.
+     */
     if (install(sandbox->program[kind], sandbox->length[kind], 0))
         abort();
 }

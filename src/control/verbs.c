@@ -11,7 +11,7 @@
 #include "control/command.h"
 #include "control/rundir.h"
 
-#define FOLLOW_MS 20
+#define FOLLOW_MS    20
 #define STOP_SECONDS 30
 
 enum { STATUS_OK, STATUS_FAILED, STATUS_USAGE };
@@ -66,14 +66,16 @@ static bool parse(struct words *w, int argc, char **argv, int min, int max, bool
 
 static void print_json(struct json_object *obj)
 {
-    puts(json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+    puts(json_object_to_json_string_ext(obj,
+                                        JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 static const char *text_of(struct json_object *obj, const char *name)
 {
     struct json_object *value;
 
-    return json_object_object_get_ex(obj, name, &value) && value ? json_object_get_string(value) : "";
+    return json_object_object_get_ex(obj, name, &value) && value ? json_object_get_string(value)
+                                                                 : "";
 }
 
 static uint64_t uint_of(struct json_object *obj, const char *name)
@@ -99,7 +101,8 @@ static int ask(const char *vm, const char *command, struct json_object *args,
     return r;
 }
 
-/* ---- ps ---------------------------------------------------------------------------------------- */
+/* ---- ps ----------------------------------------------------------------------------------------
+ */
 
 static void ps_one(void *opaque, const char *name, pid_t pid)
 {
@@ -139,7 +142,8 @@ int ps_main(int argc, char **argv)
         struct json_object *vm = json_object_array_get_idx(list, i);
         uint64_t seconds = uint_of(vm, "time_ns") / 1000000000;
 
-        printf("%-20s %8" PRIu64 " %-11s %4" PRIu64 " %6" PRIu64 "M %6" PRIu64 ":%02" PRIu64 "  %s\n",
+        printf("%-20s %8" PRIu64 " %-11s %4" PRIu64 " %6" PRIu64 "M %6" PRIu64 ":%02" PRIu64
+               "  %s\n",
                text_of(vm, "name"), uint_of(vm, "pid"), text_of(vm, "status"), uint_of(vm, "cpus"),
                uint_of(vm, "memory") >> 20, seconds / 60, seconds % 60, text_of(vm, "boot"));
     }
@@ -147,7 +151,8 @@ int ps_main(int argc, char **argv)
     return STATUS_OK;
 }
 
-/* ---- inspect ----------------------------------------------------------------------------------- */
+/* ---- inspect -----------------------------------------------------------------------------------
+ */
 
 static void print_devices(struct json_object *list)
 {
@@ -166,7 +171,8 @@ static void print_device(struct json_object *dev)
     const char *no_state = text_of(dev, "no_state");
     struct json_object *state;
 
-    printf("%s (%s): %s\n", text_of(dev, "name"), text_of(dev, "type"), text_of(dev, "description"));
+    printf("%s (%s): %s\n", text_of(dev, "name"), text_of(dev, "type"),
+           text_of(dev, "description"));
     if (uint_of(dev, "unknown_accesses"))
         printf("  accesses to unknown registers: %" PRIu64 "\n", uint_of(dev, "unknown_accesses"));
     if (uint_of(dev, "guest_errors"))
@@ -210,7 +216,8 @@ int inspect_main(int argc, char **argv)
     return STATUS_OK;
 }
 
-/* ---- trace ------------------------------------------------------------------------------------- */
+/* ---- trace -------------------------------------------------------------------------------------
+ */
 
 static void pause_ms(long ms)
 {
@@ -273,7 +280,8 @@ int trace_main(int argc, char **argv)
     return r == -EPIPE || r == 0 ? STATUS_OK : failed(w.verb, &err);
 }
 
-/* ---- stop, report ------------------------------------------------------------------------------ */
+/* ---- stop, report ------------------------------------------------------------------------------
+ */
 
 int stop_main(int argc, char **argv)
 {

@@ -323,8 +323,10 @@ static void io_one(struct space *space, struct bus_from from, uint64_t addr, str
     if (locked || trace_on(&vm->trace)) {
         struct trace_rec rec = access_rec(space, from, addr, region, off, value, size, write);
 
-        if (locked)
+        if (locked) {
+            rec.ns = clock_now(vm->clock);
             vm->trace.last[vm->trace.last_n++ % TRACE_LAST] = rec;
+        }
         if (trace_on(&vm->trace))
             trace_emit(&vm->trace, rec);
     }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Layout: DSDT, MADT, MCFG, WAET, FADT, RSDT, XSDT one after the other at 64-byte boundaries; then, on a
- * page of its own, the FACS. The RSDP stands elsewhere, in the BIOS segment, where systems look.
+ * Layout: DSDT, MADT, MCFG, WAET, FADT, RSDT, XSDT one after the other at 64-byte boundaries; then,
+ * on a page of its own, the FACS. The RSDP stands elsewhere, in the BIOS segment, where systems
+ * look.
  *
- * Old systems read these as well: the DSDT is of revision 1 (32-bit integers) and keeps to operators of
- * ACPI 1.0; processors are Processor objects; the FADT has both the 32-bit and the X_ fields.
+ * Old systems read these as well: the DSDT is of revision 1 (32-bit integers) and keeps to
+ * operators of ACPI 1.0; processors are Processor objects; the FADT has both the 32-bit and the X_
+ * fields.
  */
 #include "machine/acpi.h"
 
@@ -18,20 +20,21 @@
 #include "hw/pci/q35_host.h"
 #include "machine/aml.h"
 
-#define HEADER 36u
-#define ALIGN 64u
+#define HEADER     36u
+#define ALIGN      64u
 #define MAX_TABLES 8
 
-#define MADT_LAPIC 0
-#define MADT_IOAPIC 1
-#define MADT_OVERRIDE 2
-#define MADT_LAPIC_NMI 4
-#define MADT_X2APIC 9
-#define MADT_X2APIC_NMI 10
-#define MADT_PCAT_COMPAT 1 /* there are 8259s too */
+#define MADT_LAPIC            0
+#define MADT_IOAPIC           1
+#define MADT_OVERRIDE         2
+#define MADT_LAPIC_NMI        4
+#define MADT_X2APIC           9
+#define MADT_X2APIC_NMI       10
+#define MADT_PCAT_COMPAT      1 /* there are 8259s too */
 #define MPS_ACTIVE_HIGH_LEVEL 0x000d
 
-/* ---- bytes with addresses ---------------------------------------------------------------------- */
+/* ---- bytes with addresses ----------------------------------------------------------------------
+ */
 
 static void le16(struct aml *t, uint16_t v)
 {
@@ -100,7 +103,8 @@ static void table_end(struct aml *t, size_t at)
     t->data[at + 9] = checksum(t->data + at, t->len - at);
 }
 
-/* ---- DSDT -------------------------------------------------------------------------------------- */
+/* ---- DSDT --------------------------------------------------------------------------------------
+ */
 
 static void hid(struct aml *a, const char *id)
 {
@@ -233,8 +237,8 @@ static void routing(struct aml *a, const char *name, bool links)
 }
 
 /*
- * _OSC (PCI Firmware Specification 4.5.1): the system may have native hot plug, PME, AER, the PCI Express
- * capability and LTR; standard hot plug (bit 1) is not there.
+ * _OSC (PCI Firmware Specification 4.5.1): the system may have native hot plug, PME, AER, the PCI
+ * Express capability and LTR; standard hot plug (bit 1) is not there.
  */
 #define OSC_GRANTED 0x3d
 
@@ -394,8 +398,7 @@ static void pci_root(struct aml *a, const struct acpi_config *c)
     if (c->pci32_first <= c->pci32_last)
         res_memory_window32(&r, c->pci32_first, c->pci32_last, false);
     if (c->ecam_base + c->ecam_size < c->ioapic_base)
-        res_memory_window32(&r, (uint32_t)(c->ecam_base + c->ecam_size), c->ioapic_base - 1,
-                            false);
+        res_memory_window32(&r, (uint32_t)(c->ecam_base + c->ecam_size), c->ioapic_base - 1, false);
     if (c->pci64_first)
         res_memory_window64(&r, c->pci64_first, c->pci64_last);
     aml_resources(a, &r);
@@ -468,7 +471,8 @@ static void dsdt(struct aml *a, const struct acpi_config *c)
     table_end(a, at);
 }
 
-/* ---- fixed tables ------------------------------------------------------------------------------ */
+/* ---- fixed tables ------------------------------------------------------------------------------
+ */
 
 /* Generic address (5.2.3.2) of a port. */
 static void gas(struct aml *t, uint16_t port, unsigned bits, unsigned access)
@@ -487,15 +491,15 @@ static void no_gas(struct aml *t)
     aml_bytes(t, g, sizeof(g));
 }
 
-#define FADT_WBINVD BIT(0)
-#define FADT_PROC_C1 BIT(2)
-#define FADT_SLP_BUTTON BIT(5) /* set: there is none */
-#define FADT_RTC_S4 BIT(7)
+#define FADT_WBINVD        BIT(0)
+#define FADT_PROC_C1       BIT(2)
+#define FADT_SLP_BUTTON    BIT(5) /* set: there is none */
+#define FADT_RTC_S4        BIT(7)
 #define FADT_RESET_REG_SUP BIT(10)
-#define BOOT_ARCH_LEGACY BIT(0)
-#define BOOT_ARCH_8042 BIT(1)
-#define BOOT_ARCH_NO_VGA BIT(2)
-#define CMOS_CENTURY 0x32
+#define BOOT_ARCH_LEGACY   BIT(0)
+#define BOOT_ARCH_8042     BIT(1)
+#define BOOT_ARCH_NO_VGA   BIT(2)
+#define CMOS_CENTURY       0x32
 
 /* Section 5.2.9, revision 5. */
 static void fadt(struct aml *t, const struct acpi_config *c, gpa_t facs, gpa_t dsdt_at)
@@ -633,7 +637,8 @@ static void mcfg(struct aml *t, const struct acpi_config *c)
     table_end(t, at);
 }
 
-/* Windows ACPI emulated devices table: the PM timer need not be read three times, the RTC acks at once. */
+/* Windows ACPI emulated devices table: the PM timer need not be read three times, the RTC acks at
+ * once. */
 static void waet(struct aml *t)
 {
     size_t at = table_begin(t, "WAET", 1);
@@ -642,7 +647,8 @@ static void waet(struct aml *t)
     table_end(t, at);
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------------------
+ */
 
 static void root_table(struct aml *t, const char *signature, unsigned width, gpa_t base,
                        const size_t *offsets, unsigned n)

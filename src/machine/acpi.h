@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ACPI tables of the q35 machine: what configuration space can not tell. ACPI specification 6.4 chapters
- * 5 and 6; PCI Firmware Specification 3.3 for MCFG and _OSC. Pure: a description goes in, bytes with
- * their final addresses come out.
+ * ACPI tables of the q35 machine: what configuration space can not tell. ACPI specification 6.4
+ * chapters 5 and 6; PCI Firmware Specification 3.3 for MCFG and _OSC. Pure: a description goes in,
+ * bytes with their final addresses come out.
  */
 #ifndef MACHINE_ACPI_H
 #define MACHINE_ACPI_H

@@ -7,26 +7,26 @@
 #include "base/bytes.h"
 
 /* Opcodes, ACPI 6.4 table 20.4. */
-#define OP_ZERO 0x00
-#define OP_ONE 0x01
-#define OP_NAME 0x08
-#define OP_BYTE 0x0a
-#define OP_WORD 0x0b
-#define OP_DWORD 0x0c
-#define OP_STRING 0x0d
-#define OP_QWORD 0x0e
-#define OP_SCOPE 0x10
-#define OP_BUFFER 0x11
-#define OP_PACKAGE 0x12
-#define OP_METHOD 0x14
-#define OP_DUAL_NAME 0x2e
+#define OP_ZERO       0x00
+#define OP_ONE        0x01
+#define OP_NAME       0x08
+#define OP_BYTE       0x0a
+#define OP_WORD       0x0b
+#define OP_DWORD      0x0c
+#define OP_STRING     0x0d
+#define OP_QWORD      0x0e
+#define OP_SCOPE      0x10
+#define OP_BUFFER     0x11
+#define OP_PACKAGE    0x12
+#define OP_METHOD     0x14
+#define OP_DUAL_NAME  0x2e
 #define OP_MULTI_NAME 0x2f
-#define OP_EXT 0x5b
-#define OP_IF 0xa0
-#define OP_ELSE 0xa1
-#define EXT_REGION 0x80
-#define EXT_FIELD 0x81
-#define EXT_DEVICE 0x82
+#define OP_EXT        0x5b
+#define OP_IF         0xa0
+#define OP_ELSE       0xa1
+#define EXT_REGION    0x80
+#define EXT_FIELD     0x81
+#define EXT_DEVICE    0x82
 #define EXT_PROCESSOR 0x83
 
 #define REGION_PCI_CONFIG 2
@@ -61,7 +61,8 @@ void aml_byte(struct aml *a, uint8_t byte)
     aml_bytes(a, &byte, 1);
 }
 
-/* ---- names and lengths ------------------------------------------------------------------------- */
+/* ---- names and lengths -------------------------------------------------------------------------
+ */
 
 static void name_seg(struct aml *a, const char *s, size_t len)
 {
@@ -100,8 +101,8 @@ void aml_path(struct aml *a, const char *path)
 }
 
 /*
- * The package length counts itself and is known only at the end: aml_end moves the content to make room
- * for its one to four bytes (section 20.2.4).
+ * The package length counts itself and is known only at the end: aml_end moves the content to make
+ * room for its one to four bytes (section 20.2.4).
  */
 void aml_end(struct aml *a, size_t mark)
 {
@@ -195,7 +196,8 @@ size_t aml_package(struct aml *a, uint8_t elements)
     return mark;
 }
 
-/* ---- data -------------------------------------------------------------------------------------- */
+/* ---- data --------------------------------------------------------------------------------------
+ */
 
 void aml_name(struct aml *a, const char *name)
 {
@@ -275,7 +277,8 @@ void aml_uuid(struct aml *a, const char *uuid)
     aml_buffer(a, buf, sizeof(buf));
 }
 
-/* ---- operation regions ------------------------------------------------------------------------- */
+/* ---- operation regions -------------------------------------------------------------------------
+ */
 
 void aml_pci_config_region(struct aml *a, const char *name, uint8_t offset, uint8_t length)
 {
@@ -307,22 +310,23 @@ void aml_field_skip(struct aml *a, uint8_t bits)
     aml_byte(a, bits & 0x3f);
 }
 
-/* ---- resource descriptors ---------------------------------------------------------------------- */
+/* ---- resource descriptors ----------------------------------------------------------------------
+ */
 
-#define RES_IRQ 0x23 /* small, with its flags byte */
-#define RES_IO 0x47
-#define RES_END 0x79
+#define RES_IRQ            0x23 /* small, with its flags byte */
+#define RES_IO             0x47
+#define RES_END            0x79
 #define RES_MEMORY32_FIXED 0x86
-#define RES_DWORD 0x87
-#define RES_WORD 0x88
-#define RES_QWORD 0x8a
-#define RES_TYPE_MEMORY 0
-#define RES_TYPE_IO 1
-#define RES_TYPE_BUS 2
-#define RES_FIXED 0x0c       /* producer, positive decode, minimum and maximum fixed */
-#define RES_IO_ENTIRE 0x03   /* ISA and non-ISA ranges */
-#define RES_MEM_RW 0x01
-#define RES_MEM_CACHEABLE 0x02
+#define RES_DWORD          0x87
+#define RES_WORD           0x88
+#define RES_QWORD          0x8a
+#define RES_TYPE_MEMORY    0
+#define RES_TYPE_IO        1
+#define RES_TYPE_BUS       2
+#define RES_FIXED          0x0c /* producer, positive decode, minimum and maximum fixed */
+#define RES_IO_ENTIRE      0x03 /* ISA and non-ISA ranges */
+#define RES_MEM_RW         0x01
+#define RES_MEM_CACHEABLE  0x02
 
 void res_io(struct aml *r, uint16_t base, uint8_t length)
 {

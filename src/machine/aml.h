@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * AML written by hand: ACPI 6.4 chapter 20 (ACPI Machine Language), one function per production that
- * our tables use. Arguments of an operator are emitted after it, in order, so code reads like ASL:
+ * AML written by hand: ACPI 6.4 chapter 20 (ACPI Machine Language), one function per production
+ * that our tables use. Arguments of an operator are emitted after it, in order, so code reads like
+ * ASL:
  *
  *     size_t dev = aml_device(a, "COM1");
  *     aml_name(a, "_HID"); aml_eisaid(a, "PNP0501");
@@ -47,23 +48,24 @@ void aml_pci_config_region(struct aml *a, const char *name, uint8_t offset, uint
 void aml_field_unit(struct aml *a, const char *name, uint8_t bits);
 void aml_field_skip(struct aml *a, uint8_t bits);
 
-#define AML_LOCAL0 0x60
-#define AML_ARG0 0x68
-#define AML_ARG1 0x69
-#define AML_ARG3 0x6b
-#define AML_STORE 0x70
-#define AML_AND 0x7b
-#define AML_OR 0x7d
-#define AML_SHIFT_LEFT 0x79
-#define AML_DECREMENT 0x76
+#define AML_LOCAL0             0x60
+#define AML_ARG0               0x68
+#define AML_ARG1               0x69
+#define AML_ARG3               0x6b
+#define AML_STORE              0x70
+#define AML_AND                0x7b
+#define AML_OR                 0x7d
+#define AML_SHIFT_LEFT         0x79
+#define AML_DECREMENT          0x76
 #define AML_FIND_SET_RIGHT_BIT 0x82
 #define AML_CREATE_DWORD_FIELD 0x8a /* source, index, name */
-#define AML_CREATE_WORD_FIELD 0x8b
-#define AML_LNOT 0x92
-#define AML_LEQUAL 0x93
-#define AML_RETURN 0xa4
+#define AML_CREATE_WORD_FIELD  0x8b
+#define AML_LNOT               0x92
+#define AML_LEQUAL             0x93
+#define AML_RETURN             0xa4
 
-/* ---- resource descriptors (ACPI 6.4 section 6.4), into a buffer of their own -------------------- */
+/* ---- resource descriptors (ACPI 6.4 section 6.4), into a buffer of their own --------------------
+ */
 
 void res_io(struct aml *r, uint16_t base, uint8_t length);
 void res_irq(struct aml *r, uint16_t mask, bool level_low_shared);

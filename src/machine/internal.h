@@ -43,7 +43,7 @@ struct machine {
     struct lapic_bus lapics;
     struct device *lapic[VM_MAX_VCPUS];
     struct device *pic, *ioapic, *host, *lpc, *pm;
-    _Atomic bool intr_level; /* of `intr`, for a CPU without a local APIC */
+    _Atomic bool intr_level;    /* of `intr`, for a CPU without a local APIC */
     uint64_t low_end, high_end; /* of RAM below and above 4 GiB; high_end 0: none */
     struct region ram_conventional, ram_low, ram_high, rom, rom_low;
     bool has_apic;
@@ -63,7 +63,7 @@ struct machine {
     unsigned threads;            /* started and not yet ended */
     _Atomic bool ended;          /* threads leave */
     unsigned pauses;             /* machine_pause calls in force; main thread */
-    int sigquit_fd; /* -1: none */
+    int sigquit_fd;              /* -1: none */
     sigset_t old_mask;
     int exit_status;
     _Atomic int crashed_vcpu; /* -1: none */
@@ -82,12 +82,13 @@ void machine_run_fini(struct machine *m);
 int machine_watch_sigquit(struct machine *m, struct err *err);
 void machine_unwatch_sigquit(struct machine *m);
 
-/* q35.c. Where firmware leaves things; the ACPI tables and the chips' reset values both come from here. */
-#define Q35_PM_BASE 0x600u
-#define Q35_SCI_IRQ 9u
-#define Q35_ECAM_BASE 0xb0000000ull
-#define Q35_RSDP 0xf0000u
-#define Q35_PCI_IRQ(pirq) ((pirq) & 1 ? 11u : 10u)
+/* q35.c. Where firmware leaves things; the ACPI tables and the chips' reset values both come from
+ * here. */
+#define Q35_PM_BASE       0x600u
+#define Q35_SCI_IRQ       9u
+#define Q35_ECAM_BASE     0xb0000000ull
+#define Q35_RSDP          0xf0000u
+#define Q35_PCI_IRQ(pirq) ((pirq)&1 ? 11u : 10u)
 
 /* Wires up everything, devices attached and not yet reset. */
 int q35_build(struct machine *m, const struct machine_config *config, struct err *err);
@@ -99,8 +100,8 @@ void q35_firmware(struct machine *m);
 void q35_firmware_cpu(struct machine *m, struct cpu_state *cs);
 
 /*
- * Everything to its power-on (or reset) state, and the guest's first instruction: devices, RAM images,
- * CPUs. The vCPUs stand. No lock held. Fails only where a direct boot does not fit.
+ * Everything to its power-on (or reset) state, and the guest's first instruction: devices, RAM
+ * images, CPUs. The vCPUs stand. No lock held. Fails only where a direct boot does not fit.
  */
 int machine_reset(struct machine *m, enum reset_kind kind, struct err *err);
 

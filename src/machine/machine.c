@@ -85,8 +85,9 @@ static int check_config(const struct machine_config *config, struct err *err)
     if (config->ncpus < 1 || config->ncpus > VM_MAX_VCPUS)
         return err_set(err, EINVAL, "a VM has between 1 and %d CPUs: change --cpus", VM_MAX_VCPUS);
     if (config->clock == CLOCK_VIRTUAL && config->ncpus > 1)
-        return err_set(err, EINVAL, "the virtual clock counts the instructions of one CPU: use "
-                                    "--cpus 1 with --clock virtual");
+        return err_set(err, EINVAL,
+                       "the virtual clock counts the instructions of one CPU: use "
+                       "--cpus 1 with --clock virtual");
     if (config->ndisks > MACHINE_MAX_DISKS)
         return err_set(err, EINVAL, "a VM has at most %d disks", MACHINE_MAX_DISKS);
     return 0;

@@ -34,17 +34,18 @@ struct machine_disk {
 };
 
 /*
- * Everything that can be asked of a machine. Zeroed plus machine_config_defaults() is a machine that
- * only lacks something to boot. Strings are borrowed until machine_new has returned.
+ * Everything that can be asked of a machine. Zeroed plus machine_config_defaults() is a machine
+ * that only lacks something to boot. Strings are borrowed until machine_new has returned.
  */
 struct machine_config {
-    const char *name;   /* of the VM */
-    const char *type;   /* "q35", which NULL means as well */
+    const char *name; /* of the VM */
+    const char *type; /* "q35", which NULL means as well */
 
     /* What to boot: `kernel` or `bios`, exactly one. */
     const char *kernel; /* bzImage, PVH or multiboot ELF; sniffed */
     /*
-     * bzImage and PVH: one file. Multiboot: modules, "FILE ARGS,FILE2 ARGS"; a comma is written twice.
+     * bzImage and PVH: one file. Multiboot: modules, "FILE ARGS,FILE2 ARGS"; a comma is written
+     * twice.
      */
     const char *initrd;
     const char *append; /* kernel command line */
@@ -55,15 +56,16 @@ struct machine_config {
     const char *cpu;             /* model: 486 pentium3 v1 v2 v3 v4 max */
     const struct engine *engine; /* NULL: the interpreter */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
-    /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed MACHINE_VIRTUAL_EPOCH. */
+    /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed
+     * MACHINE_VIRTUAL_EPOCH. */
     int64_t wall_base;
 
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned ndisks;
-    const char *serial;   /* back end of COM1 (backend/char/chardev.h); NULL: no serial port */
-    const char *debugcon; /* back end of the debug port; NULL: there is none */
-    uint16_t debugcon_port; /* 0: E9h; SeaBIOS and OVMF write to 402h */
-    bool debug_exit;      /* isa-debug-exit at port 501h (QEMU's default) */
+    const char *serial;       /* back end of COM1 (backend/char/chardev.h); NULL: no serial port */
+    const char *debugcon;     /* back end of the debug port; NULL: there is none */
+    uint16_t debugcon_port;   /* 0: E9h; SeaBIOS and OVMF write to 402h */
+    bool debug_exit;          /* isa-debug-exit at port 501h (QEMU's default) */
     uint16_t debug_exit_port; /* 0: 501h */
 
     bool no_acpi;   /* no tables: old guests, tests */
@@ -76,14 +78,15 @@ struct machine_config {
 #define MACHINE_VIRTUAL_EPOCH (1735689600ll * NS_PER_SEC) /* 2025-01-01 00:00:00 UTC */
 
 #define MACHINE_MIN_MEMORY (1ull << 20)
-#define MACHINE_MAX_MEMORY (1ull << 39) /* 40 physical address bits, and the PCI window above RAM */
+/* 40 physical address bits, and the PCI window above RAM. */
+#define MACHINE_MAX_MEMORY (1ull << 39)
 
 /* 512 MiB, one `max` CPU, the interpreter, real clock, serial on stdio. */
 void machine_config_defaults(struct machine_config *config);
 
 /*
- * Exit statuses of a VM. Those of ours are even, because isa-debug-exit makes every odd one: a guest that
- * writes v to it ends the VM with (v << 1) | 1, cut to 8 bits.
+ * Exit statuses of a VM. Those of ours are even, because isa-debug-exit makes every odd one: a
+ * guest that writes v to it ends the VM with (v << 1) | 1, cut to 8 bits.
  */
 enum machine_exit {
     MACHINE_EXIT_POWEROFF = 0, /* the guest powered itself off */
@@ -94,19 +97,21 @@ enum machine_exit {
     MACHINE_EXIT_STOPPED = 10, /* the operator ended it */
 };
 
-/* Builds everything; opens every file that will ever be needed. NULL and one sentence on failure. */
+/* Builds everything; opens every file that will ever be needed. NULL and one sentence on failure.
+ */
 struct machine *machine_new(const struct machine_config *config, struct err *err);
 void machine_free(struct machine *machine);
 
-/* Starts the vCPUs and runs the loop in the calling thread until the VM ends. Returns its exit status. */
+/* Starts the vCPUs and runs the loop in the calling thread until the VM ends. Returns its exit
+ * status. */
 int machine_run(struct machine *machine);
 
 struct vm *machine_vm(struct machine *machine);
 
 /*
- * Loop callbacks (main thread, machine lock held) may call the rest. Pause returns once every vCPU stands
- * still at an instruction boundary and VM time is stopped; the machine lock is let go of meanwhile.
- * They nest: as many resumes as pauses.
+ * Loop callbacks (main thread, machine lock held) may call the rest. Pause returns once every vCPU
+ * stands still at an instruction boundary and VM time is stopped; the machine lock is let go of
+ * meanwhile. They nest: as many resumes as pauses.
  */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);

@@ -33,7 +33,8 @@ static bool parse_uint(const char *text, bool size, uint64_t *out)
 
 static bool parse_bool(const char *text, bool *out)
 {
-    *out = !strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "1");
+    *out =
+        !strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "1");
     return *out || !strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
            !strcmp(text, "0");
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Options of devices: text of the command line into a chip's configuration, by its property table. */
+/* Options of devices: text of the command line into a chip's configuration, by its property table.
+ */
 #ifndef MACHINE_PROPS_H
 #define MACHINE_PROPS_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The q35 machine: Q35 MCH and ICH9, as an operating system sees them (Intel 3 Series chipset datasheet
- * 316966, I/O Controller Hub 9 datasheet 316972). This file only says what exists, where, and which wire
- * goes to which pin; nothing exists unless it stands here or the user asked for it.
+ * The q35 machine: Q35 MCH and ICH9, as an operating system sees them (Intel 3 Series chipset
+ * datasheet 316966, I/O Controller Hub 9 datasheet 316972). This file only says what exists, where,
+ * and which wire goes to which pin; nothing exists unless it stands here or the user asked for it.
  *
  *   memory     0 - 9FFFF          RAM
  *              A0000 - BFFFF      nothing (no VGA): reads ones
@@ -45,17 +45,17 @@
 #include "machine/internal.h"
 #include "machine/props.h"
 
-#define MIB (1ull << 20)
-#define GIB (1ull << 30)
-#define FOUR_GIB (4 * GIB)
-#define LOW_MAX Q35_ECAM_BASE
-#define LOW_IF_MORE (2 * GIB)
-#define PCI32_FIRST 0x80000000ull
-#define PCI32_ALIGN 0x10000000ull /* RAM just below: a few MTRRs describe the hole */
-#define ROM_LOW_SIZE (128 * 1024u)
-#define ROM_MAX (16 * MIB) /* FF000000h: what the ICH9 decodes */
-#define COM1 0x3f8
-#define COM1_IRQ 4
+#define MIB             (1ull << 20)
+#define GIB             (1ull << 30)
+#define FOUR_GIB        (4 * GIB)
+#define LOW_MAX         Q35_ECAM_BASE
+#define LOW_IF_MORE     (2 * GIB)
+#define PCI32_FIRST     0x80000000ull
+#define PCI32_ALIGN     0x10000000ull /* RAM just below: a few MTRRs describe the hole */
+#define ROM_LOW_SIZE    (128 * 1024u)
+#define ROM_MAX         (16 * MIB) /* FF000000h: what the ICH9 decodes */
+#define COM1            0x3f8
+#define COM1_IRQ        4
 #define FIRST_DISK_SLOT 4
 
 static const struct ignored_port ignored[] = {
@@ -74,7 +74,8 @@ static const struct ignored_port ignored[] = {
     {0, 0, 0, NULL, NULL},
 };
 
-/* ---- pieces ------------------------------------------------------------------------------------ */
+/* ---- pieces ------------------------------------------------------------------------------------
+ */
 
 static struct device *add(struct machine *m, const struct dev_type *type, const void *config,
                           struct err *err)
@@ -101,7 +102,8 @@ static int extint_ack(void *opaque)
     return i8259_ack(m->pic);
 }
 
-/* ---- a CPU without local APIC: INTR is a pin of it ---------------------------------------------- */
+/* ---- a CPU without local APIC: INTR is a pin of it ----------------------------------------------
+ */
 
 static bool intr_pin_set(void *chip, unsigned pin, bool level)
 {
@@ -158,15 +160,19 @@ static const struct vcpu_intc intr_ops = {
     .init_reset = no_init_reset,
 };
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------------
+ */
 
 static void map_memory(struct machine *m, struct region *region, const char *name,
                        enum region_kind kind, gpa_t base, uint64_t size, uint64_t offset)
 {
     if (size == 0)
         return;
-    *region = (struct region){
-        .name = name, .kind = kind, .size = size, .priority = REGION_PRIO_NORMAL, .ram_offset = offset};
+    *region = (struct region){.name = name,
+                              .kind = kind,
+                              .size = size,
+                              .priority = REGION_PRIO_NORMAL,
+                              .ram_offset = offset};
     bus_map(&m->vm.memory, region, base);
 }
 
@@ -188,8 +194,8 @@ static int build_ram(struct machine *m, struct err *err)
 }
 
 /*
- * The ROM ends at 4 GiB, and its last 128 KiB at 1 MiB as well. rom_offset and rom_base tell the host
- * bridge where the lower copy is.
+ * The ROM ends at 4 GiB, and its last 128 KiB at 1 MiB as well. rom_offset and rom_base tell the
+ * host bridge where the lower copy is.
  */
 static int build_rom(struct machine *m, const char *path, struct q35_host_config *host,
                      struct err *err)
@@ -203,7 +209,8 @@ static int build_rom(struct machine *m, const char *path, struct q35_host_config
         return r;
     size = align_up(len, PAGE_SIZE);
     if (len < 16)
-        r = err_set(err, EINVAL, "%s has %zu bytes: a ROM needs at least a reset vector", path, len);
+        r = err_set(err, EINVAL, "%s has %zu bytes: a ROM needs at least a reset vector", path,
+                    len);
     if (r == 0)
         r = ram_alloc(&m->vm.ram, size, &offset, err);
     if (r) {
@@ -220,7 +227,8 @@ static int build_rom(struct machine *m, const char *path, struct q35_host_config
     return 0;
 }
 
-/* ---- devices ----------------------------------------------------------------------------------- */
+/* ---- devices -----------------------------------------------------------------------------------
+ */
 
 static void build_lines(struct machine *m)
 {
@@ -278,6 +286,7 @@ static int build_interrupts(struct machine *m, struct err *err)
                                       .bsp = i == 0,
                                       .x2apic = cpu_has(&m->model, FEAT_X2APIC),
                                       .tsc_deadline = cpu_has(&m->model, FEAT_TSC_DEADLINE),
+                                      .phys_bits = m->model.phys_bits,
                                       .virtual_wire = i == 0 && m->direct_boot,
                                       .extint_ack = i == 0 ? extint_ack : NULL,
                                       .extint_opaque = m};
@@ -298,7 +307,7 @@ static int build_chipset(struct machine *m, const struct machine_config *config,
 {
     struct q35_host_config host = {0};
     struct ich9_lpc_config lpc = {.place_pm = ich9_pm_map};
-    struct ich9_pm_config pm = {.sci = irq_line_source(&m->isa[Q35_SCI_IRQ]), .map_cf9 = true};
+    struct ich9_pm_config pm = {.sci = irq_line_source(&m->isa[Q35_SCI_IRQ])};
     int r;
 
     if (config->bios) {
@@ -321,11 +330,15 @@ static int build_chipset(struct machine *m, const struct machine_config *config,
     }
     for (unsigned i = 0; i < ISA_IRQS; i++)
         lpc.isa[i] = &m->isa[i];
-    m->host = add(m, &q35_host_type, &host, err);
-    if (!m->host)
-        return -1;
     m->pm = add(m, &ich9_pm_type, &pm, err);
     if (!m->pm)
+        return -1;
+    /* CF9h is the ICH9's, inside the host bridge's CONFIG_ADDRESS. */
+    host.cf9_dev = m->pm;
+    host.cf9_read = ich9_pm_cf9_read;
+    host.cf9_write = ich9_pm_cf9_write;
+    m->host = add(m, &q35_host_type, &host, err);
+    if (!m->host)
         return -1;
     lpc.pm = m->pm;
     lpc.bus = q35_host_bus(m->host);
@@ -346,9 +359,8 @@ static int build_isa(struct machine *m, const struct machine_config *config, str
         .ram_above = m->high_end ? m->high_end - FOUR_GIB : 0,
         .ncpus = (uint8_t)m->vm.nvcpus,
     };
-    struct fw_cfg_config fw = {.ram_size = m->memory,
-                               .ncpus = (uint16_t)m->vm.nvcpus,
-                               .nographic = true};
+    struct fw_cfg_config fw = {
+        .ram_size = m->memory, .ncpus = (uint16_t)m->vm.nvcpus, .nographic = true};
     struct i8237_config dma = {0};
     struct ignored_ports_config ign = {.table = ignored};
 
@@ -416,8 +428,9 @@ int q35_build(struct machine *m, const struct machine_config *config, struct err
 
     m->has_apic = cpu_has(&m->model, FEAT_APIC);
     if (!m->has_apic && m->vm.nvcpus > 1)
-        return err_set(err, EINVAL, "the CPU model %s has no local APIC, so there can be only one: "
-                                    "use --cpus 1 or another model",
+        return err_set(err, EINVAL,
+                       "the CPU model %s has no local APIC, so there can be only one: "
+                       "use --cpus 1 or another model",
                        m->model.name);
     r = build_ram(m, err);
     if (r)
@@ -434,7 +447,8 @@ int q35_build(struct machine *m, const struct machine_config *config, struct err
     return 0;
 }
 
-/* ---- what firmware would do --------------------------------------------------------------------- */
+/* ---- what firmware would do ---------------------------------------------------------------------
+ */
 
 static uint64_t pci32_first(const struct machine *m)
 {
@@ -523,18 +537,18 @@ void q35_firmware(struct machine *m)
     }
 }
 
-#define MTRR_WB 6ull
-#define MTRR_BYTES(type) ((type) * 0x0101010101010101ull)
-#define MTRR_DEF_E BIT(11)
-#define MTRR_DEF_FE BIT(10)
-#define MTRR_MASK_VALID BIT(11)
-#define MTRR_FIXED_A0000 2 /* index of IA32_MTRR_FIX16K_A0000 */
+#define MTRR_WB              6ull
+#define MTRR_BYTES(type)     ((type)*0x0101010101010101ull)
+#define MTRR_DEF_E           BIT(11)
+#define MTRR_DEF_FE          BIT(10)
+#define MTRR_MASK_VALID      BIT(11)
+#define MTRR_FIXED_A0000     2 /* index of IA32_MTRR_FIX16K_A0000 */
 #define FEATURE_CONTROL_LOCK BIT(0)
 
 /*
- * MTRRs as firmware leaves them: all write-back, but for A0000h to BFFFFh and the PCI hole, which takes
- * as many ranges as it has naturally aligned pieces. SDM vol. 3A 11.11. Without them Linux turns PAT off;
- * if the CPUs differ, it complains. The feature-control MSR is locked.
+ * MTRRs as firmware leaves them: all write-back, but for A0000h to BFFFFh and the PCI hole, which
+ * takes as many ranges as it has naturally aligned pieces. SDM vol. 3A 11.11. Without them Linux
+ * turns PAT off; if the CPUs differ, it complains. The feature-control MSR is locked.
  */
 void q35_firmware_cpu(struct machine *m, struct cpu_state *cs)
 {

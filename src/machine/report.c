@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The report: the last exceptions in words, the registers of every vCPU, how RIP and RSP translate level
- * by level, the code at RIP, and the last accesses to devices. It only looks: no accessed or dirty bit is
- * set, no handler is called.
+ * The report: the last exceptions in words, the registers of every vCPU, how RIP and RSP translate
+ * level by level, the code at RIP, and the last accesses to devices. It only looks: no accessed or
+ * dirty bit is set, no handler is called.
  */
 #include "machine/report.h"
 
@@ -15,7 +15,7 @@
 #include "machine/internal.h"
 
 #define EXCEPTIONS 8
-#define ACCESSES 20
+#define ACCESSES   20
 #define CODE_BYTES 16
 
 /* SDM vol. 3A table 6-1. */
@@ -119,8 +119,7 @@ void report_registers(FILE *out, const struct cpu_state *cs)
                 {RFLAGS_AC, " AC"}};
 
     for (unsigned i = 0; i < 16; i++)
-        fprintf(out, "  %-3s %016" PRIx64 "%s", gpr[i], cs->gpr[i],
-                i % 4 == 3 ? "\n" : "");
+        fprintf(out, "  %-3s %016" PRIx64 "%s", gpr[i], cs->gpr[i], i % 4 == 3 ? "\n" : "");
     fprintf(out, "  rip %016" PRIx64 "  rflags %06" PRIx64, cs->rip, cs->rflags);
     for (unsigned i = 0; i < ARRAY_LEN(flag); i++)
         if (cs->rflags & flag[i].bit)
@@ -175,8 +174,7 @@ static void walk_lines(struct vcpu *vcpu, FILE *out, const struct cpu_state *cs,
                 1u << (w.page_shift - 10), w.user ? "user" : "supervisor",
                 w.writable ? ", writable" : "", w.nx ? ", no-execute" : "");
     } else {
-        fprintf(out, "fails: %s%s\n",
-                w.error & PF_P ? "protection" : "not present",
+        fprintf(out, "fails: %s%s\n", w.error & PF_P ? "protection" : "not present",
                 w.error & PF_RSVD ? ", reserved bit set" : "");
     }
 }
@@ -243,8 +241,11 @@ static void report_accesses(struct machine *m, FILE *out)
     vm_lock(&m->vm);
     fprintf(out, n ? "Last device accesses, the latest last:\n" : "No device was accessed.\n");
     for (unsigned i = trace->last_n - n; i != trace->last_n; i++) {
-        trace_format(&trace->last[i % TRACE_LAST], line, sizeof(line));
-        fprintf(out, "  %s\n", line);
+        const struct trace_rec *rec = &trace->last[i % TRACE_LAST];
+
+        /* They are kept without the time, which would cost more than keeping them. */
+        trace_format(rec, line, sizeof(line));
+        fprintf(out, "  %s\n", rec->ns ? line : line + strspn(line, " 0"));
     }
     if (atomic_load(&trace->unknown))
         fprintf(out, "Accesses to unknown registers so far: %" PRIu64 "\n",

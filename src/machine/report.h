@@ -12,7 +12,8 @@ struct cpu_state;
 struct machine;
 
 /*
- * Everything below, for every vCPU; `culprit` (-1: none) comes first. The vCPUs stand; no lock held.
+ * Everything below, for every vCPU; `culprit` (-1: none) comes first. The vCPUs stand; no lock
+ * held.
  */
 void report_write(struct machine *m, FILE *out, const char *why, int culprit);
 

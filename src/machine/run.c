@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Running a machine. One thread per vCPU executes; the main thread runs the loop and is the only one that
- * resets, ends or reports, always with every vCPU standing: in stand(), at an instruction boundary, holding
- * nothing of the VM.
+ * Running a machine. One thread per vCPU executes; the main thread runs the loop and is the only
+ * one that resets, ends or reports, always with every vCPU standing: in stand(), at an instruction
+ * boundary, holding nothing of the VM.
  *
- * No kick is lost: whoever wants a vCPU to look changes the condition first (stop_depth, ended), then
- * posts PEND_EXIT; the vCPU clears PEND_EXIT first and looks at the condition afterwards.
+ * No kick is lost: whoever wants a vCPU to look changes the condition first (stop_depth, ended),
+ * then posts PEND_EXIT; the vCPU clears PEND_EXIT first and looks at the condition afterwards.
  *
- * With the virtual clock there is one vCPU, and its thread runs the timers as well: it executes exactly up
- * to the next deadline, one instruction being one nanosecond, and skips idle time.
+ * With the virtual clock there is one vCPU, and its thread runs the timers as well: it executes
+ * exactly up to the next deadline, one instruction being one nanosecond, and skips idle time.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,7 +24,7 @@
 
 /* So that a vCPU without any timer still looks up now and then (virtual clock). */
 #define VIRTUAL_SLICE 1000000u
-#define QUIESCE_MS 10
+#define QUIESCE_MS    10
 
 void machine_run_init(struct machine *m)
 {
@@ -40,11 +40,12 @@ void machine_run_fini(struct machine *m)
     pthread_mutex_destroy(&m->run_lock);
 }
 
-/* ---- vCPU threads ------------------------------------------------------------------------------ */
+/* ---- vCPU threads ------------------------------------------------------------------------------
+ */
 
 /*
- * A request that waits to be taken stops every vCPU as well: nothing is executed after the instruction that
- * asked for power-off, so that runs with the virtual clock end alike.
+ * A request that waits to be taken stops every vCPU as well: nothing is executed after the
+ * instruction that asked for power-off, so that runs with the virtual clock end alike.
  */
 static bool must_stand(struct machine *m)
 {
@@ -143,7 +144,8 @@ static void resume_vcpus(struct machine *m)
     pthread_mutex_unlock(&m->run_lock);
 }
 
-/* ---- reset ------------------------------------------------------------------------------------- */
+/* ---- reset -------------------------------------------------------------------------------------
+ */
 
 static bool load_write(void *opaque, gpa_t gpa, const void *data, size_t size)
 {
@@ -211,7 +213,8 @@ static void quiesce(struct machine *m)
     }
 }
 
-/* ---- requests ---------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------------
+ */
 
 static void end(struct machine *m, int status)
 {
@@ -238,8 +241,9 @@ static void do_reset(struct machine *m)
 }
 
 /*
- * A triple fault. On a board the chipset resets then, and firmware-booted systems use it to (the 286's
- * way back to real mode, the last resort of a reboot). A directly booted kernel has simply died.
+ * A triple fault. On a board the chipset resets then, and firmware-booted systems use it to (the
+ * 286's way back to real mode, the last resort of a reboot). A directly booted kernel has simply
+ * died.
  */
 static void crashed(struct machine *m)
 {
@@ -302,7 +306,8 @@ static void deadline_changed(void *opaque)
     vm_kick_all(&m->vm, PEND_EXIT);
 }
 
-/* ---- SIGQUIT ----------------------------------------------------------------------------------- */
+/* ---- SIGQUIT -----------------------------------------------------------------------------------
+ */
 
 static void on_sigquit(void *opaque, unsigned ready)
 {
@@ -323,8 +328,7 @@ int machine_watch_sigquit(struct machine *m, struct err *err)
     sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, &m->old_mask);
     m->sigquit_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (m->sigquit_fd < 0 ||
-        loop_add_fd(m->vm.loop, m->sigquit_fd, LOOP_IN, on_sigquit, m) < 0)
+    if (m->sigquit_fd < 0 || loop_add_fd(m->vm.loop, m->sigquit_fd, LOOP_IN, on_sigquit, m) < 0)
         return err_set(err, errno, "cannot wait for SIGQUIT: %s", strerror(errno));
     return 0;
 }
@@ -339,7 +343,8 @@ void machine_unwatch_sigquit(struct machine *m)
     pthread_sigmask(SIG_SETMASK, &m->old_mask, NULL);
 }
 
-/* ---- the main thread --------------------------------------------------------------------------- */
+/* ---- the main thread ---------------------------------------------------------------------------
+ */
 
 int machine_run(struct machine *m)
 {

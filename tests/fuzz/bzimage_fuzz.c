@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The Linux loaders: any bytes as bzImage or vmlinux, in a guest of any size, with and without initrd. */
+/* The Linux loaders: any bytes as bzImage or vmlinux, in a guest of any size, with and without
+ * initrd. */
 #include "tests/lib/bootfuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the loaders' fuzz targets share. The first bytes choose the guest's size, its modules and its
- * command line, and how the rest is used: as the image itself, or as changes to a valid kernel, three bytes
- * each (offset low, offset high, value), because random bytes are hardly ever a kernel. The image lies in
- * a buffer of exactly its size, so that reads past it are seen. A write outside the RAM of the memory map
- * fails as it would in a VM, and the entry must be in RAM.
+ * What the loaders' fuzz targets share. The first bytes choose the guest's size, its modules and
+ * its command line, and how the rest is used: as the image itself, or as changes to a valid kernel,
+ * three bytes each (offset low, offset high, value), because random bytes are hardly ever a kernel.
+ * The image lies in a buffer of exactly its size, so that reads past it are seen. A write outside
+ * the RAM of the memory map fails as it would in a VM, and the entry must be in RAM.
  */
 #ifndef TESTS_LIB_BOOTFUZZ_H
 #define TESTS_LIB_BOOTFUZZ_H
@@ -17,8 +17,8 @@
 #include "machine/boot/loader.h"
 #include "tests/lib/bootmem.h"
 
-#define BOOTFUZZ_HEAD 8
-#define BOOTFUZZ_RAW 0x80
+#define BOOTFUZZ_HEAD  8
+#define BOOTFUZZ_RAW   0x80
 #define BOOTFUZZ_IMAGE 2048u
 
 struct bootfuzz_memory {
@@ -31,7 +31,7 @@ static inline bool bootfuzz_write(void *opaque, gpa_t gpa, const void *data, siz
     struct bootfuzz_memory *m = opaque;
 
     /* Reads all of it: the source must be there. */
-    for (size_t i = 0; i < size; i += size > 4096 ? 64 : 1)
+    for (size_t i = 0; i<size; i += size> 4096 ? 64 : 1)
         m->sum ^= ((const uint8_t *)data)[i];
     /* The BIOS areas are RAM, too, though the map keeps them from the system. */
     return e820_is_ram(m->map, gpa, size) || (gpa == EBDA_BASE && size <= 1024) ||

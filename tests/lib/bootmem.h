@@ -78,8 +78,8 @@ static inline size_t bootmem_elf(uint8_t *out, const struct bootmem_elf *e)
     out[4] = e->is64 ? 2 : 1;
     out[5] = 1;
     out[6] = 1;
-    put_le16(out + 16, 2);                   /* ET_EXEC */
-    put_le16(out + 18, e->is64 ? 62 : 3);    /* machine */
+    put_le16(out + 16, 2);                /* ET_EXEC */
+    put_le16(out + 18, e->is64 ? 62 : 3); /* machine */
     put_le(out + 24, e->entry, e->is64 ? 8 : 4);
     put_le(out + (e->is64 ? 32 : 28), ehdr, e->is64 ? 8 : 4);
     put_le16(out + (e->is64 ? 54 : 42), (uint16_t)phdr);

@@ -316,7 +316,9 @@ static void raw_completed(void *opaque)
 static void *raw_worker(void *opaque)
 {
     struct raw *raw = opaque;
+    struct vm *vm = raw->vm;
     struct block_req *req;
+    bool started = false;
 
     pthread_mutex_lock(&raw->lock);
     for (;;) {
@@ -328,6 +330,10 @@ static void *raw_worker(void *opaque)
             continue;
         }
         pthread_mutex_unlock(&raw->lock);
+        /* We run before the VM is ready to be told: its first request says that it is. */
+        if (!started && vm->thread_started)
+            vm->thread_started(vm->thread_opaque, VM_THREAD_WORKER);
+        started = true;
         req->error = perform(raw, req);
         pthread_mutex_lock(&raw->lock);
         queue_put(&raw->done, req);

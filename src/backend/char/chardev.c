@@ -52,8 +52,8 @@ struct chardev *chardev_open(struct vm *vm, const char *spec, struct err *err)
         return chardev_file_open(vm, spec + 5, err);
     if (!strncmp(spec, "unix:", 5) && spec[5])
         return chardev_unix_open(vm, spec + 5, err);
-    err_set(err, EINVAL, "'%s' is no place for a serial port; use stdio, file:PATH, unix:PATH or null.",
-            spec);
+    err_set(err, EINVAL,
+            "'%s' is no place for a serial port; use stdio, file:PATH, unix:PATH or null.", spec);
     return NULL;
 }
 

@@ -21,8 +21,8 @@ static void charfd_event(void *opaque, unsigned ready);
 /* ---- the loop's view ------------------------------------------------------------------------- */
 
 /*
- * A descriptor nothing is wanted from is taken off altogether: a hung-up pipe reports itself even to
- * those who asked for no event. Returns false if it cannot be waited for at all.
+ * A descriptor nothing is wanted from is taken off altogether: a hung-up pipe reports itself even
+ * to those who asked for no event. Returns false if it cannot be waited for at all.
  */
 static bool watch(struct charfd *c, int fd, uint32_t *now, uint32_t want)
 {

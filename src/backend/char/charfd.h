@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the character back ends share: a bounded queue of output and a pump of input over file
- * descriptors, driven by the loop. Descriptors that cannot be waited for (regular files, /dev/null) count
- * as always ready. Everything here runs with the machine lock held.
+ * descriptors, driven by the loop. Descriptors that cannot be waited for (regular files, /dev/null)
+ * count as always ready. Everything here runs with the machine lock held.
  */
 #ifndef BACKEND_CHAR_CHARFD_H
 #define BACKEND_CHAR_CHARFD_H
@@ -11,7 +11,7 @@
 #include "core/loop.h"
 
 #define CHARFD_OUT_MAX 262144u /* bytes of output kept for a slow reader */
-#define CHARFD_IN_MAX 65536u   /* bytes of input kept for a slow guest */
+#define CHARFD_IN_MAX  65536u  /* bytes of input kept for a slow guest */
 
 struct charfd {
     struct chardev chr;
@@ -21,7 +21,8 @@ struct charfd {
 
     bool read_ahead;  /* input is read even if the guest takes none, so that an escape key works */
     bool keep_latest; /* when the queue is full, the oldest output goes */
-    /* Looks at what was read, in place; returns how many bytes are left for the guest. May be NULL. */
+    /* Looks at what was read, in place; returns how many bytes are left for the guest. May be NULL.
+     */
     size_t (*filter)(struct charfd *c, uint8_t *data, size_t len);
     /* End of file or error on the input; NULL: input ends, output goes on. */
     void (*hangup)(struct charfd *c);
@@ -48,8 +49,8 @@ void charfd_close(struct charfd *c);
 void charfd_reopen(struct charfd *c, int in_fd, int out_fd);
 
 /*
- * A descriptor of its own for what fd refers to, non-blocking, so that the flag is not shared with the
- * shell and whoever else holds the terminal or pipe. Falls back to a plain duplicate.
+ * A descriptor of its own for what fd refers to, non-blocking, so that the flag is not shared with
+ * the shell and whoever else holds the terminal or pipe. Falls back to a plain duplicate.
  */
 int charfd_private(int fd, int flags);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stdio: standard input and output. A terminal is put in raw mode, so that Ctrl-C and the like reach the
- * guest, and Ctrl-A is the escape key; it is restored when the port is freed, and by control/janitor.c
- * if the process dies before that. Pipes and files are passed through as they are; the end of standard
- * input leaves the guest running.
+ * stdio: standard input and output. A terminal is put in raw mode, so that Ctrl-C and the like
+ * reach the guest, and Ctrl-A is the escape key; it is restored when the port is freed, and by
+ * control/janitor.c if the process dies before that. Pipes and files are passed through as they
+ * are; the end of standard input leaves the guest running.
  */
 #include <errno.h>
 #include <fcntl.h>

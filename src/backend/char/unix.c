@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 /*
- * unix:PATH: listens on a socket; one client at a time, the next one waits. What the guest writes while
- * nobody listens is kept up to a bound, the latest of it.
+ * unix:PATH: listens on a socket; one client at a time, the next one waits. What the guest writes
+ * while nobody listens is kept up to a bound, the latest of it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,11 +46,11 @@ static void client_came(void *opaque, unsigned ready)
 static void listen_again(struct unix_char *u)
 {
     if (u->c.vm->loop && !u->listening)
-        u->listening =
-            loop_add_fd(u->c.vm->loop, u->listen_fd, LOOP_IN, client_came, u) >= 0;
+        u->listening = loop_add_fd(u->c.vm->loop, u->listen_fd, LOOP_IN, client_came, u) >= 0;
 }
 
-/* The file itself stays for whoever named it (control/janitor.c takes it away): no unlink in the sandbox. */
+/* The file itself stays for whoever named it (control/janitor.c takes it away): no unlink in the
+ * sandbox. */
 static void unix_closed(struct charfd *c)
 {
     struct unix_char *u = (struct unix_char *)c;
@@ -81,8 +81,9 @@ static int open_listener(const char *path, struct err *err)
     int fd, r;
 
     if (strlen(path) >= sizeof(addr.sun_path))
-        return err_set(err, ENAMETOOLONG, "%s is too long for a socket; use at most %zu characters.",
-                       path, sizeof(addr.sun_path) - 1);
+        return err_set(err, ENAMETOOLONG,
+                       "%s is too long for a socket; use at most %zu characters.", path,
+                       sizeof(addr.sun_path) - 1);
     memcpy(addr.sun_path, path, strlen(path) + 1);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)

@@ -63,14 +63,11 @@ void blocks_fini(struct interp *c)
 static void cut_running(struct interp *c)
 {
     struct block *b = c->block;
-    size_t n;
 
     if (!b || c->cur < b->insns || c->cur >= b->insns + b->count)
         return;
-    n = (size_t)(c->cur - b->insns) + 1;
     b->mode = BLOCK_DEAD;
-    b->count = (uint16_t)n;
-    b->insns[n].fn = block_exit;
+    b->insns[c->cur - b->insns + 1].fn = block_exit;
 }
 
 /* The running block's memory stays as it is until the next one is decoded. */

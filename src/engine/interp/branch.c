@@ -130,29 +130,32 @@ static void jmp_rel(struct interp *c, const struct insn *i)
 /* The target of an indirect branch: a register or memory, osize bytes. */
 static uint64_t indirect(struct interp *c, const struct insn *i)
 {
-    uint64_t rip;
-
     if (i->flags & INSN_MEM)
-        rip = access_load(c, insn_lin(c, i, i->osize, ACCESS_READ), i->osize, c->key);
-    else
-        rip = reg_get(c, i->rm, i->osize);
-    branch_check(c, rip);
-    return rip;
+        return access_load(c, insn_lin(c, i, i->osize, ACCESS_READ), i->osize, c->key);
+    return reg_get(c, i->rm, i->osize);
 }
 
 static void jmp_ind(struct interp *c, const struct insn *i)
 {
+    uint64_t rip;
+
     BEGIN(c, i);
-    c->s.rip = indirect(c, i);
+    rip = indirect(c, i);
+    branch_check(c, rip);
+    c->s.rip = rip;
 }
 
-/* Pushes the next RIP, then goes to rip. */
+/*
+ * Pushes the next RIP, then goes to rip. The target is looked at last, as processors do: it raises #GP
+ * with the return address already in memory, rSP as it was.
+ */
 static void call_to(struct interp *c, const struct insn *i, uint64_t rip)
 {
     uint64_t sp = c->s.gpr[REG_RSP] - i->osize;
 
     access_store(c, stack_linear(c, sp, i->osize, ACCESS_WRITE), i->osize,
                  next_rip(c, i) & mask_bytes(i->osize), c->key);
+    branch_check(c, rip);
     set_sp(c, sp);
     c->s.rip = rip;
 }
@@ -162,19 +165,16 @@ static void call_rel64(struct interp *c, const struct insn *i)
     uint64_t rip = c->block_rip + i->off, sp = c->s.gpr[REG_RSP] - 8;
 
     BEGIN(c, i);
-    branch_check(c, rip + i->imm);
     access_store(c, stack_linear(c, sp, 8, ACCESS_WRITE), 8, rip + i->len, c->key);
+    branch_check(c, rip + i->imm);
     c->s.gpr[REG_RSP] = sp;
     c->s.rip = rip + i->imm;
 }
 
 static void call_rel(struct interp *c, const struct insn *i)
 {
-    uint64_t rip = (c->block_rip + i->off + i->imm) & mask_bytes(i->osize);
-
     BEGIN(c, i);
-    branch_check(c, rip);
-    call_to(c, i, rip);
+    call_to(c, i, (c->block_rip + i->off + i->imm) & mask_bytes(i->osize));
 }
 
 static void call_ind(struct interp *c, const struct insn *i)

@@ -106,10 +106,12 @@ void op_bound(struct interp *c, const struct insn *i)
 
     BEGIN(c, i);
     a = insn_lin(c, i, 2 * size, ACCESS_READ);
-    lower = (int64_t)(access_load(c, a, size, c->key) << shift) >> shift;
-    upper = (int64_t)(access_load(c, (uint32_t)(a + size), size, c->key) << shift) >> shift;
     index = (int64_t)(c->s.gpr[i->reg] << shift) >> shift;
-    if (index < lower || index > upper)
+    lower = (int64_t)(access_load(c, a, size, c->key) << shift) >> shift;
+    if (index < lower) /* before the upper bound is read */
+        interp_raise(c, VEC_BR);
+    upper = (int64_t)(access_load(c, (uint32_t)(a + size), size, c->key) << shift) >> shift;
+    if (index > upper)
         interp_raise(c, VEC_BR);
     NEXT(c, i);
 }

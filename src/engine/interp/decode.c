@@ -131,10 +131,12 @@ bool insn_available(const struct cpu_model *model, const struct insn_row *row,
 {
     uint32_t need;
 
-    if (row->feature < FEAT_COUNT)
-        return cpu_has(model, row->feature);
-    if (row->feature == ROW_BASE)
-        return true;
+    if (row->feature != ROW_ISA) {
+        /* KNC has VEX forms of some of these. */
+        if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+            return false;
+        return row->feature == ROW_BASE || cpu_has(model, row->feature);
+    }
     need = isa_features(zi->meta.isa_set);
     if (need == NEVER)
         return false;

@@ -241,6 +241,25 @@ static void interp_set(struct vcpu *vcpu, const struct cpu_state *cs)
     interp_events_loaded(c);
 }
 
+static unsigned interp_last_exceptions(struct vcpu *vcpu, struct cpu_exception *out, unsigned max)
+{
+    const struct interp *c = interp_of(vcpu);
+    unsigned kept = ARRAY_LEN(c->last_exc), have = c->last_exc_n < kept ? c->last_exc_n : kept;
+    unsigned n = have < max ? have : max;
+
+    for (unsigned i = 0; i < n; i++) {
+        unsigned at = (c->last_exc_n - 1 - i) % kept;
+
+        out[i] = (struct cpu_exception){.rip = c->last_exc[at].rip,
+                                        .cr2 = c->last_exc[at].cr2,
+                                        .icount = c->last_exc[at].icount,
+                                        .error = c->last_exc[at].error,
+                                        .vector = c->last_exc[at].vector,
+                                        .has_error = c->last_exc[at].has_error};
+    }
+    return n;
+}
+
 const struct engine engine_interp = {
     .name = "interp",
     .vm_init = interp_vm_init,
@@ -253,4 +272,5 @@ const struct engine engine_interp = {
     .set = interp_set,
     .slot_changed = interp_slot_changed,
     .ram_written = interp_ram_written,
+    .last_exceptions = interp_last_exceptions,
 };

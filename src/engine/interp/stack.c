@@ -159,15 +159,12 @@ bool prep_pop(struct decode *d)
 
 /* ---- PUSHA, POPA ------------------------------------------------------------------------------------------- */
 
+/* Goes through memory one by one: a fault finds some pushed, or popped, and rSP as it was. */
 void op_pusha(struct interp *c, const struct insn *i)
 {
     uint64_t sp = c->s.gpr[REG_RSP];
 
     BEGIN(c, i);
-    /* All eight places first, so that a fault finds nothing half done. */
-    for (unsigned r = 1; r <= 8; r++)
-        access_probe(c, stack_linear(c, sp - r * i->osize, i->osize, ACCESS_WRITE), i->osize,
-                     ACCESS_WRITE, c->key);
     for (unsigned r = 0; r < 8; r++)
         access_store(c, stack_linear(c, sp - (r + 1) * i->osize, i->osize, ACCESS_WRITE), i->osize,
                      reg_get(c, r, i->osize), c->key);
@@ -178,15 +175,14 @@ void op_pusha(struct interp *c, const struct insn *i)
 /* The place of rSP is skipped over. */
 static __attribute__((noinline)) void popa(struct interp *c, const struct insn *i)
 {
-    uint64_t sp = c->s.gpr[REG_RSP], v[8];
+    uint64_t sp = c->s.gpr[REG_RSP];
 
     BEGIN(c, i);
     for (unsigned n = 0; n < 8; n++)
-        v[7 - n] = access_load(c, stack_linear(c, sp + n * i->osize, i->osize, ACCESS_READ),
-                               i->osize, c->key);
-    for (unsigned r = 0; r < 8; r++)
-        if (r != REG_RSP)
-            reg_set(c, r, i->osize, v[r]);
+        if (7 - n != REG_RSP)
+            reg_set(c, 7 - n, i->osize,
+                    access_load(c, stack_linear(c, sp + n * i->osize, i->osize, ACCESS_READ),
+                                i->osize, c->key));
     set_sp(c, sp + 8 * i->osize);
 }
 

@@ -43,7 +43,7 @@ static void operand_find(struct interp *c, const struct insn *i, unsigned seg, u
     o->low = NULL;
     o->count = 0;
     in_page = o->lin & PAGE_MASK;
-    if (in_page > PAGE_SIZE - size)
+    if (in_page > PAGE_SIZE - size || (c->key & KEY_MODE) == KEY_USER_ALIGNED)
         return;
     if (c->s.rflags & RFLAGS_DF) {
         room = in_page / size + 1;
@@ -75,8 +75,13 @@ static void operand_find(struct interp *c, const struct insn *i, unsigned seg, u
 static void operand_host(struct interp *c, const struct insn *i, enum access how,
                          struct str_operand *o, unsigned count)
 {
-    gva_t low = c->s.rflags & RFLAGS_DF ? o->lin - (uint64_t)(count - 1) * i->osize : o->lin;
+    gva_t low = o->lin;
 
+    if ((c->s.rflags & RFLAGS_DF) && count > 1) {
+        /* A fault is the first element's. */
+        access_host(c, o->lin, i->osize, how, c->key);
+        low -= (uint64_t)(count - 1) * i->osize;
+    }
     o->count = count;
     o->low = access_host(c, low, count * i->osize, how, c->key);
     if (!o->low)
@@ -195,8 +200,8 @@ static void compare(unsigned size, uint64_t a, uint64_t b, uint32_t *flags)
 
 /* ---- one step: a run, or an element ----------------------------------------------------------------------- */
 
-/* Up to `max` elements; how many were done. Commits memory, RAX, flags; not the address registers. */
-static unsigned step(struct interp *c, const struct insn *i, uint64_t max)
+/* Up to `max` elements; how many were done. Commits memory and RAX; not the address registers. */
+static unsigned step(struct interp *c, const struct insn *i, uint64_t max, uint32_t *flags)
 {
     unsigned op = str_op(i), size = i->osize, count = (unsigned)min_u64(max, PAGE_SIZE);
     bool df = c->s.rflags & RFLAGS_DF, ne = i->flags & INSN_REPNE;
@@ -204,17 +209,25 @@ static unsigned step(struct interp *c, const struct insn *i, uint64_t max)
     enum access dhow = op == STR_CMPS || op == STR_SCAS ? ACCESS_READ : ACCESS_WRITE;
     uint64_t v = 0;
 
-    if (USES_SI(op)) {
+    /*
+     * In the order of the accesses, so that of two faults the right one is raised: CMPS looks at ES:rDI
+     * first; a segment is checked after the other operand was read.
+     */
+    if (op == STR_CMPS)
+        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), ACCESS_READ, count, &d);
+    if (op == STR_CMPS && max > 1)
+        access_probe(c, d.lin, size, ACCESS_READ, c->key);
+    if (USES_SI(op))
         operand_find(c, i, i->seg, reg_get(c, REG_RSI, i->asize), ACCESS_READ, count, &s);
-        count = s.count;
-    }
-    if (USES_DI(op)) {
-        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), dhow, max_u64(count, 1), &d);
-        count = USES_SI(op) ? (unsigned)min_u64(count, d.count) : d.count;
-    }
-    if (op == STR_LODS && count)
-        count = (unsigned)min_u64(count, max);
-    if (count > 1 || (count == 1 && max == 1)) {
+    if (op == STR_MOVS && max > 1)
+        access_probe(c, s.lin, size, ACCESS_READ, c->key);
+    if (USES_DI(op) && op != STR_CMPS)
+        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), dhow, count, &d);
+    if (USES_SI(op))
+        count = (unsigned)min_u64(count, s.count);
+    if (USES_DI(op))
+        count = (unsigned)min_u64(count, d.count);
+    if (count && max > 1) {
         if (USES_SI(op))
             operand_host(c, i, ACCESS_READ, &s, count);
         if (USES_DI(op) && (!USES_SI(op) || s.count))
@@ -232,9 +245,9 @@ static unsigned step(struct interp *c, const struct insn *i, uint64_t max)
                         host_load(df ? s.low : s.low + (size_t)(count - 1) * size, size));
                 return count;
             case STR_SCAS:
-                return run_scas(df, ne, size, count, d.low, c->s.gpr[REG_RAX], &c->aflags);
+                return run_scas(df, ne, size, count, d.low, c->s.gpr[REG_RAX], flags);
             default:
-                return run_cmps(df, ne, size, count, d.low, s.low, &c->aflags);
+                return run_cmps(df, ne, size, count, d.low, s.low, flags);
             }
         }
     }
@@ -251,10 +264,10 @@ static unsigned step(struct interp *c, const struct insn *i, uint64_t max)
         reg_set(c, REG_RAX, size, v);
         break;
     case STR_SCAS:
-        compare(size, c->s.gpr[REG_RAX], access_load(c, d.lin, size, c->key), &c->aflags);
+        compare(size, c->s.gpr[REG_RAX], access_load(c, d.lin, size, c->key), flags);
         break;
     default:
-        compare(size, v, access_load(c, d.lin, size, c->key), &c->aflags);
+        compare(size, v, access_load(c, d.lin, size, c->key), flags);
         break;
     }
     return 1;
@@ -325,30 +338,43 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
     unsigned op = str_op(i);
     bool rep = i->flags & (INSN_REP | INSN_REPNE), io = op >= STR_INS;
     uint64_t left = rep ? reg_get(c, REG_RCX, i->asize) : 1;
+    uint32_t flags = c->aflags; /* committed when all is done: a fault shows the old ones */
 
     BEGIN(c, i);
     if (!left)
         return true;
+    if (rep && c->code64 && i->asize == 4) {
+        /* Even a fault at the first element finds them cut. */
+        if (USES_SI(op))
+            advance(c, i, REG_RSI, 0);
+        if (USES_DI(op))
+            advance(c, i, REG_RDI, 0);
+        reg_set(c, REG_RCX, 4, left);
+    }
     if (io)
         io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     for (;;) {
         /* Single-stepped, it traps after each element. */
         uint64_t max = c->s.rflags & RFLAGS_TF ? 1 : left;
-        unsigned n = io ? step_io(c, i, max) : step(c, i, max);
+        unsigned n = io ? step_io(c, i, max) : step(c, i, max, &flags);
 
         if (USES_SI(op))
             advance(c, i, REG_RSI, n);
         if (USES_DI(op))
             advance(c, i, REG_RDI, n);
-        if (!rep)
+        if (rep) {
+            left -= n;
+            reg_set(c, REG_RCX, i->asize, left);
+        }
+        if (!rep || !left ||
+            ((op == STR_CMPS || op == STR_SCAS) && !(flags & AF_ZF) != !!(i->flags & INSN_REPNE))) {
+            c->aflags = flags;
             return true;
-        left -= n;
-        reg_set(c, REG_RCX, i->asize, left);
-        if (!left)
-            return true;
-        if ((op == STR_CMPS || op == STR_SCAS) && !(c->aflags & AF_ZF) != !!(i->flags & INSN_REPNE))
-            return true;
+        }
         if (interp_boundary_due(c)) {
+            c->aflags = flags;
+            /* In the frame of what comes now, and until it is complete: vol. 3B section 18.3.1.1. */
+            c->s.rflags |= RFLAGS_RF;
             if (c->s.rflags & RFLAGS_TF)
                 c->s.pending_dbg |= BIT(14); /* DR6.BS */
             return false;

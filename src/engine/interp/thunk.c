@@ -244,7 +244,7 @@ bool thunk_x87_wait(struct interp *c)
     if (ts->ferr(ts->ferr_opaque))
         return true;
     c->s.rip = interp_rip(c);
-    run_left_early(c);
+    run_left_early(c); /* counted, so that a budget and virtual time go on */
     return false;
 }
 

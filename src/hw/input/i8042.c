@@ -2,7 +2,8 @@
 /*
  * i8042: the keyboard controller of a PC (ports 60h and 64h) with a PS/2 keyboard on its first port and
  * a PS/2 mouse on the second, and port 92h, which can do what the controller's output port does: the A20
- * gate and a fast reset.
+ * gate and a fast reset. There is one gate: it follows whichever of the two was written last, and both
+ * read back what it is. Systems switch it off and on again by different ways.
  *
  * IBM PS/2 Hardware Interface Technical Reference (1990), "Keyboard and Auxiliary Device Controller",
  * "Keyboards" and "Mouse"; Port 92h: Intel ICH9 data sheet, 316972, section 13.7.2. IntelliMouse: the
@@ -192,7 +193,7 @@ struct i8042 {
         uint8_t out;            /* output buffer */
         uint8_t pending;        /* controller command that waits for its data; 0: none */
         uint8_t outport;        /* OUT_RESET and OUT_A20 */
-        uint8_t port92;
+        uint8_t port92;         /* INIT_NOW */
         bool obf;
         bool out_aux;     /* the output buffer holds a byte of the mouse */
         bool last_command;
@@ -250,7 +251,7 @@ static const struct state_field fields[] = {
     STATE_UINT(struct i8042_state, out, 0, 0xff),
     STATE_UINT(struct i8042_state, pending, 0, 0xff),
     STATE_UINT(struct i8042_state, outport, 0, OUT_RESET | OUT_A20),
-    STATE_UINT(struct i8042_state, port92, 0, P92_INIT_NOW | P92_ALT_A20),
+    STATE_UINT(struct i8042_state, port92, 0, P92_INIT_NOW),
     STATE_BOOL(struct i8042_state, obf),
     STATE_BOOL(struct i8042_state, out_aux),
     STATE_BOOL(struct i8042_state, last_command),
@@ -643,8 +644,7 @@ static void derive(struct device *dev)
     pump(s, clock_now(dev->vm->clock));
     drive_irqs(kbc);
     if (kbc->config.set_a20)
-        kbc->config.set_a20(kbc->config.a20_opaque,
-                            (s->outport & OUT_A20) || (s->port92 & P92_ALT_A20));
+        kbc->config.set_a20(kbc->config.a20_opaque, s->outport & OUT_A20);
     if (!s->obf && (kbd_source(s) || mouse_source(s)))
         timer_arm(&kbc->timer, s->next_at);
     else
@@ -814,11 +814,13 @@ static void command_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 static void port92_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 {
     struct i8042 *kbc = dev;
-    uint8_t rose = (uint8_t)(val & ~kbc->state.port92);
+    struct i8042_state *s = &kbc->state;
+    uint8_t rose = (uint8_t)(val & ~s->port92);
 
     (void)off;
     (void)size;
-    kbc->state.port92 = val & (P92_INIT_NOW | P92_ALT_A20);
+    s->port92 = val & P92_INIT_NOW;
+    s->outport = (uint8_t)((s->outport & ~OUT_A20) | (val & P92_ALT_A20 ? OUT_A20 : 0));
     if (rose & P92_INIT_NOW)
         vm_request(kbc->dev.vm, VM_REQUEST_RESET, 0);
     derive(&kbc->dev);
@@ -859,9 +861,11 @@ static uint64_t status_read(void *dev, uint64_t off, unsigned size)
 
 static uint64_t port92_read(void *dev, uint64_t off, unsigned size)
 {
+    const struct i8042_state *s = &((struct i8042 *)dev)->state;
+
     (void)off;
     (void)size;
-    return ((struct i8042 *)dev)->state.port92;
+    return s->port92 | (s->outport & OUT_A20 ? P92_ALT_A20 : 0u);
 }
 
 /* ---- The control plane ---------------------------------------------------------------------- */

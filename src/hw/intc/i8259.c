@@ -9,7 +9,8 @@
  *
  * An edge is kept in IRR until it is acknowledged, even if the input falls meanwhile. The data sheet
  * would answer the acknowledge with the default IR7 then; keeping it lets sources pulse their line, and
- * a driver finds nothing to do. A level input follows its wire, and does give IR7.
+ * a driver finds nothing to do. A level input follows its wire, and does give IR7. The two INTA cycles are
+ * one step here, so the second chip never has to give its own IR7 (IRQ 15).
  *
  * Not emulated: MCS-80/85 call mode (ICW4 bit 0 clear is taken as 8086 mode), buffered mode, slave
  * identities other than IR2. Writes to ICW3 are accepted and not used: the wires are what they are.
@@ -243,10 +244,10 @@ int i8259_ack(struct device *dev)
     } else if (ir == CASCADE) {
         int sub = pending(slave, false);
 
+        /* The cascade is up only while the second chip has a request. */
         ended[MASTER] = take(master, CASCADE);
-        if (sub >= 0)
-            ended[SLAVE] = take(slave, (unsigned)sub);
-        vector = slave->icw2 | (sub >= 0 ? sub : DEFAULT_IR);
+        ended[SLAVE] = take(slave, (unsigned)sub);
+        vector = slave->icw2 | (sub & 7);
     } else {
         ended[MASTER] = take(master, (unsigned)ir);
         vector = master->icw2 | ir;

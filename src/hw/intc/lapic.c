@@ -24,9 +24,6 @@
 #include "hw/intc/lapic.h"
 
 #include <errno.h>
-#include <string.h>
-
-#include "cpu/model.h"
 
 /* ---- registers: number = MMIO offset / 16 = MSR - 800h (SDM table 10-1) ---------------------- */
 
@@ -1290,7 +1287,7 @@ static int lapic_init(struct device *dev, const void *config, struct err *err)
     bus = l->cfg.bus;
     if (bus->count == VM_MAX_VCPUS)
         return err_set(err, ENOSPC, "there are more local APICs than CPUs");
-    phys_bits = l->vcpu->model && l->vcpu->model->phys_bits ? l->vcpu->model->phys_bits : 36;
+    phys_bits = l->cfg.phys_bits ? l->cfg.phys_bits : 36;
     l->base_valid = (BIT(phys_bits) - 1) & ~PAGE_MASK;
     l->base_valid |= APIC_BASE_BSP | APIC_BASE_EN | (l->cfg.x2apic ? APIC_BASE_EXTD : 0);
     l->region = (struct region){

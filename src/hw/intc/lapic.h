@@ -23,8 +23,9 @@ struct lapic_config {
     struct lapic_bus *bus; /* borrowed */
     uint32_t id;           /* APIC id: vcpu->index */
     bool bsp;
-    bool x2apic;       /* as CPUID says */
-    bool tsc_deadline; /* as CPUID says */
+    bool x2apic;        /* as CPUID says */
+    bool tsc_deadline;  /* as CPUID says */
+    unsigned phys_bits; /* physical address bits, which bound IA32_APIC_BASE; 0: 36 */
     /*
      * Cold and warm reset leave "virtual wire mode" as firmware would: software-enabled, LINT0
      * ExtINT unmasked, LINT1 NMI. For the bootstrap processor of a machine whose guest gets no

@@ -290,7 +290,11 @@ static uint64_t data_read(void *opaque, uint64_t off, unsigned size)
                                                    : UINT64_MAX;
 }
 
-static const struct io_reg address_regs[] = {{0, 4, "CONFIG_ADDRESS"}, {0}};
+static const struct io_reg address_regs[] = {
+    {CF9_OFFSET, 1, "RST_CNT"},
+    {0, 4, "CONFIG_ADDRESS"},
+    {0},
+};
 static const struct io_reg data_regs[] = {{0, 4, "CONFIG_DATA"}, {0}};
 
 static const struct io_ops address_ops = {

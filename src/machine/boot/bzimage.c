@@ -2,11 +2,11 @@
 /*
  * The Linux/x86 boot protocol: Documentation/x86/boot.rst and zero-page.rst of the kernel.
  *
- * Kernels with XLF_KERNEL_64 (protocol 2.12) are entered by the 64-bit protocol at load address + 200h:
- * long mode, identity-mapped page tables over the first 4 GiB, RSI at boot_params. The others, i386
- * kernels among them, are entered by the 32-bit protocol at their load address, paging off. A vmlinux ELF
- * file for x86-64 is what a bzImage unpacks to, and takes the same entry at its first byte. Kernels
- * older than protocol 2.02 or not loaded high need a BIOS and are refused.
+ * Kernels with XLF_KERNEL_64 (protocol 2.12) are entered by the 64-bit protocol at load address +
+ * 200h: long mode, identity-mapped page tables over the first 4 GiB, RSI at boot_params. The
+ * others, i386 kernels among them, are entered by the 32-bit protocol at their load address, paging
+ * off. A vmlinux ELF file for x86-64 is what a bzImage unpacks to, and takes the same entry at its
+ * first byte. Kernels older than protocol 2.02 or not loaded high need a BIOS and are refused.
  *
  * Everything in the file is hostile: offsets and sizes are checked against it and against RAM.
  */
@@ -18,48 +18,48 @@
 #include "machine/boot/loader.h"
 
 /* struct setup_header, by offset in the image and in boot_params. */
-#define HDR_SETUP_SECTS 0x1f1 /* u8 */
-#define HDR_VID_MODE 0x1fa    /* u16 */
-#define HDR_BOOT_FLAG 0x1fe   /* u16 */
-#define HDR_JUMP_LEN 0x201    /* u8: the header ends at 202h + this */
-#define HDR_MAGIC 0x202       /* "HdrS" */
-#define HDR_VERSION 0x206     /* u16 */
-#define HDR_TYPE_OF_LOADER 0x210
-#define HDR_LOADFLAGS 0x211
-#define HDR_CODE32_START 0x214
-#define HDR_RAMDISK_IMAGE 0x218
-#define HDR_RAMDISK_SIZE 0x21c
-#define HDR_HEAP_END_PTR 0x224
-#define HDR_CMD_LINE_PTR 0x228
-#define HDR_INITRD_ADDR_MAX 0x22c    /* 2.03 */
-#define HDR_KERNEL_ALIGNMENT 0x230   /* 2.05 */
+#define HDR_SETUP_SECTS        0x1f1 /* u8 */
+#define HDR_VID_MODE           0x1fa /* u16 */
+#define HDR_BOOT_FLAG          0x1fe /* u16 */
+#define HDR_JUMP_LEN           0x201 /* u8: the header ends at 202h + this */
+#define HDR_MAGIC              0x202 /* "HdrS" */
+#define HDR_VERSION            0x206 /* u16 */
+#define HDR_TYPE_OF_LOADER     0x210
+#define HDR_LOADFLAGS          0x211
+#define HDR_CODE32_START       0x214
+#define HDR_RAMDISK_IMAGE      0x218
+#define HDR_RAMDISK_SIZE       0x21c
+#define HDR_HEAP_END_PTR       0x224
+#define HDR_CMD_LINE_PTR       0x228
+#define HDR_INITRD_ADDR_MAX    0x22c /* 2.03 */
+#define HDR_KERNEL_ALIGNMENT   0x230 /* 2.05 */
 #define HDR_RELOCATABLE_KERNEL 0x234 /* 2.05, u8 */
-#define HDR_XLOADFLAGS 0x236         /* 2.12, u16 */
-#define HDR_CMDLINE_SIZE 0x238       /* 2.06 */
-#define HDR_PAYLOAD_OFFSET 0x248     /* 2.08 */
-#define HDR_PAYLOAD_LENGTH 0x24c     /* 2.08 */
-#define HDR_SETUP_DATA 0x250         /* 2.09, u64 */
-#define HDR_PREF_ADDRESS 0x258       /* 2.10, u64 */
-#define HDR_INIT_SIZE 0x260          /* 2.10 */
+#define HDR_XLOADFLAGS         0x236 /* 2.12, u16 */
+#define HDR_CMDLINE_SIZE       0x238 /* 2.06 */
+#define HDR_PAYLOAD_OFFSET     0x248 /* 2.08 */
+#define HDR_PAYLOAD_LENGTH     0x24c /* 2.08 */
+#define HDR_SETUP_DATA         0x250 /* 2.09, u64 */
+#define HDR_PREF_ADDRESS       0x258 /* 2.10, u64 */
+#define HDR_INIT_SIZE          0x260 /* 2.10 */
 
-#define BOOT_FLAG 0xaa55
-#define MAGIC 0x53726448 /* HdrS */
-#define LOADED_HIGH BIT(0)
-#define CAN_USE_HEAP BIT(7)
-#define XLF_KERNEL_64 BIT(0)
+#define BOOT_FLAG        0xaa55
+#define MAGIC            0x53726448 /* HdrS */
+#define LOADED_HIGH      BIT(0)
+#define CAN_USE_HEAP     BIT(7)
+#define XLF_KERNEL_64    BIT(0)
 #define LOADER_UNDEFINED 0xff
-#define VID_MODE_NORMAL 0xffff
-#define ENTRY_64 0x200
+#define VID_MODE_NORMAL  0xffff
+#define ENTRY_64         0x200
 
 /* Fields of boot_params outside the header. */
 #define BP_ACPI_RSDP_ADDR 0x070 /* u64 */
-#define BP_E820_ENTRIES 0x1e8   /* u8 */
-#define BP_E820_TABLE 0x2d0
-#define BP_E820_ENTRY 20u
-#define BP_SIZE 4096
+#define BP_E820_ENTRIES   0x1e8 /* u8 */
+#define BP_E820_TABLE     0x2d0
+#define BP_E820_ENTRY     20u
+#define BP_SIZE           4096
 
-#define DEFAULT_LOAD 0x100000u
-#define DEFAULT_INITRD_MAX 0x37ffffffu
+#define DEFAULT_LOAD        0x100000u
+#define DEFAULT_INITRD_MAX  0x37ffffffu
 #define DEFAULT_CMDLINE_MAX 255u /* before 2.06 */
 
 /* Selectors of the boot protocol. */
@@ -77,8 +77,8 @@ static int write_gdt(const struct boot_memory *mem, struct boot_entry *entry, st
     uint8_t gdt[32] = {0};
 
     /* Flat, present, ring 0, accessed: 64- or 32-bit code at 10h, data at 18h. */
-    put_le64(gdt + BOOT_CS, entry->mode == BOOT_MODE_LONG ? 0x00af9b000000ffffull
-                                                          : 0x00cf9b000000ffffull);
+    put_le64(gdt + BOOT_CS,
+             entry->mode == BOOT_MODE_LONG ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull);
     put_le64(gdt + BOOT_DS, 0x00cf93000000ffffull);
     entry->gdt_base = BOOT_GDT;
     entry->gdt_limit = sizeof(gdt) - 1;
@@ -87,7 +87,8 @@ static int write_gdt(const struct boot_memory *mem, struct boot_entry *entry, st
     return boot_write(mem, BOOT_GDT, gdt, sizeof(gdt), "the boot GDT", err);
 }
 
-/* The first 4 GiB identity-mapped with 2 MiB pages: present, writable; no page has been accessed. */
+/* The first 4 GiB identity-mapped with 2 MiB pages: present, writable; no page has been accessed.
+ */
 static int write_page_tables(const struct boot_memory *mem, struct err *err)
 {
     uint8_t page[PAGE_SIZE] = {0};
@@ -110,8 +111,8 @@ static int write_page_tables(const struct boot_memory *mem, struct err *err)
 }
 
 /*
- * boot_params but for the header: memory map, RSDP. screen_info stays zero: there is no display, and
- * Linux takes its dummy console.
+ * boot_params but for the header: memory map, RSDP. screen_info stays zero: there is no display,
+ * and Linux takes its dummy console.
  */
 static void fill_params(const struct boot_input *in, uint8_t *bp, bool rsdp)
 {
@@ -127,7 +128,8 @@ static void fill_params(const struct boot_input *in, uint8_t *bp, bool rsdp)
         put_le64(bp + BP_ACPI_RSDP_ADDR, in->rsdp);
 }
 
-/* Command line and initrd, and their fields of the header. `end` is the first byte past the kernel. */
+/* Command line and initrd, and their fields of the header. `end` is the first byte past the kernel.
+ */
 static int place_payload(const struct boot_input *in, const struct boot_memory *mem, uint8_t *bp,
                          gpa_t end, uint64_t initrd_max, uint32_t cmdline_max, struct err *err)
 {
@@ -135,10 +137,10 @@ static int place_payload(const struct boot_input *in, const struct boot_memory *
     int r;
 
     if (len > min_u64(cmdline_max, BOOT_CMDLINE_MAX - 1))
-        return err_set(err, EINVAL, "the command line has %zu characters and %s takes %u: shorten "
-                                    "--append",
-                       len, in->kernel.name,
-                       (unsigned)min_u64(cmdline_max, BOOT_CMDLINE_MAX - 1));
+        return err_set(err, EINVAL,
+                       "the command line has %zu characters and %s takes %u: shorten "
+                       "--append",
+                       len, in->kernel.name, (unsigned)min_u64(cmdline_max, BOOT_CMDLINE_MAX - 1));
     r = boot_write(mem, BOOT_CMDLINE, in->cmdline, len + 1, "the command line", err);
     if (r)
         return r;
@@ -177,8 +179,8 @@ static int finish_64(const struct boot_memory *mem, struct boot_entry *entry, st
 }
 
 /*
- * A relocatable kernel runs where it is loaded, but never below its preferred address; the others go to
- * 1 MiB and unpack themselves to it. False: not enough memory from there on.
+ * A relocatable kernel runs where it is loaded, but never below its preferred address; the others
+ * go to 1 MiB and unpack themselves to it. False: not enough memory from there on.
  */
 static bool choose_load(const struct boot_input *in, uint16_t version, uint64_t size, gpa_t *load,
                         uint64_t *need)
@@ -228,19 +230,21 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     if (setup >= in->kernel.size)
         return err_set(err, EINVAL, "%s is truncated: it ends inside its setup code", name);
     size = in->kernel.size - setup;
-    if (version >= 0x208 && !range_ok(get_le32(k + HDR_PAYLOAD_OFFSET),
-                                      get_le32(k + HDR_PAYLOAD_LENGTH), size))
+    if (version >= 0x208 &&
+        !range_ok(get_le32(k + HDR_PAYLOAD_OFFSET), get_le32(k + HDR_PAYLOAD_LENGTH), size))
         return err_set(err, EINVAL, "%s is truncated: its payload ends after the file", name);
     is64 = version >= 0x20c && (get_le16(k + HDR_XLOADFLAGS) & XLF_KERNEL_64);
     if (is64 && !in->long_mode)
-        return err_set(err, EINVAL, "%s is a 64-bit kernel and this CPU model is not: choose "
-                                    "--cpu v1 or later",
+        return err_set(err, EINVAL,
+                       "%s is a 64-bit kernel and this CPU model is not: choose "
+                       "--cpu v1 or later",
                        name);
     if (is64 && size <= ENTRY_64)
         return err_set(err, EINVAL, "%s is truncated: it ends before its 64-bit entry", name);
     if (!choose_load(in, version, size, &load, &need))
-        return err_set(err, ENOMEM, "%s needs %llu MiB to unpack itself: give the guest more with "
-                                    "--memory",
+        return err_set(err, ENOMEM,
+                       "%s needs %llu MiB to unpack itself: give the guest more with "
+                       "--memory",
                        name, (unsigned long long)(need >> 20) + 1);
     r = boot_write(mem, load, k + setup, size, name, err);
     if (r)
@@ -262,8 +266,7 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     fill_params(in, bp, version >= 0x20e);
     r = place_payload(in, mem, bp, load + need,
                       version >= 0x203 ? get_le32(k + HDR_INITRD_ADDR_MAX) : DEFAULT_INITRD_MAX,
-                      version >= 0x206 ? get_le32(k + HDR_CMDLINE_SIZE) : DEFAULT_CMDLINE_MAX,
-                      err);
+                      version >= 0x206 ? get_le32(k + HDR_CMDLINE_SIZE) : DEFAULT_CMDLINE_MAX, err);
     if (r == 0)
         r = boot_write(mem, BOOT_PARAMS, bp, sizeof(bp), "boot_params", err);
     if (r)
@@ -279,7 +282,8 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     return r ? r : write_gdt(mem, entry, err);
 }
 
-/* ---- vmlinux ------------------------------------------------------------------------------------ */
+/* ---- vmlinux ------------------------------------------------------------------------------------
+ */
 
 bool vmlinux_probe(const uint8_t *data, size_t size)
 {
@@ -301,8 +305,9 @@ int vmlinux_load(const struct boot_input *in, const struct boot_memory *mem,
         return err_set(err, EINVAL, "%s is not a 64-bit kernel ELF file", in->kernel.name);
     elf_open(&elf, in->kernel.data, in->kernel.size);
     if (!in->long_mode)
-        return err_set(err, EINVAL, "%s is a 64-bit kernel and this CPU model is not: choose "
-                                    "--cpu v1 or later",
+        return err_set(err, EINVAL,
+                       "%s is a 64-bit kernel and this CPU model is not: choose "
+                       "--cpu v1 or later",
                        in->kernel.name);
     r = elf_load(&elf, in, mem, &first, &last, err);
     if (r)

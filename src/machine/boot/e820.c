@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory map that firmware would report (ACPI 6 section 15). PC memory below 1 MiB is as every BIOS
- * has it: conventional memory up to the extended BIOS data area, and the top 64 KiB reserved; what lies
- * between A0000h and EFFFFh is not mentioned.
+ * The memory map that firmware would report (ACPI 6 section 15). PC memory below 1 MiB is as every
+ * BIOS has it: conventional memory up to the extended BIOS data area, and the top 64 KiB reserved;
+ * what lies between A0000h and EFFFFh is not mentioned.
  */
 #include "machine/boot/loader.h"
 
-#define MIB (1ull << 20)
+#define MIB      (1ull << 20)
 #define FOUR_GIB (1ull << 32)
 
 static void add(struct e820 *map, uint64_t addr, uint64_t end, uint32_t type)

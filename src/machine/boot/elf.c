@@ -11,8 +11,7 @@
 bool elf_open(struct elf_image *elf, const uint8_t *data, size_t size)
 {
     *elf = (struct elf_image){.data = data, .size = size};
-    if (size < sizeof(Elf32_Ehdr) || memcmp(data, ELFMAG, SELFMAG) ||
-        data[EI_DATA] != ELFDATA2LSB)
+    if (size < sizeof(Elf32_Ehdr) || memcmp(data, ELFMAG, SELFMAG) || data[EI_DATA] != ELFDATA2LSB)
         return false;
     if (data[EI_CLASS] == ELFCLASS64) {
         Elf64_Ehdr h;
@@ -93,8 +92,9 @@ int elf_load(const struct elf_image *elf, const struct boot_input *in,
         int r;
 
         if (!elf_segment(elf, i, &seg))
-            return err_set(err, EINVAL, "%s: program header %u points outside the file: it is "
-                                        "truncated or damaged",
+            return err_set(err, EINVAL,
+                           "%s: program header %u points outside the file: it is "
+                           "truncated or damaged",
                            name, i);
         if (seg.type != PT_LOAD || seg.memsz == 0)
             continue;

@@ -33,8 +33,9 @@ int boot_write(const struct boot_memory *mem, gpa_t gpa, const void *data, size_
                const char *what, struct err *err)
 {
     if (size && !mem->write(mem->opaque, gpa, data, size))
-        return err_set(err, ENOMEM, "%s does not fit in guest memory at %#llx: give it more with "
-                                    "--memory",
+        return err_set(err, ENOMEM,
+                       "%s does not fit in guest memory at %#llx: give it more with "
+                       "--memory",
                        what, (unsigned long long)gpa);
     return 0;
 }
@@ -56,13 +57,13 @@ int boot_zero(const struct boot_memory *mem, gpa_t gpa, uint64_t size, const cha
 }
 
 /*
- * A stub where a BIOS would be, at the end of segment F000h: loaders that go back to real mode to ask it
- * (Xen's trampoline) are told "no such function" by carry and AH = 86h, and go on without. The vectors of
- * the 8259s acknowledge, all others return.
+ * A stub where a BIOS would be, at the end of segment F000h: loaders that go back to real mode to
+ * ask it (Xen's trampoline) are told "no such function" by carry and AH = 86h, and go on without.
+ * The vectors of the 8259s acknowledge, all others return.
  */
 #define STUB_SEGMENT 0xf000u
-#define STUB_OFFSET 0xff00u
-#define STUB_IRET 0xff53u /* where BIOSes have their dummy handler */
+#define STUB_OFFSET  0xff00u
+#define STUB_IRET    0xff53u /* where BIOSes have their dummy handler */
 
 static const uint8_t stub_unsupported[] = {
     0x55,                   /* push %bp */
@@ -122,8 +123,9 @@ static uint16_t stub_for(unsigned vector)
 }
 
 /*
- * Interrupt vectors and BIOS data, with the two words that systems read even though no BIOS ran: the
- * EBDA's segment (40:0E) and the size of conventional memory (40:13). The EBDA's first byte is its size.
+ * Interrupt vectors and BIOS data, with the two words that systems read even though no BIOS ran:
+ * the EBDA's segment (40:0E) and the size of conventional memory (40:13). The EBDA's first byte is
+ * its size.
  */
 static int low_memory(const struct boot_memory *mem, struct err *err)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Direct boot: what firmware and a boot loader would have done for a kernel. A loader reads an image that
- * is hostile input, places it and what it needs in guest memory, and says how the boot processor starts.
- * It runs again after every reset, from the bytes it was first given.
+ * Direct boot: what firmware and a boot loader would have done for a kernel. A loader reads an
+ * image that is hostile input, places it and what it needs in guest memory, and says how the boot
+ * processor starts. It runs again after every reset, from the bytes it was first given.
  *
  *   bzimage.c    Linux/x86 boot protocol (Documentation/x86/boot.rst): bzImage, and vmlinux ELF64
  *   pvh.c        PVH, Xen's x86/HVM direct boot ABI (docs/misc/pvh.pandoc)
@@ -16,7 +16,8 @@
 
 struct cpu_state;
 
-/* ---- the memory map ---------------------------------------------------------------------------- */
+/* ---- the memory map ----------------------------------------------------------------------------
+ */
 
 /* Types of ACPI 6 section 15, "System Address Map Interfaces". */
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
@@ -46,12 +47,14 @@ struct e820_config {
 };
 
 void e820_build(const struct e820_config *config, struct e820 *map);
-/* End of the run of RAM that starts at or below `from` and goes on from there; `from` if there is none. */
+/* End of the run of RAM that starts at or below `from` and goes on from there; `from` if there is
+ * none. */
 uint64_t e820_run_end(const struct e820 *map, uint64_t from);
 /* True if all of [addr, addr + size) is RAM. */
 bool e820_is_ram(const struct e820 *map, uint64_t addr, uint64_t size);
 
-/* ---- loading ----------------------------------------------------------------------------------- */
+/* ---- loading -----------------------------------------------------------------------------------
+ */
 
 struct boot_file {
     const uint8_t *data;
@@ -121,14 +124,15 @@ bool multiboot_probe(const uint8_t *data, size_t size);
 int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
                    struct boot_entry *entry, struct err *err);
 
-/* ---- shared by the loaders --------------------------------------------------------------------- */
+/* ---- shared by the loaders ---------------------------------------------------------------------
+ */
 
 /* Below 1 MiB; nothing else lies between the BIOS data area and EBDA_BASE. */
-#define BOOT_GDT 0x1000u
+#define BOOT_GDT         0x1000u
 #define BOOT_PAGE_TABLES 0x2000u /* PML4, PDPT, four page directories */
-#define BOOT_PARAMS 0x8000u
-#define BOOT_STACK 0x20000u
-#define BOOT_CMDLINE 0x20000u
+#define BOOT_PARAMS      0x8000u
+#define BOOT_STACK       0x20000u
+#define BOOT_CMDLINE     0x20000u
 #define BOOT_CMDLINE_MAX 0x10000u
 
 int boot_write(const struct boot_memory *mem, gpa_t gpa, const void *data, size_t size,
@@ -159,7 +163,8 @@ bool elf_open(struct elf_image *elf, const uint8_t *data, size_t size);
 /* False: the entry contradicts the file. */
 bool elf_segment(const struct elf_image *elf, unsigned n, struct elf_segment *seg);
 /*
- * Places every PT_LOAD at its physical address, which must be RAM, the part past the file's bytes zeroed.
+ * Places every PT_LOAD at its physical address, which must be RAM, the part past the file's bytes
+ * zeroed.
  * [*first, *last) is what they cover.
  */
 int elf_load(const struct elf_image *elf, const struct boot_input *in,

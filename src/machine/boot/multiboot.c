@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Multiboot Specification 0.6.96: ELF files and images with an address header ("a.out kludge"), modules
- * with command lines, memory map. GNU Mach, Xen, memtest86+ and most teaching systems start this way. The
- * information structure stands in RAM after the kernel and its modules; the kernel's own pages may be
- * anywhere, below 1 MiB too.
+ * Multiboot Specification 0.6.96: ELF files and images with an address header ("a.out kludge"),
+ * modules with command lines, memory map. GNU Mach, Xen, memtest86+ and most teaching systems start
+ * this way. The information structure stands in RAM after the kernel and its modules; the kernel's
+ * own pages may be anywhere, below 1 MiB too.
  *
- * Video modes, drives, the configuration table, APM and symbol tables are not offered: their flags are
- * clear. A kernel that asks for a video mode is started without.
+ * Video modes, drives, the configuration table, APM and symbol tables are not offered: their flags
+ * are clear. A kernel that asks for a video mode is started without.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,29 +15,29 @@
 #include "machine/boot/loader.h"
 
 /* Header, section 3.1. */
-#define SEARCH 8192u
-#define HEADER_MAGIC 0x1badb002u
-#define HEADER_SIZE 12u
+#define SEARCH              8192u
+#define HEADER_MAGIC        0x1badb002u
+#define HEADER_SIZE         12u
 #define HEADER_SIZE_ADDRESS 32u
-#define FLAG_PAGE_ALIGN BIT(0)
-#define FLAG_MEMORY_INFO BIT(1)
-#define FLAG_VIDEO_MODE BIT(2)
-#define FLAG_ADDRESS BIT(16)
-#define FLAGS_REQUIRED 0xffffu /* bits 0-15: refuse what we do not know */
-#define FLAGS_KNOWN (FLAG_PAGE_ALIGN | FLAG_MEMORY_INFO | FLAG_VIDEO_MODE)
+#define FLAG_PAGE_ALIGN     BIT(0)
+#define FLAG_MEMORY_INFO    BIT(1)
+#define FLAG_VIDEO_MODE     BIT(2)
+#define FLAG_ADDRESS        BIT(16)
+#define FLAGS_REQUIRED      0xffffu /* bits 0-15: refuse what we do not know */
+#define FLAGS_KNOWN         (FLAG_PAGE_ALIGN | FLAG_MEMORY_INFO | FLAG_VIDEO_MODE)
 
 /* Information structure, section 3.3. */
-#define LOADER_MAGIC 0x2badb002u
-#define INFO_SIZE 120u
-#define INFO_MEMORY BIT(0)
-#define INFO_CMDLINE BIT(2)
-#define INFO_MODS BIT(3)
-#define INFO_MEM_MAP BIT(6)
+#define LOADER_MAGIC     0x2badb002u
+#define INFO_SIZE        120u
+#define INFO_MEMORY      BIT(0)
+#define INFO_CMDLINE     BIT(2)
+#define INFO_MODS        BIT(3)
+#define INFO_MEM_MAP     BIT(6)
 #define INFO_LOADER_NAME BIT(9)
-#define MODULE_SIZE 16u
-#define MMAP_SIZE 24u
+#define MODULE_SIZE      16u
+#define MMAP_SIZE        24u
 
-#define ONE_MIB 0x100000u
+#define ONE_MIB     0x100000u
 #define LOADER_NAME "doppel"
 
 struct header {
@@ -98,8 +98,9 @@ static int load_by_address(const struct boot_input *in, const struct boot_memory
     *last = h->load_addr + size;
     bss = h->bss_end_addr > *last ? h->bss_end_addr - *last : 0;
     if (!e820_is_ram(&in->map, h->load_addr, size + bss))
-        return err_set(err, ENOMEM, "%s wants memory from %#x to %#llx, and the guest has no RAM "
-                                    "there: give it more with --memory",
+        return err_set(err, ENOMEM,
+                       "%s wants memory from %#x to %#llx, and the guest has no RAM "
+                       "there: give it more with --memory",
                        name, h->load_addr, (unsigned long long)(*last + bss));
     r = boot_write(mem, h->load_addr, in->kernel.data + start, size, name, err);
     if (r == 0)
@@ -169,8 +170,9 @@ static int write_info(const struct boot_input *in, const struct boot_memory *mem
         put_le32(buf + 16, (uint32_t)(at + off));
     ok = ok && append(&b, LOADER_NAME, sizeof(LOADER_NAME), &off);
     if (!ok)
-        return err_set(err, ENOMEM, "%s, its modules and their command lines leave no room in "
-                                    "guest memory: give it more with --memory",
+        return err_set(err, ENOMEM,
+                       "%s, its modules and their command lines leave no room in "
+                       "guest memory: give it more with --memory",
                        in->kernel.name);
     put_le32(buf + 64, (uint32_t)(at + off));
     put_le32(buf, flags);
@@ -201,8 +203,9 @@ int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
         r = load_by_address(in, mem, &h, &last, err);
     } else {
         if (!elf_open(&elf, in->kernel.data, in->kernel.size))
-            return err_set(err, EINVAL, "%s has a multiboot header without addresses and is no ELF "
-                                        "file for x86",
+            return err_set(err, EINVAL,
+                           "%s has a multiboot header without addresses and is no ELF "
+                           "file for x86",
                            name);
         start = elf.entry;
         r = elf_load(&elf, in, mem, &first, &last, err);
@@ -227,8 +230,9 @@ int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
         const struct boot_file *m = &in->module[i];
 
         if (m->size > end - at)
-            return err_set(err, ENOMEM, "%s (%zu KiB) does not fit above the kernel in guest "
-                                        "memory: give it more with --memory",
+            return err_set(err, ENOMEM,
+                           "%s (%zu KiB) does not fit above the kernel in guest "
+                           "memory: give it more with --memory",
                            m->name, (m->size + 1023) / 1024);
         r = boot_write(mem, at, m->data, m->size, m->name, err);
         if (r)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * PVH: Xen's direct boot ABI for HVM guests (docs/misc/pvh.pandoc and
- * xen/include/public/arch-x86/hvm/start_info.h of Xen). The ELF file, of either class, names its 32-bit
- * physical entry in a note; the kernel is entered in protected mode without paging, EBX pointing at
- * struct hvm_start_info. Our structures stand in RAM after the kernel and its modules.
+ * xen/include/public/arch-x86/hvm/start_info.h of Xen). The ELF file, of either class, names its
+ * 32-bit physical entry in a note; the kernel is entered in protected mode without paging, EBX
+ * pointing at struct hvm_start_info. Our structures stand in RAM after the kernel and its modules.
  */
 #include <elf.h>
 #include <errno.h>
@@ -13,14 +13,14 @@
 #include "machine/boot/loader.h"
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
-#define START_MAGIC 0x336ec578
-#define START_VERSION 1
-#define START_SIZE 56
-#define MODULE_SIZE 32
-#define MEMMAP_SIZE 24
+#define START_MAGIC              0x336ec578
+#define START_VERSION            1
+#define START_SIZE               56
+#define MODULE_SIZE              32
+#define MEMMAP_SIZE              24
 
 #define NOTE_HEADER 12
-#define ONE_MIB 0x100000u
+#define ONE_MIB     0x100000u
 
 /* Walks one PT_NOTE segment for the entry point. */
 static bool find_in_notes(const uint8_t *p, uint64_t size, uint32_t *entry)
@@ -76,8 +76,9 @@ static int write_start_info(const struct boot_input *in, const struct boot_memor
     int r;
 
     if (size + cmdline_len > end - at)
-        return err_set(err, ENOMEM, "%s and its modules leave no room in guest memory: give it "
-                                    "more with --memory",
+        return err_set(err, ENOMEM,
+                       "%s and its modules leave no room in guest memory: give it "
+                       "more with --memory",
                        in->kernel.name);
     put_le32(info, START_MAGIC);
     put_le32(info + 4, START_VERSION);
@@ -117,8 +118,9 @@ int pvh_load(const struct boot_input *in, const struct boot_memory *mem, struct 
     if (r)
         return r;
     if (start < first || start >= last)
-        return err_set(err, EINVAL, "%s: its PVH entry %#x lies outside what it loads: it is "
-                                    "damaged",
+        return err_set(err, EINVAL,
+                       "%s: its PVH entry %#x lies outside what it loads: it is "
+                       "damaged",
                        in->kernel.name, start);
 
     at = align_up(max_u64(last, ONE_MIB), PAGE_SIZE);
@@ -127,8 +129,9 @@ int pvh_load(const struct boot_input *in, const struct boot_memory *mem, struct 
         const struct boot_file *m = &in->module[i];
 
         if (m->size > end - at)
-            return err_set(err, ENOMEM, "%s (%zu KiB) does not fit above the kernel in guest "
-                                        "memory: give it more with --memory",
+            return err_set(err, ENOMEM,
+                           "%s (%zu KiB) does not fit above the kernel in guest "
+                           "memory: give it more with --memory",
                            m->name, (m->size + 1023) / 1024);
         r = boot_write(mem, at, m->data, m->size, m->name, err);
         if (r)

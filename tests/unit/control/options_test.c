@@ -15,9 +15,9 @@ struct parsed {
     int r;
 };
 
-#define PARSE(p, ...)                                                                              \
-    struct parsed p = {0};                                                                         \
-    char *p##_argv[] = {__VA_ARGS__};                                                              \
+#define PARSE(p, ...)                 \
+    struct parsed p = {0};            \
+    char *p##_argv[] = {__VA_ARGS__}; \
     p.r = options_parse_run(&p.o, (int)ARRAY_LEN(p##_argv), p##_argv, &p.err)
 
 static void refuses(const char *sentence_part, struct parsed *p)
@@ -46,11 +46,11 @@ static void defaults_hold(void **state)
 
 static void every_option_has_its_effect(void **state)
 {
-    PARSE(p, "--kernel=K", "--initrd", "I", "--append", "a b", "--memory", "1G", "--cpus", "4", "--cpu",
-          "v2", "--serial", "unix:/s", "--debugcon", "file:/d", "--engine", "interp", "--clock",
-          "virtual", "--name", "n-1", "--trace", "irq", "--trace-file", "/t", "--debug-exit", "0xf4",
-          "--no-reboot", "--no-acpi", "--sandbox", "off", "--net", "none", "--display", "none",
-          "--machine", "q35", "--print-hash", "--verbose");
+    PARSE(p, "--kernel=K", "--initrd", "I", "--append", "a b", "--memory", "1G", "--cpus", "4",
+          "--cpu", "v2", "--serial", "unix:/s", "--debugcon", "file:/d", "--engine", "interp",
+          "--clock", "virtual", "--name", "n-1", "--trace", "irq", "--trace-file", "/t",
+          "--debug-exit", "0xf4", "--no-reboot", "--no-acpi", "--sandbox", "off", "--net", "none",
+          "--display", "none", "--machine", "q35", "--print-hash", "--verbose");
 
     (void)state;
     assert_int_equal(p.r, 0);
@@ -89,7 +89,8 @@ static void debug_exit_needs_no_port(void **state)
 
 static void disk_fields_are_taken_apart(void **state)
 {
-    PARSE(p, "--kernel", "K", "--disk", "a,,b.img,bus=nvme,ro,snapshot=off,serial=x,,y", "--disk", "c");
+    PARSE(p, "--kernel", "K", "--disk", "a,,b.img,bus=nvme,ro,snapshot=off,serial=x,,y", "--disk",
+          "c");
 
     (void)state;
     assert_int_equal(p.r, 0);
@@ -106,13 +107,13 @@ static void disk_fields_are_taken_apart(void **state)
     options_fini(&p.o);
 }
 
-#define REFUSES(test, part, ...)                                                                   \
-    static void test(void **state)                                                                 \
-    {                                                                                              \
-        PARSE(p, __VA_ARGS__);                                                                     \
-                                                                                                   \
-        (void)state;                                                                               \
-        refuses(part, &p);                                                                         \
+#define REFUSES(test, part, ...)   \
+    static void test(void **state) \
+    {                              \
+        PARSE(p, __VA_ARGS__);     \
+                                   \
+        (void)state;               \
+        refuses(part, &p);         \
     }
 
 REFUSES(slip_in_an_option_is_named, "did you mean --initrd?", "--kernel", "K", "--inird", "I")

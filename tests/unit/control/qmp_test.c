@@ -128,7 +128,8 @@ static void error_carries_class_and_id(void **state)
     struct talk *t = *state;
 
     assert_true(say(t, "{\"execute\":\"fail\",\"id\":3}"));
-    assert_string_equal(t->out, "{\"error\":{\"class\":\"DeviceNotFound\",\"desc\":\"no luck\"},\"id\":3}\r\n");
+    assert_string_equal(
+        t->out, "{\"error\":{\"class\":\"DeviceNotFound\",\"desc\":\"no luck\"},\"id\":3}\r\n");
 }
 
 static void requests_may_come_in_pieces_and_in_bunches(void **state)
@@ -162,7 +163,8 @@ static void wrong_requests_are_refused_and_forgotten(void **state)
     assert_refused(t, "{\"execute\":\"nope\"}", "CommandNotFound");
     assert_refused(t, "{\"execute\":\"only-a-verb\"}", "CommandNotFound");
     assert_refused(t, "{\"execute\":\"set\"}", "Parameter 'n' is missing");
-    assert_refused(t, "{\"execute\":\"set\",\"arguments\":{\"n\":-1}}", "Invalid parameter type for 'n'");
+    assert_refused(t, "{\"execute\":\"set\",\"arguments\":{\"n\":-1}}",
+                   "Invalid parameter type for 'n'");
     assert_refused(t, "{\"execute\":\"set\",\"arguments\":{\"n\":1,\"s\":2}}", "type for 's'");
     assert_refused(t, "{\"execute\":\"set\",\"arguments\":{\"n\":1,\"b\":2}}", "type for 'b'");
     assert_refused(t, "{\"execute\":\"set\",\"arguments\":{\"n\":1,\"q\":2}}", "'q' is unexpected");

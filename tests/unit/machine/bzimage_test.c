@@ -9,11 +9,11 @@
 #include "cpu/cpu_state.h"
 #include "tests/lib/bootmem.h"
 
-#define SETUP_SECTS 3
-#define SETUP_SIZE ((SETUP_SECTS + 1) * 512)
+#define SETUP_SECTS    3
+#define SETUP_SIZE     ((SETUP_SECTS + 1) * 512)
 #define PROTECTED_SIZE 0x3000
-#define IMAGE_SIZE (SETUP_SIZE + PROTECTED_SIZE)
-#define PREF 0x1000000
+#define IMAGE_SIZE     (SETUP_SIZE + PROTECTED_SIZE)
+#define PREF           0x1000000
 
 struct fixture {
     struct bootmem b;

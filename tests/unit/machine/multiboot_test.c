@@ -9,7 +9,7 @@
 #include "cpu/cpu_state.h"
 #include "tests/lib/bootmem.h"
 
-#define BASE 0x100000
+#define BASE  0x100000
 #define MAGIC 0x1badb002
 
 struct fixture {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The character back ends over pipes and sockets of this process, turned by a loop without threads. */
+/* The character back ends over pipes and sockets of this process, turned by a loop without threads.
+ */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
