@@ -41,6 +41,8 @@ struct engine {
     /* The state at an instruction boundary. Only while the vCPU is not in run. */
     void (*get)(struct vcpu *vcpu, struct cpu_state *cs);
     void (*set)(struct vcpu *vcpu, const struct cpu_state *cs);
+    /* What the vCPU's own TSC adds to vm_tsc now. On the vCPU's thread. */
+    uint64_t (*tsc_offset)(struct vcpu *vcpu);
     /* Guest-physical [gpa, gpa+len) changed its meaning: returns when no vCPU uses the old one. */
     void (*slot_changed)(struct vm *vm, gpa_t gpa, uint64_t len);
     /* Bytes of the RAM file were written behind the vCPUs' backs (DMA, loaders). */

@@ -288,9 +288,10 @@ static int build_interrupts(struct machine *m, struct err *err)
                                       .tsc_deadline = cpu_has(&m->model, FEAT_TSC_DEADLINE),
                                       .phys_bits = m->model.phys_bits,
                                       .virtual_wire = i == 0 && m->direct_boot,
+                                      .tsc_offset = m->vm.engine->tsc_offset,
                                       .extint_ack = i == 0 ? extint_ack : NULL,
                                       .extint_opaque = m};
-        char name[16];
+        char name[24];
 
         snprintf(name, sizeof(name), "lapic.%u", i);
         m->lapic[i] = device_new(&m->vm, &lapic_type, name, &config, err);

@@ -128,8 +128,6 @@ static void area_to_fpu(const uint8_t *p, struct cpu_fpu *f)
 static void save_case(const struct hd_case *tc, struct hd_result *out, const ucontext_t *uc)
 {
     const greg_t *g = uc->uc_mcontext.gregs;
-    uint64_t mask = tc->mode == HD_64 ? UINT64_MAX : tc->mode == HD_32 ? UINT32_MAX : 0xffff;
-    uint64_t next = (tc->regs.rip + tc->len) & mask;
 
     for (unsigned r = 0; r < 16; r++)
         out->regs.gpr[r] = (uint64_t)g[greg_of[r]];
@@ -140,13 +138,10 @@ static void save_case(const struct hd_case *tc, struct hd_result *out, const uco
     out->vector = (uint8_t)g[G_TRAPNO];
     out->error = (uint32_t)g[G_ERR];
     out->addr = out->vector == VEC_PF ? (uint64_t)g[G_CR2] : 0;
-    if (!tc->step && out->vector == VEC_BP && ((out->regs.rip - 1) & mask) == next) {
-        out->regs.rip = next;
+    if (out->vector == VEC_BP) { /* what follows the instruction, and fills the page */
+        out->regs.rip--;
         out->vector = HD_DONE;
     } else if (tc->step && out->vector == VEC_DB) {
-        out->vector = HD_DONE;
-    } else if (tc->step && out->vector == VEC_BP) {
-        out->regs.rip--; /* IRET took TF away, and the target holds what fills the page */
         out->vector = HD_DONE;
     } else if (out->vector == VEC_PF && out->regs.rip != tc->regs.rip && (out->error & 0x10)) {
         out->vector = HD_DONE; /* the next instruction is on an absent page */

@@ -143,6 +143,11 @@ static enum vcpu_stop interp_run(struct vcpu *vcpu, uint64_t budget)
     return (enum vcpu_stop)(c->stop - 1);
 }
 
+static uint64_t interp_tsc_offset(struct vcpu *vcpu)
+{
+    return interp_of(vcpu)->s.tsc_offset;
+}
+
 /* ---- the engine -------------------------------------------------------------------------------------------- */
 
 static int interp_vm_init(struct vm *vm, struct err *err)
@@ -270,6 +275,7 @@ const struct engine engine_interp = {
     .kick = interp_kick,
     .get = interp_get,
     .set = interp_set,
+    .tsc_offset = interp_tsc_offset,
     .slot_changed = interp_slot_changed,
     .ram_written = interp_ram_written,
     .last_exceptions = interp_last_exceptions,

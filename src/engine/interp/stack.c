@@ -172,17 +172,19 @@ void op_pusha(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* The place of rSP is skipped over. */
+/* The place of rSP is read as well, for nothing. */
 static __attribute__((noinline)) void popa(struct interp *c, const struct insn *i)
 {
     uint64_t sp = c->s.gpr[REG_RSP];
 
     BEGIN(c, i);
-    for (unsigned n = 0; n < 8; n++)
+    for (unsigned n = 0; n < 8; n++) {
+        uint64_t v = access_load(c, stack_linear(c, sp + n * i->osize, i->osize, ACCESS_READ),
+                                 i->osize, c->key);
+
         if (7 - n != REG_RSP)
-            reg_set(c, 7 - n, i->osize,
-                    access_load(c, stack_linear(c, sp + n * i->osize, i->osize, ACCESS_READ),
-                                i->osize, c->key));
+            reg_set(c, 7 - n, i->osize, v);
+    }
     set_sp(c, sp + 8 * i->osize);
 }
 

@@ -43,7 +43,7 @@ static void operand_find(struct interp *c, const struct insn *i, unsigned seg, u
     o->low = NULL;
     o->count = 0;
     in_page = o->lin & PAGE_MASK;
-    if (in_page > PAGE_SIZE - size || (c->key & KEY_MODE) == KEY_USER_ALIGNED)
+    if (in_page > PAGE_SIZE - size)
         return;
     if (c->s.rflags & RFLAGS_DF) {
         room = in_page / size + 1;
@@ -200,77 +200,116 @@ static void compare(unsigned size, uint64_t a, uint64_t b, uint32_t *flags)
 
 /* ---- one step: a run, or an element ----------------------------------------------------------------------- */
 
-/* Up to `max` elements; how many were done. Commits memory and RAX; not the address registers. */
-static unsigned step(struct interp *c, const struct insn *i, uint64_t max, uint32_t *flags)
+/*
+ * A run of up to `max` elements; 0: not possible here. Segments and pages are looked at in the order of
+ * the first element's accesses, so that of two faults the right one is raised: a segment is checked after
+ * the operand before it was read, and CMPS begins with ES:rDI. Commits memory and RAX.
+ */
+static unsigned step_run(struct interp *c, const struct insn *i, uint64_t max, uint32_t *flags)
 {
     unsigned op = str_op(i), size = i->osize, count = (unsigned)min_u64(max, PAGE_SIZE);
     bool df = c->s.rflags & RFLAGS_DF, ne = i->flags & INSN_REPNE;
+    bool si = USES_SI(op), di = USES_DI(op);
     struct str_operand s = {0}, d = {0};
     enum access dhow = op == STR_CMPS || op == STR_SCAS ? ACCESS_READ : ACCESS_WRITE;
-    uint64_t v = 0;
 
-    /*
-     * In the order of the accesses, so that of two faults the right one is raised: CMPS looks at ES:rDI
-     * first; a segment is checked after the other operand was read.
-     */
-    if (op == STR_CMPS)
-        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), ACCESS_READ, count, &d);
-    if (op == STR_CMPS && max > 1)
-        access_probe(c, d.lin, size, ACCESS_READ, c->key);
-    if (USES_SI(op))
-        operand_find(c, i, i->seg, reg_get(c, REG_RSI, i->asize), ACCESS_READ, count, &s);
-    if (op == STR_MOVS && max > 1)
-        access_probe(c, s.lin, size, ACCESS_READ, c->key);
-    if (USES_DI(op) && op != STR_CMPS)
+    if (op == STR_CMPS) {
         operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), dhow, count, &d);
-    if (USES_SI(op))
-        count = (unsigned)min_u64(count, s.count);
-    if (USES_DI(op))
-        count = (unsigned)min_u64(count, d.count);
-    if (count && max > 1) {
-        if (USES_SI(op))
-            operand_host(c, i, ACCESS_READ, &s, count);
-        if (USES_DI(op) && (!USES_SI(op) || s.count))
-            operand_host(c, i, dhow, &d, count);
-        if ((!USES_SI(op) || s.low) && (!USES_DI(op) || d.low)) {
-            switch (op) {
-            case STR_MOVS:
-                run_movs(df, size, count, d.low, s.low);
-                return count;
-            case STR_STOS:
-                run_stos(df, size, count, d.low, c->s.gpr[REG_RAX]);
-                return count;
-            case STR_LODS:
-                reg_set(c, REG_RAX, size,
-                        host_load(df ? s.low : s.low + (size_t)(count - 1) * size, size));
-                return count;
-            case STR_SCAS:
-                return run_scas(df, ne, size, count, d.low, c->s.gpr[REG_RAX], flags);
-            default:
-                return run_cmps(df, ne, size, count, d.low, s.low, flags);
-            }
-        }
+        if (!d.count)
+            return 0;
+        access_host(c, d.lin, size, dhow, c->key);
     }
-    if (USES_SI(op))
-        v = access_load(c, s.lin, size, c->key);
+    if (si) {
+        operand_find(c, i, i->seg, reg_get(c, REG_RSI, i->asize), ACCESS_READ, count, &s);
+        if (!s.count)
+            return 0;
+        access_host(c, s.lin, size, ACCESS_READ, c->key);
+        count = (unsigned)min_u64(count, s.count);
+    }
+    if (di && op != STR_CMPS) {
+        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), dhow, count, &d);
+        access_host(c, d.lin, size, dhow, c->key);
+    }
+    if (di)
+        count = (unsigned)min_u64(count, d.count);
+    if (!count)
+        return 0;
+    if (si)
+        operand_host(c, i, ACCESS_READ, &s, count);
+    if (di)
+        operand_host(c, i, dhow, &d, count);
+    if ((si && !s.low) || (di && !d.low))
+        return 0;
     switch (op) {
     case STR_MOVS:
-        access_store(c, d.lin, size, v, c->key);
+        run_movs(df, size, count, d.low, s.low);
+        return count;
+    case STR_STOS:
+        run_stos(df, size, count, d.low, c->s.gpr[REG_RAX]);
+        return count;
+    case STR_LODS:
+        reg_set(c, REG_RAX, size,
+                host_load(df ? s.low : s.low + (size_t)(count - 1) * size, size));
+        return count;
+    case STR_SCAS:
+        return run_scas(df, ne, size, count, d.low, c->s.gpr[REG_RAX], flags);
+    default:
+        return run_cmps(df, ne, size, count, d.low, s.low, flags);
+    }
+}
+
+static gva_t si_linear(struct interp *c, const struct insn *i)
+{
+    return seg_linear(c, i->seg, reg_get(c, REG_RSI, i->asize), i->osize, ACCESS_READ);
+}
+
+static gva_t di_linear(struct interp *c, const struct insn *i, enum access how)
+{
+    return seg_linear(c, SEG_ES, reg_get(c, REG_RDI, i->asize), i->osize, how);
+}
+
+/* One element. */
+static void step_one(struct interp *c, const struct insn *i, uint32_t *flags)
+{
+    unsigned size = i->osize;
+    uint64_t v;
+
+    switch (str_op(i)) {
+    case STR_MOVS:
+        v = access_load(c, si_linear(c, i), size, c->key);
+        access_store(c, di_linear(c, i, ACCESS_WRITE), size, v, c->key);
         break;
     case STR_STOS:
-        access_store(c, d.lin, size, c->s.gpr[REG_RAX] & mask_bytes(size), c->key);
+        access_store(c, di_linear(c, i, ACCESS_WRITE), size,
+                     c->s.gpr[REG_RAX] & mask_bytes(size), c->key);
         break;
     case STR_LODS:
-        reg_set(c, REG_RAX, size, v);
+        reg_set(c, REG_RAX, size, access_load(c, si_linear(c, i), size, c->key));
         break;
     case STR_SCAS:
-        compare(size, c->s.gpr[REG_RAX], access_load(c, d.lin, size, c->key), flags);
+        compare(size, c->s.gpr[REG_RAX],
+                access_load(c, di_linear(c, i, ACCESS_READ), size, c->key), flags);
         break;
     default:
-        compare(size, v, access_load(c, d.lin, size, c->key), flags);
+        v = access_load(c, di_linear(c, i, ACCESS_READ), size, c->key);
+        compare(size, access_load(c, si_linear(c, i), size, c->key), v, flags);
         break;
     }
-    return 1;
+}
+
+/* Up to `max` elements; how many were done. */
+static unsigned step(struct interp *c, const struct insn *i, uint64_t max, uint32_t *flags)
+{
+    unsigned n = 0;
+
+    /* Where alignment is checked, each element has its own check. */
+    if (max > 1 && (c->key & KEY_MODE) != KEY_USER_ALIGNED)
+        n = step_run(c, i, max, flags);
+    if (!n) {
+        step_one(c, i, flags);
+        n = 1;
+    }
+    return n;
 }
 
 /* ---- INS, OUTS -------------------------------------------------------------------------------------------------- */
@@ -341,16 +380,16 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
     uint32_t flags = c->aflags; /* committed when all is done: a fault shows the old ones */
 
     BEGIN(c, i);
-    if (!left)
-        return true;
     if (rep && c->code64 && i->asize == 4) {
-        /* Even a fault at the first element finds them cut. */
-        if (USES_SI(op))
+        /* As on Intel processors: even no element, or a fault at the first, leaves them cut. */
+        if (op == STR_MOVS)
             advance(c, i, REG_RSI, 0);
-        if (USES_DI(op))
+        if (op == STR_MOVS || op == STR_STOS)
             advance(c, i, REG_RDI, 0);
         reg_set(c, REG_RCX, 4, left);
     }
+    if (!left)
+        return true;
     if (io)
         io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     for (;;) {
@@ -395,14 +434,11 @@ static void op_string(struct interp *c, const struct insn *i)
 /* MOVS and STOS of one element, the common case without REP, need none of the above. */
 static void op_movs_one(struct interp *c, const struct insn *i)
 {
-    gva_t s, d;
     uint64_t v;
 
     BEGIN(c, i);
-    s = seg_linear(c, i->seg, reg_get(c, REG_RSI, i->asize), i->osize, ACCESS_READ);
-    d = seg_linear(c, SEG_ES, reg_get(c, REG_RDI, i->asize), i->osize, ACCESS_WRITE);
-    v = access_load(c, s, i->osize, c->key);
-    access_store(c, d, i->osize, v, c->key);
+    v = access_load(c, si_linear(c, i), i->osize, c->key);
+    access_store(c, di_linear(c, i, ACCESS_WRITE), i->osize, v, c->key);
     advance(c, i, REG_RSI, 1);
     advance(c, i, REG_RDI, 1);
     NEXT(c, i);
@@ -410,11 +446,9 @@ static void op_movs_one(struct interp *c, const struct insn *i)
 
 static void op_stos_one(struct interp *c, const struct insn *i)
 {
-    gva_t d;
-
     BEGIN(c, i);
-    d = seg_linear(c, SEG_ES, reg_get(c, REG_RDI, i->asize), i->osize, ACCESS_WRITE);
-    access_store(c, d, i->osize, c->s.gpr[REG_RAX] & mask_bytes(i->osize), c->key);
+    access_store(c, di_linear(c, i, ACCESS_WRITE), i->osize,
+                 c->s.gpr[REG_RAX] & mask_bytes(i->osize), c->key);
     advance(c, i, REG_RDI, 1);
     NEXT(c, i);
 }

@@ -83,7 +83,7 @@ struct i8254_counter {
     bool latched;
     bool status_latched;
     bool gate;
-    uint8_t zero; /* keeps the struct free of padding */
+    uint8_t zero[5]; /* keeps the struct free of padding */
 };
 
 struct i8254 {
@@ -99,7 +99,7 @@ struct i8254 {
     struct i8254_state {
         struct i8254_counter ch[3];
         int64_t seen;     /* tick up to which rises of counter 0 are accounted for */
-        int64_t repay_at; /* ns: no owed rise before */
+        int64_t repay_at; /* ns: no owed rise before; 0: one is due on time */
         uint32_t owed;    /* rises of counter 0 not delivered yet */
         uint8_t port61;
         uint8_t zero[3];
@@ -123,7 +123,7 @@ static const struct state_field counter_fields[] = {
     STATE_BOOL(struct i8254_counter, latched),
     STATE_BOOL(struct i8254_counter, status_latched),
     STATE_BOOL(struct i8254_counter, gate),
-    STATE_UINT(struct i8254_counter, zero, 0, 0),
+    STATE_UINTS(struct i8254_counter, zero, 0, 0),
 };
 
 static const struct state_field fields[] = {
@@ -352,14 +352,16 @@ static void derive(struct device *dev)
 
     account(pit, now);
     if (s->owed && now_ns >= s->repay_at) {
-        bool taken;
+        bool on_time = s->repay_at == 0, taken;
 
         irq_set(pit->irq, false);
         taken = irq_set(pit->irq, true);
         /* A one-shot that is coalesced has been delivered: the earlier request stands for it. */
         if (taken || !periodic(mode_of(c)))
             s->owed--;
-        s->repay_at = now_ns + half_period_ns(c);
+        /* One repayment in the middle of each period. */
+        s->repay_at = on_time || half_period_ns(c) == MIN_GAP_NS ? now_ns + half_period_ns(c)
+                                                                  : TIMER_NEVER;
     }
     /* Low only where it stays low for long: the short lows of modes 2 to 5 are the pulses above. */
     irq_set(pit->irq, mode_of(c) >= 2 || out_at(c, now));
