@@ -40,15 +40,21 @@ SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
 OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
 
 # Test programs: src path under tests/unit without _test.c.
-UNIT    = backend/block/raw backend/char/chardev control/options control/qmp core/bus \
-          core/clock core/device core/irq core/state core/trace core/vcpu cpu/cpu_state \
-          cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
+UNIT    = backend/block/raw backend/char/chardev control/options control/qmp control/sandbox \
+          core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
+          cpu/cpu_state cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
           engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
-          engine/interp/sys engine/interp/tlb hw/block/nvme hw/intc/i8259 hw/intc/ioapic \
-          hw/intc/lapic hw/pci/msi hw/pci/pci hw/pci/q35_host machine/acpi machine/bzimage \
-          machine/e820 machine/multiboot machine/props machine/pvh machine/report
-FUZZ    = bzimage decode ioapic lapic multiboot nvme pci pvh
-TESTLIB = testvm
+          engine/interp/sys engine/interp/tlb hw/acpi/ich9_pm hw/block/nvme hw/char/uart16550a \
+          hw/input/i8042 hw/intc/i8259 hw/intc/ioapic hw/intc/lapic hw/misc/debugcon \
+          hw/misc/fw_cfg hw/misc/i8237 hw/misc/ignored_ports hw/misc/isa_debug_exit hw/pci/msi \
+          hw/pci/pci hw/pci/q35_host hw/timer/i8254 hw/timer/mc146818 machine/acpi \
+          machine/bzimage machine/e820 machine/multiboot machine/props machine/pvh \
+          machine/report
+FUZZ    = bzimage debugcon decode fw_cfg i8042 i8237 i8254 i8259 ich9_pm ignored_ports ioapic \
+          isa_debug_exit lapic mc146818 multiboot nvme pci pvh uart16550a
+TESTLIB = fuzzdev testvm
+
+HOSTDIFF = hostdiff hostdiff_gen hostdiff_native hostdiff_vm
 
 TESTLIB_OBJ = $(TESTLIB:%=$(BUILD)/tests/lib/%.o)
 

@@ -8,7 +8,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 top=$(cd "$(dirname "$0")/.." && pwd)
 guests=${GUESTS_DIR:-$top/build/guests}
-modules="nvme ext4 crc32c_generic"
+modules="nvme ext4 crc32c_generic button evdev"
 
 [ $# = 2 ] || { echo "usage: make-initrd.sh cloud|generic OUT" >&2; exit 2; }
 kernel=$1

@@ -39,11 +39,10 @@ static void sort(int *v, unsigned n)
     }
 }
 
-static void clean(const struct janitor_job *job, int wait_fd)
+/* saved: the terminal's settings, NULL if there is none. */
+static void clean(const struct janitor_job *job, int wait_fd, const struct termios *saved)
 {
-    struct termios saved;
-    int tty = isatty(STDIN_FILENO) ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
-    bool have_tty = tty >= 0 && tcgetattr(tty, &saved) == 0;
+    int tty = saved ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
     int keep[3];
     unsigned n = 0, i;
     bool ours = false;
@@ -66,8 +65,8 @@ static void clean(const struct janitor_job *job, int wait_fd)
     /* A byte says that the paths are ours; the end says that the VMM is gone. */
     while ((got = read(wait_fd, &byte, 1)) != 0 && (got > 0 || errno == EINTR))
         ours |= got > 0;
-    if (have_tty)
-        tcsetattr(tty, TCSANOW, &saved);
+    if (tty >= 0)
+        tcsetattr(tty, TCSANOW, saved);
     for (i = 0; i < JANITOR_PATHS; i++)
         if (ours && job->paths[i])
             unlink(job->paths[i]);
@@ -77,12 +76,16 @@ static void clean(const struct janitor_job *job, int wait_fd)
 
 int janitor_start(struct janitor *janitor, const struct janitor_job *job, struct err *err)
 {
+    struct termios saved;
     int fds[2];
+    bool tty;
     pid_t pid;
 
     *janitor = (struct janitor){.pipe_fd = -1};
     if (pipe2(fds, O_CLOEXEC) < 0)
         return err_set(err, errno, "a pipe can not be made: %s.", strerror(errno));
+    /* Before the fork: the child may first run when the terminal is in raw mode already. */
+    tty = tcgetattr(STDIN_FILENO, &saved) == 0;
     pid = fork();
     if (pid < 0) {
         close(fds[0]);
@@ -91,7 +94,7 @@ int janitor_start(struct janitor *janitor, const struct janitor_job *job, struct
     }
     if (!pid) {
         close(fds[1]);
-        clean(job, fds[0]);
+        clean(job, fds[0], tty ? &saved : NULL);
         _exit(0);
     }
     close(fds[0]);

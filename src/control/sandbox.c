@@ -47,7 +47,8 @@ static const struct group groups[] = {
       SCMP_SYS(restart_syscall), -1}},
     {ALL,
      "malloc and thread stacks; making memory executable is ruled out below",
-     {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), -1}},
+     {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+      SCMP_SYS(sched_getaffinity), SCMP_SYS(sysinfo), -1}},
     {ALL,
      "time",
      {SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
@@ -96,6 +97,16 @@ static const struct narrow narrows[] = {
     {MAIN, "terminal settings go back", SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETSW},
 };
 
+/* Calls that fail instead of ending the process: the C library makes them and does without. */
+static const struct {
+    const char *reason;
+    int call, error;
+} refusals[] = {
+    {"its flags cannot be seen; where it does not exist, threads are made by clone",
+     SCMP_SYS(clone3), ENOSYS},
+    {"free() looks into /proc before it shrinks a heap", SCMP_SYS(openat), EACCES},
+};
+
 /* ---- compiling ---------------------------------------------------------------------------------
  */
 
@@ -114,9 +125,8 @@ static int add_rules(scmp_filter_ctx ctx, unsigned kinds)
             r = seccomp_rule_add(
                 ctx, SCMP_ACT_ALLOW, narrows[i].call, 1,
                 SCMP_CMP64(narrows[i].arg, SCMP_CMP_MASKED_EQ, narrows[i].mask, narrows[i].value));
-    /* Its arguments cannot be seen; told that it does not exist, the C library takes clone. */
-    if (!r)
-        r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    for (i = 0; i < ARRAY_LEN(refusals) && !r; i++)
+        r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO((unsigned)refusals[i].error), refusals[i].call, 0);
     return r;
 }
 

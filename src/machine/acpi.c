@@ -722,7 +722,8 @@ int acpi_build(const struct acpi_config *c, struct acpi_tables *out, struct err 
     pad_to(&t, ALIGN);
     xsdt_at = t.len;
     root_table(&t, "XSDT", 8, c->base, offsets, n);
-    pad_to(&t, PAGE_SIZE);
+    while (t.len < facs_at && !t.failed)
+        aml_byte(&t, 0);
     facs(&t);
     pad_to(&t, PAGE_SIZE);
     if (t.failed) {

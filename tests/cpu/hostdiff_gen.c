@@ -775,6 +775,12 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
         if (zi->mnemonic != ZYDIS_MNEMONIC_RET) {
             uint64_t flags = rnd(r) & ~(RFLAGS_TF | RFLAGS_VM);
 
+            /*
+             * With AC in the image of a misaligned frame the host raises #AC in the middle of IRET, with
+             * AC clear, and Linux takes that for a split lock and tries again for ever.
+             */
+            if (tc->patch_at & (osize - 1))
+                flags &= ~RFLAGS_AC;
             put_le(tc->patch + 2 * osize, flags, osize);
             put_le(tc->patch + 4 * osize, any_selector(r), osize);
         }
@@ -843,8 +849,8 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
 }
 
 /*
- * Does the native side single-step? Not IRET: one that faults with TF set never comes back on some
- * virtualised hosts. Where it lands there is an INT3 or nothing.
+ * Does the native side single-step? Not IRET, which loads TF itself: where it lands there is an INT3 or
+ * nothing.
  */
 static bool steps(const ZydisDecodedInstruction *zi)
 {

@@ -82,6 +82,8 @@ static void make_tables(struct hd_vm *v)
             put64(v, GPA_PT + PAGE_SIZE + k * 8,
                   BIT(63) | (GPA_DATA + k * PAGE_SIZE) | PTE_P | PTE_A | PTE_D | PTE_U |
                       (kind[k] == 2 ? PTE_W : 0));
+    /* The TSS's I/O map lies past its limit: every port is #GP. */
+    put64(v, GPA_TABLE + 0x800 + 0x60, 0xffffull << 48);
     map_page(v, TABLE, GPA_PT + 2 * PAGE_SIZE, GPA_TABLE, PTE_W);
 }
 
@@ -160,7 +162,6 @@ static void make_base(struct hd_vm *v)
                                .limit = LDT_COUNT * 8 - 1,
                                .selector = 10 << 3,
                                .attr = SEG_ATTR_P | 2};
-    /* No I/O bitmap: every port is #GP. */
     s->tr = (struct cpu_seg){
         .base = TABLE + 0x800, .limit = 0x67, .selector = 8 << 3, .attr = SEG_ATTR_P | 0xb};
     s->activity = CPU_RUNNING;
@@ -241,27 +242,30 @@ static void load_case(struct hd_vm *v, const struct hd_case *tc)
     interp_mode_changed(c);
 }
 
-/* Until the instruction is complete: a REP may take several rounds. Leaves by longjmp on an exception. */
-static void run_instruction(struct interp *c, uint64_t rip)
+/*
+ * Until the instruction is complete: a REP may take several rounds, and a full code buffer one more. Only
+ * branches (which are stepped) stay where they are. Leaves by longjmp on an exception.
+ */
+static void run_instruction(struct interp *c, uint64_t rip, bool branch)
 {
     for (unsigned round = 0; round < REP_ROUNDS; round++) {
         struct block *b = block_find(c, true);
 
         c->block = b;
         b->insns[0].fn(c, b->insns);
-        if (c->s.rip != rip || !(b->insns[0].flags & (INSN_REP | INSN_REPNE)))
+        if (c->s.rip != rip || branch)
             return;
     }
 }
 
-static bool run_caught(struct interp *c, uint64_t rip)
+static bool run_caught(struct interp *c, const struct hd_case *tc)
 {
     sigjmp_buf raise_to;
 
     c->raise_to = &raise_to;
     if (sigsetjmp(raise_to, 0))
         return false;
-    run_instruction(c, rip);
+    run_instruction(c, tc->regs.rip, tc->step);
     return true;
 }
 
@@ -272,7 +276,7 @@ void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
     load_case(v, tc);
     memset(out, 0, sizeof(*out));
     out->vector = HD_DONE;
-    if (!run_caught(c, tc->regs.rip)) {
+    if (!run_caught(c, tc)) {
         c->s.rip = interp_rip(c);
         out->vector = c->exc_vector;
         out->error = c->exc_has_error ? c->exc_error : 0;
@@ -286,8 +290,12 @@ void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
     memcpy(out->regs.gpr, c->s.gpr, sizeof(c->s.gpr));
     out->regs.rip = c->s.rip;
     out->regs.rflags = flags_get(c);
+    /* An interrupt of compatibility-mode code pushes no more than that. */
+    if (!(c->s.seg[SEG_CS].attr & SEG_ATTR_L))
+        out->regs.gpr[REG_RSP] &= UINT32_MAX;
+    /* The IRET into the handler clears the RPL of null selectors. */
     for (unsigned k = 0; k < SEG_COUNT; k++)
-        out->regs.seg[k] = c->s.seg[k].selector;
+        out->regs.seg[k] = c->s.seg[k].selector & ~3 ? c->s.seg[k].selector : 0;
     out->regs.fs_base = c->s.seg[SEG_FS].base;
     out->regs.gs_base = c->s.seg[SEG_GS].base;
     out->fpu = c->s.fpu;

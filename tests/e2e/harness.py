@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -32,6 +33,7 @@ class VM:
         if tty:
             self.master, slave = pty.openpty()
             self.slave = slave
+            self.before = termios.tcgetattr(slave)
             self.process = subprocess.Popen(self.command, stdin=slave, stdout=slave,
                                             stderr=self.stderr, env=environment,
                                             start_new_session=True,
@@ -125,7 +127,6 @@ class VM:
 
 def _own_terminal(slave):
     import fcntl
-    import termios
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random bytes as code: through the decoder, and run for some instructions, in a mode that the input
- * chooses, on a VM of 4 MiB with nothing but RAM. The guest's tables are random bytes as well, so faults
- * go wherever they lead; the run is bounded by its budget.
+ * Random bytes as code: through the decoder, and run for some instructions, in a mode that the
+ * input chooses, on a VM of 4 MiB with nothing but RAM. The guest's tables are random bytes as
+ * well, so faults go wherever they lead; the run is bounded by its budget.
  */
 #include "tests/unit/engine/interp/rig.h"
 
@@ -12,7 +12,8 @@ enum { HEADER = 12, BUDGET = 2000 };
 
 static uint64_t spread(uint8_t v)
 {
-    static const uint64_t values[8] = {0, 1, 0x7f, 0x8000, UINT32_MAX, 1ull << 63, RIG_DATA, RIG_CODE};
+    static const uint64_t values[8] = {0,          1,          0x7f,     0x8000,
+                                       UINT32_MAX, 1ull << 63, RIG_DATA, RIG_CODE};
 
     return values[v & 7] + (v >> 3);
 }

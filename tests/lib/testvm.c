@@ -215,7 +215,8 @@ void testvm_state_roundtrip(struct device *dev)
     if (dev->type->state->none)
         return;
     vm_lock(dev->vm);
-    /* Brings what is a function of time up to date, so that derive below finds nothing to change. */
+    /* Brings what is a function of time up to date, so that derive below finds nothing to change.
+     */
     dev->type->derive(dev);
     state_save(dev->type->state, dev, &buf);
     dev->type->reset(dev, RESET_COLD);

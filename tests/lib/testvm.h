@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine for unit tests and fuzzers: a struct vm with a manual clock, some RAM, no engine, no loop and
- * no vCPU. Everything is deterministic: the wall clock starts at TESTVM_WALL and time moves only by
- * testvm_advance. Failures of the library itself print one line and abort; it needs no cmocka.
+ * A machine for unit tests and fuzzers: a struct vm with a manual clock, some RAM, no engine, no
+ * loop and no vCPU. Everything is deterministic: the wall clock starts at TESTVM_WALL and time
+ * moves only by testvm_advance. Failures of the library itself print one line and abort; it needs
+ * no cmocka.
  */
 #ifndef TESTS_LIB_TESTVM_H
 #define TESTS_LIB_TESTVM_H
@@ -10,7 +11,7 @@
 #include "core/vm.h"
 
 /* 2024-02-28 23:59:50 UTC, a Wednesday: ten seconds before a leap day. */
-#define TESTVM_WALL (1709164790ll * NS_PER_SEC)
+#define TESTVM_WALL      (1709164790ll * NS_PER_SEC)
 #define TESTVM_RAM_BYTES (4u << 20)
 
 #define NS_PER_US 1000ll
@@ -80,14 +81,15 @@ struct irq testvm_irq_source(struct testvm_irq *sink);
 void testvm_audit(struct device *dev);
 
 /*
- * Saves dev, loads that into `fresh` (a device of the same type with the same configuration, usually in
- * another testvm), checks it, saves again, and compares the bytes. Ends with derive on `fresh`.
+ * Saves dev, loads that into `fresh` (a device of the same type with the same configuration,
+ * usually in another testvm), checks it, saves again, and compares the bytes. Ends with derive on
+ * `fresh`.
  */
 void testvm_transfer(struct device *dev, struct device *fresh);
 
 /*
- * The audit, and the round trip through dev itself: save, cold reset, load, check, derive, save, compare.
- * Leaves dev in the state it had.
+ * The audit, and the round trip through dev itself: save, cold reset, load, check, derive, save,
+ * compare. Leaves dev in the state it had.
  */
 void testvm_state_roundtrip(struct device *dev);
 
@@ -95,8 +97,8 @@ void testvm_state_roundtrip(struct device *dev);
 bool testvm_load(struct device *dev, const void *data, size_t len);
 
 /*
- * Loads dev's own state with one number changed: element `index` of the first field of that name, at any
- * depth. Aborts if there is none. True if it was taken.
+ * Loads dev's own state with one number changed: element `index` of the first field of that name,
+ * at any depth. Aborts if there is none. True if it was taken.
  */
 bool testvm_load_with(struct device *dev, const char *field, unsigned index, uint64_t value);
 

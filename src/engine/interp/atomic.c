@@ -1,46 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B, LOCKed or not: one host instruction on the guest's memory. They
- * write their memory operand in every case, so it must be writable in every case (SDM vol. 2 "CMPXCHG").
+ * XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B, LOCKed or not: one host instruction on the guest's memory.
+ * They write their memory operand in every case, so it must be writable in every case (SDM vol. 2
+ * "CMPXCHG").
  */
 #include "engine/interp/int.h"
 
-/* ---- XADD --------------------------------------------------------------------------------------------- */
+/* ---- XADD ---- */
 
-#define XADD_OP(z, unused)                                                                         \
-    static void xadd_r_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        TYPE_##z a = GET_##z(i->rm), b = GET_##z(i->reg);                                          \
-        uint32_t f;                                                                                \
-                                                                                                   \
-        __asm__("xadd" #z " %1,%0" FLAGS_SAVE : "+&r"(a), "+&r"(b), "=&a"(f) : : "cc");            \
-        /* With one register as both operands the sum is what remains. */                          \
-        SET_##z(i->reg, b);                                                                        \
-        SET_##z(i->rm, a);                                                                         \
-        c->aflags = f;                                                                             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void xadd_mem_##z(struct interp *c, const struct insn *i)     \
-    {                                                                                              \
-        TYPE_##z b = GET_##z(i->reg);                                                              \
-        bool lock = i->flags & INSN_LOCK;                                                          \
-        struct rmw m;                                                                              \
-        uint32_t f;                                                                                \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, lock);                 \
-        __asm__ volatile("lock xadd" #z " %0,%1" FLAGS_SAVE                                        \
-                         : "+&r"(b), "+m"(*(TYPE_##z *)m.p), "=&a"(f)                              \
-                         :                                                                         \
-                         : "cc", "memory");                                                        \
-        rmw_close(c, &m);                                                                          \
-        SET_##z(i->reg, b);                                                                        \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void xadd_m_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        xadd_mem_##z(c, i);                                                                        \
-        NEXT(c, i);                                                                                \
+#define XADD_OP(z, unused)                                                                     \
+    static void xadd_r_##z(struct interp *c, const struct insn *i)                             \
+    {                                                                                          \
+        TYPE_##z a = GET_##z(i->rm), b = GET_##z(i->reg);                                      \
+        uint32_t f;                                                                            \
+                                                                                               \
+        __asm__("xadd" #z " %1,%0" FLAGS_SAVE : "+&r"(a), "+&r"(b), "=&a"(f) : : "cc");        \
+        /* With one register as both operands the sum is what remains. */                      \
+        SET_##z(i->reg, b);                                                                    \
+        SET_##z(i->rm, a);                                                                     \
+        c->aflags = f;                                                                         \
+        NEXT(c, i);                                                                            \
+    }                                                                                          \
+    static __attribute__((noinline)) void xadd_mem_##z(struct interp *c, const struct insn *i) \
+    {                                                                                          \
+        TYPE_##z b = GET_##z(i->reg);                                                          \
+        bool lock = i->flags & INSN_LOCK;                                                      \
+        struct rmw m;                                                                          \
+        uint32_t f;                                                                            \
+                                                                                               \
+        BEGIN(c, i);                                                                           \
+        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, lock);             \
+        __asm__ volatile("lock xadd" #z " %0,%1" FLAGS_SAVE                                    \
+                         : "+&r"(b), "+m"(*(TYPE_##z *)m.p), "=&a"(f)                          \
+                         :                                                                     \
+                         : "cc", "memory");                                                    \
+        rmw_close(c, &m);                                                                      \
+        SET_##z(i->reg, b);                                                                    \
+        c->aflags = f;                                                                         \
+    }                                                                                          \
+    static void xadd_m_##z(struct interp *c, const struct insn *i)                             \
+    {                                                                                          \
+        xadd_mem_##z(c, i);                                                                    \
+        NEXT(c, i);                                                                            \
     }
 EACH_SIZE(XADD_OP, )
 
@@ -66,43 +67,43 @@ bool prep_xadd(struct decode *d)
     return prep_two(d, r, m);
 }
 
-/* ---- CMPXCHG --------------------------------------------------------------------------------------------- */
+/* ---- CMPXCHG ---- */
 
 /*
- * The accumulator goes in and comes out as a whole register, and so does a destination register: which
- * upper halves a 32-bit form clears depends on the outcome, and on the host. With the accumulator as its
- * destination it compares equal and stores the source.
+ * The accumulator goes in and comes out as a whole register, and so does a destination register:
+ * which upper halves a 32-bit form clears depends on the outcome, and on the host. With the
+ * accumulator as its destination it compares equal and stores the source.
  */
-#define CMPXCHG_OP(z, mod)                                                                         \
-    static __attribute__((noinline)) void cmpxchg_##z(struct interp *c, const struct insn *i)      \
-    {                                                                                              \
-        uint64_t acc = c->s.gpr[REG_RAX], src = c->s.gpr[i->reg], dst;                             \
-        uint32_t f;                                                                                \
-        struct rmw m;                                                                              \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        if (i->flags & INSN_MEM) {                                                                 \
-            rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z,                    \
-                     i->flags & INSN_LOCK);                                                        \
-            __asm__ volatile("mov %[acc],%%rax\n\tlock cmpxchg" #z " %" mod "[src],%[dst]\n\t"     \
-                             "mov %%rax,%[acc]" FLAGS_SAVE                                         \
-                             : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*(TYPE_##z *)m.p)            \
-                             : [src] "r"(src)                                                      \
-                             : "cc", "memory");                                                    \
-            rmw_close(c, &m);                                                                      \
-        } else {                                                                                   \
-            dst = c->s.gpr[i->rm];                                                                 \
-            __asm__("mov %[acc],%%rax\n\tcmpxchg" #z " %" mod "[src],%" mod "[dst]\n\t"            \
-                    "mov %%rax,%[acc]" FLAGS_SAVE                                                  \
-                    : "=&a"(f), [acc] "+&r"(acc), [dst] "+&r"(dst)                                 \
-                    : [src] "r"(src)                                                               \
-                    : "cc");                                                                       \
-            if (i->rm == REG_RAX)                                                                  \
-                acc = dst;                                                                         \
-            c->s.gpr[i->rm] = dst;                                                                 \
-        }                                                                                          \
-        c->s.gpr[REG_RAX] = acc;                                                                   \
-        c->aflags = f;                                                                             \
+#define CMPXCHG_OP(z, mod)                                                                     \
+    static __attribute__((noinline)) void cmpxchg_##z(struct interp *c, const struct insn *i)  \
+    {                                                                                          \
+        uint64_t acc = c->s.gpr[REG_RAX], src = c->s.gpr[i->reg], dst;                         \
+        uint32_t f;                                                                            \
+        struct rmw m;                                                                          \
+                                                                                               \
+        BEGIN(c, i);                                                                           \
+        if (i->flags & INSN_MEM) {                                                             \
+            rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z,                \
+                     i->flags &INSN_LOCK);                                                     \
+            __asm__ volatile("mov %[acc],%%rax\n\tlock cmpxchg" #z " %" mod "[src],%[dst]\n\t" \
+                             "mov %%rax,%[acc]" FLAGS_SAVE                                     \
+                             : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*(TYPE_##z *)m.p)        \
+                             : [src] "r"(src)                                                  \
+                             : "cc", "memory");                                                \
+            rmw_close(c, &m);                                                                  \
+        } else {                                                                               \
+            dst = c->s.gpr[i->rm];                                                             \
+            __asm__("mov %[acc],%%rax\n\tcmpxchg" #z " %" mod "[src],%" mod "[dst]\n\t"        \
+                    "mov %%rax,%[acc]" FLAGS_SAVE                                              \
+                    : "=&a"(f), [acc] "+&r"(acc), [dst] "+&r"(dst)                             \
+                    : [src] "r"(src)                                                           \
+                    : "cc");                                                                   \
+            if (i->rm == REG_RAX)                                                              \
+                acc = dst;                                                                     \
+            c->s.gpr[i->rm] = dst;                                                             \
+        }                                                                                      \
+        c->s.gpr[REG_RAX] = acc;                                                               \
+        c->aflags = f;                                                                         \
     }
 CMPXCHG_OP(w, "w")
 CMPXCHG_OP(l, "k")
@@ -121,10 +122,11 @@ static __attribute__((noinline)) void cmpxchg_b(struct interp *c, const struct i
     } else {
         v = GET_b(i->rm);
     }
-    __asm__ volatile("movb %[acc],%%al\n\tlock cmpxchgb %[src],%[dst]\n\tmovb %%al,%[acc]" FLAGS_SAVE
-                     : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*dst)
-                     : [src] "r"(src)
-                     : "cc", "memory");
+    __asm__ volatile(
+        "movb %[acc],%%al\n\tlock cmpxchgb %[src],%[dst]\n\tmovb %%al,%[acc]" FLAGS_SAVE
+        : "=&a"(f), [acc] "+&r"(acc), [dst] "+m"(*dst)
+        : [src] "r"(src)
+        : "cc", "memory");
     if (i->flags & INSN_MEM)
         rmw_close(c, &m);
     SET_b(REG_RAX, acc);
@@ -133,11 +135,11 @@ static __attribute__((noinline)) void cmpxchg_b(struct interp *c, const struct i
     c->aflags = f;
 }
 
-#define CMPXCHG_HANDLER(z, unused)                                                                 \
-    static void op_cmpxchg_##z(struct interp *c, const struct insn *i)                             \
-    {                                                                                              \
-        cmpxchg_##z(c, i);                                                                         \
-        NEXT(c, i);                                                                                \
+#define CMPXCHG_HANDLER(z, unused)                                     \
+    static void op_cmpxchg_##z(struct interp *c, const struct insn *i) \
+    {                                                                  \
+        cmpxchg_##z(c, i);                                             \
+        NEXT(c, i);                                                    \
     }
 EACH_SIZE(CMPXCHG_HANDLER, )
 
@@ -148,7 +150,7 @@ bool prep_cmpxchg(struct decode *d)
     return prep_two(d, table, table);
 }
 
-/* ---- CMPXCHG8B, CMPXCHG16B -------------------------------------------------------------------------------- */
+/* ---- CMPXCHG8B, CMPXCHG16B ---- */
 
 static __attribute__((noinline)) void cmpxchg_wide(struct interp *c, const struct insn *i)
 {

@@ -1,88 +1,88 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, SHLD SHRD. Run by the host on whole 64-bit registers, so
- * that what the manual leaves undefined (flags, the destination of BSF of zero, a count beyond the
- * operand size) is what this host does.
+ * BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, SHLD SHRD. Run by the host on whole 64-bit registers,
+ * so that what the manual leaves undefined (flags, the destination of BSF of zero, a count beyond
+ * the operand size) is what this host does.
  */
 #include "engine/interp/int.h"
 
-/* ---- BT and its family ------------------------------------------------------------------------------------ */
+/* ---- BT and its family ---- */
 
-#define BT_ONE(z, name, mnem)                                                                      \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z n, uint32_t *flags)                  \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__(FLAGS_LOAD mnem #z " %2,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "r"(n) : "cc");        \
-        *flags = f;                                                                                \
-        return a;                                                                                  \
-    }                                                                                              \
-    static inline void name##_lock_##z(void *p, TYPE_##z n, uint32_t *flags)                       \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__ volatile(FLAGS_LOAD "lock " mnem #z " %2,%0" FLAGS_SAVE                            \
-                         : "+m"(*(TYPE_##z *)p), "+a"(f)                                           \
-                         : "r"((TYPE_##z)(n & (BYTES_##z * 8 - 1)))                                \
-                         : "cc", "memory");                                                        \
-        *flags = f;                                                                                \
-    }                                                                                              \
-    static void name##_r_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        TYPE_##z n = i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg);                                  \
-                                                                                                   \
-        SET_##z(i->rm, name##_fn_##z(GET_##z(i->rm), n, &c->aflags));                              \
-        NEXT(c, i);                                                                                \
+#define BT_ONE(z, name, mnem)                                                               \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z n, uint32_t *flags)           \
+    {                                                                                       \
+        uint32_t f = *flags;                                                                \
+        __asm__(FLAGS_LOAD mnem #z " %2,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "r"(n) : "cc"); \
+        *flags = f;                                                                         \
+        return a;                                                                           \
+    }                                                                                       \
+    static inline void name##_lock_##z(void *p, TYPE_##z n, uint32_t *flags)                \
+    {                                                                                       \
+        uint32_t f = *flags;                                                                \
+        __asm__ volatile(FLAGS_LOAD "lock " mnem #z " %2,%0" FLAGS_SAVE                     \
+                         : "+m"(*(TYPE_##z *)p), "+a"(f)                                    \
+                         : "r"((TYPE_##z)(n & (BYTES_##z * 8 - 1)))                         \
+                         : "cc", "memory");                                                 \
+        *flags = f;                                                                         \
+    }                                                                                       \
+    static void name##_r_##z(struct interp *c, const struct insn *i)                        \
+    {                                                                                       \
+        TYPE_##z n = i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg);                           \
+                                                                                            \
+        SET_##z(i->rm, name##_fn_##z(GET_##z(i->rm), n, &c->aflags));                       \
+        NEXT(c, i);                                                                         \
     }
 
-#define BT_OP(z, unused)                                                                           \
-    static inline void bt_fn_##z(TYPE_##z a, TYPE_##z n, uint32_t *flags)                          \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__(FLAGS_LOAD "bt" #z " %2,%1" FLAGS_SAVE : "+a"(f) : "r"(a), "r"(n) : "cc");         \
-        *flags = f;                                                                                \
-    }                                                                                              \
-    static void bt_r_##z(struct interp *c, const struct insn *i)                                   \
-    {                                                                                              \
-        bt_fn_##z(GET_##z(i->rm), i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg), &c->aflags);        \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    BT_ONE(z, bts, "bts")                                                                          \
-    BT_ONE(z, btr, "btr")                                                                          \
-    BT_ONE(z, btc, "btc")                                                                          \
-    static __attribute__((noinline)) void bit_mem_##z(struct interp *c, const struct insn *i)      \
-    {                                                                                              \
-        uint64_t n = i->aux ? i->imm : (uint64_t)(STYPE_##z)GET_##z(i->reg);                       \
-        bool write = i->msize != 0;                                                                \
-        uint32_t f = c->aflags;                                                                    \
-        struct rmw m;                                                                              \
-        uint64_t ea;                                                                               \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        ea = insn_ea(c, i);                                                                        \
-        /* A register's bit number is signed and reaches any word from the operand on. */          \
-        if (!i->aux)                                                                               \
-            ea += (uint64_t)((int64_t)n >> (3 + __builtin_ctz(BYTES_##z))) * BYTES_##z;            \
-        ea &= mask_bytes(i->asize);                                                                \
-        a = seg_linear(c, i->seg, ea, BYTES_##z, write ? ACCESS_WRITE : ACCESS_READ);              \
-        n &= BYTES_##z * 8 - 1;                                                                    \
-        if (!write) {                                                                              \
-            bt_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), (TYPE_##z)n, &f);            \
-        } else {                                                                                   \
-            rmw_open(c, &m, a, BYTES_##z, i->flags & INSN_LOCK);                                   \
-            if (i->msize == 1)                                                                     \
-                bts_lock_##z(m.p, (TYPE_##z)n, &f);                                                \
-            else if (i->msize == 2)                                                                \
-                btr_lock_##z(m.p, (TYPE_##z)n, &f);                                                \
-            else                                                                                   \
-                btc_lock_##z(m.p, (TYPE_##z)n, &f);                                                \
-            rmw_close(c, &m);                                                                      \
-        }                                                                                          \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void bit_m_##z(struct interp *c, const struct insn *i)                                  \
-    {                                                                                              \
-        bit_mem_##z(c, i);                                                                         \
-        NEXT(c, i);                                                                                \
+#define BT_OP(z, unused)                                                                      \
+    static inline void bt_fn_##z(TYPE_##z a, TYPE_##z n, uint32_t *flags)                     \
+    {                                                                                         \
+        uint32_t f = *flags;                                                                  \
+        __asm__(FLAGS_LOAD "bt" #z " %2,%1" FLAGS_SAVE : "+a"(f) : "r"(a), "r"(n) : "cc");    \
+        *flags = f;                                                                           \
+    }                                                                                         \
+    static void bt_r_##z(struct interp *c, const struct insn *i)                              \
+    {                                                                                         \
+        bt_fn_##z(GET_##z(i->rm), i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg), &c->aflags);   \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    BT_ONE(z, bts, "bts")                                                                     \
+    BT_ONE(z, btr, "btr")                                                                     \
+    BT_ONE(z, btc, "btc")                                                                     \
+    static __attribute__((noinline)) void bit_mem_##z(struct interp *c, const struct insn *i) \
+    {                                                                                         \
+        uint64_t n = i->aux ? i->imm : (uint64_t)(STYPE_##z)GET_##z(i->reg);                  \
+        bool write = i->msize != 0;                                                           \
+        uint32_t f = c->aflags;                                                               \
+        struct rmw m;                                                                         \
+        uint64_t ea;                                                                          \
+        gva_t a;                                                                              \
+                                                                                              \
+        BEGIN(c, i);                                                                          \
+        ea = insn_ea(c, i);                                                                   \
+        /* A register's bit number is signed and reaches any word from the operand on. */     \
+        if (!i->aux)                                                                          \
+            ea += (uint64_t)((int64_t)n >> (3 + __builtin_ctz(BYTES_##z))) * BYTES_##z;       \
+        ea &= mask_bytes(i->asize);                                                           \
+        a = seg_linear(c, i->seg, ea, BYTES_##z, write ? ACCESS_WRITE : ACCESS_READ);         \
+        n &= BYTES_##z * 8 - 1;                                                               \
+        if (!write) {                                                                         \
+            bt_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), (TYPE_##z)n, &f);       \
+        } else {                                                                              \
+            rmw_open(c, &m, a, BYTES_##z, i->flags &INSN_LOCK);                               \
+            if (i->msize == 1)                                                                \
+                bts_lock_##z(m.p, (TYPE_##z)n, &f);                                           \
+            else if (i->msize == 2)                                                           \
+                btr_lock_##z(m.p, (TYPE_##z)n, &f);                                           \
+            else                                                                              \
+                btc_lock_##z(m.p, (TYPE_##z)n, &f);                                           \
+            rmw_close(c, &m);                                                                 \
+        }                                                                                     \
+        c->aflags = f;                                                                        \
+    }                                                                                         \
+    static void bit_m_##z(struct interp *c, const struct insn *i)                             \
+    {                                                                                         \
+        bit_mem_##z(c, i);                                                                    \
+        NEXT(c, i);                                                                           \
     }
 EACH_WLQ(BT_OP, )
 
@@ -90,7 +90,7 @@ EACH_WLQ(BT_OP, )
 bool prep_bt(struct decode *d)
 {
     static insn_fn *const r[4][4] = {OF_WLQ(bt_r), OF_WLQ(bts_r), OF_WLQ(btr_r), OF_WLQ(btc_r)},
-                         *const m[4] = OF_WLQ(bit_m);
+                          *const m[4] = OF_WLQ(bit_m);
     struct insn *out = d->out;
     unsigned z = size_index(d->zi->operand_width / 8);
 
@@ -109,18 +109,18 @@ bool prep_bt(struct decode *d)
     return out->fn != NULL;
 }
 
-/* ---- BSF BSR TZCNT LZCNT POPCNT ------------------------------------------------------------------------------- */
+/* ---- BSF BSR TZCNT LZCNT POPCNT ---- */
 
-#define SCAN_CASE(n, mnem, z)                                                                      \
-    case n * 4 + size_##z:                                                                         \
-        __asm__(FLAGS_LOAD mnem " %" MOD_##z "2,%" MOD_##z "0" FLAGS_SAVE                          \
-                : "+&r"(dst), "+&a"(f)                                                             \
-                : "r"(src)                                                                         \
-                : "cc");                                                                           \
+#define SCAN_CASE(n, mnem, z)                                             \
+    case n * 4 + size_##z:                                                \
+        __asm__(FLAGS_LOAD mnem " %" MOD_##z "2,%" MOD_##z "0" FLAGS_SAVE \
+                : "+&r"(dst), "+&a"(f)                                    \
+                : "r"(src)                                                \
+                : "cc");                                                  \
         break
-#define SCAN_CASES(n, mnem)                                                                        \
-    SCAN_CASE(n, mnem "w", w);                                                                     \
-    SCAN_CASE(n, mnem "l", l);                                                                     \
+#define SCAN_CASES(n, mnem)    \
+    SCAN_CASE(n, mnem "w", w); \
+    SCAN_CASE(n, mnem "l", l); \
     SCAN_CASE(n, mnem "q", q)
 #define MOD_w "w"
 #define MOD_l "k"
@@ -168,18 +168,18 @@ bool prep_scan(struct decode *d)
     return true;
 }
 
-/* ---- SHLD, SHRD -------------------------------------------------------------------------------------------------- */
+/* ---- SHLD, SHRD ---- */
 
-#define SHIFTD_CASE(n, mnem, z)                                                                    \
-    case n * 4 + size_##z:                                                                         \
-        __asm__(FLAGS_LOAD mnem " %%cl,%" MOD_##z "2,%" MOD_##z "0" FLAGS_SAVE                     \
-                : "+&r"(v), "+&a"(f)                                                               \
-                : "r"(src), "c"(n_)                                                                \
-                : "cc");                                                                           \
+#define SHIFTD_CASE(n, mnem, z)                                                \
+    case n * 4 + size_##z:                                                     \
+        __asm__(FLAGS_LOAD mnem " %%cl,%" MOD_##z "2,%" MOD_##z "0" FLAGS_SAVE \
+                : "+&r"(v), "+&a"(f)                                           \
+                : "r"(src), "c"(n_)                                            \
+                : "cc");                                                       \
         break
-#define SHIFTD_CASES(n, mnem)                                                                      \
-    SHIFTD_CASE(n, mnem "w", w);                                                                   \
-    SHIFTD_CASE(n, mnem "l", l);                                                                   \
+#define SHIFTD_CASES(n, mnem)    \
+    SHIFTD_CASE(n, mnem "w", w); \
+    SHIFTD_CASE(n, mnem "l", l); \
     SHIFTD_CASE(n, mnem "q", q)
 
 /* aux: which * 4 + size. imm: the count, or 256 for CL. */

@@ -2,10 +2,10 @@
 /*
  * The block cache (block.h): finding, decoding, checking and dropping blocks.
  *
- * Decoding races with stores of other vCPUs and with DMA. The order here is: read the page's generation,
- * mark the page (from then on every store to it comes to blocks_written), read the bytes, note the
- * granules, compare the bytes once more. A store before the note is seen by the comparison; one after it
- * moves the generation on.
+ * Decoding races with stores of other vCPUs and with DMA. The order here is: read the page's
+ * generation, mark the page (from then on every store to it comes to blocks_written), read the
+ * bytes, note the granules, compare the bytes once more. A store before the note is seen by the
+ * comparison; one after it moves the generation on.
  */
 #include "engine/interp/block.h"
 
@@ -17,10 +17,11 @@
 #include "engine/interp/int.h"
 #include "engine/interp/mode.h"
 
-#define ARENA_BYTES (64u << 20)
+#define ARENA_BYTES    (64u << 20)
 #define BLOCK_BYTES(n) (sizeof(struct block) + ((size_t)(n) + 1) * sizeof(struct insn))
 
-/* What is "current" while an instruction is being fetched: faults are at s.rip, of the code segment. */
+/* What is "current" while an instruction is being fetched: faults are at s.rip, of the code
+ * segment. */
 const struct insn block_fetch_insn = {.seg = SEG_CS, .base = R_NONE, .index = R_NONE};
 
 static struct block_cache *cache_of(const struct interp *c)
@@ -83,17 +84,17 @@ void blocks_flush(struct interp *c)
     bc->flushes++;
 }
 
-/* ---- leaving --------------------------------------------------------------------------------------- */
+/* ---- leaving ---- */
 
 void block_exit(struct interp *c, const struct insn *i)
 {
     const struct block *b = c->block;
 
-    c->s.rip = (c->block_rip + i->off) & c->rip_mask;
     c->s.icount -= b->count - (uint64_t)(i - b->insns);
+    chain_jump(c, (c->block_rip + i->off) & c->rip_mask);
 }
 
-/* ---- stores to code ---------------------------------------------------------------------------------- */
+/* ---- stores to code ---- */
 
 static uint64_t granule_mask(unsigned first, unsigned last)
 {
@@ -129,7 +130,7 @@ void blocks_written(struct interp *c, uint32_t ram_page, unsigned first, unsigne
         cut_running(c);
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------ */
+/* ---- finding ---- */
 
 static unsigned hash_slot(uint64_t phys, uint64_t mode)
 {
@@ -138,7 +139,8 @@ static unsigned hash_slot(uint64_t phys, uint64_t mode)
     return (unsigned)(h >> (64 - HASH_BITS));
 }
 
-/* Where code of this linear address is: its page of the RAM file, and the host address; NULL: not RAM. */
+/* Where code of this linear address is: its page of the RAM file, and the host address; NULL: not
+ * RAM. */
 static const uint8_t *code_page(struct interp *c, gva_t lin, uint32_t *page)
 {
     const uint8_t *host = access_host(c, lin, 1, ACCESS_EXEC, c->key);
@@ -195,7 +197,8 @@ static void note_granules(struct interp *c, const struct block *b)
     unsigned off = b->phys & PAGE_MASK, last = off + (b->bytes ? b->bytes - 1u : 0);
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT);
 
-    atomic_fetch_or(&iv->granules[page], granule_mask(off, last < PAGE_SIZE ? last : PAGE_SIZE - 1));
+    atomic_fetch_or(&iv->granules[page],
+                    granule_mask(off, last < PAGE_SIZE ? last : PAGE_SIZE - 1));
     if (b->page2 != BLOCK_NO_PAGE)
         atomic_fetch_or(&iv->granules[b->page2], granule_mask(0, last & PAGE_MASK));
 }
@@ -226,8 +229,8 @@ static void close_block(struct block *b)
 }
 
 /*
- * One instruction into the scratch block, byte by byte of what is there: from MMIO, or with a segment
- * limit or the end of the address space in it.
+ * One instruction into the scratch block, byte by byte of what is there: from MMIO, or with a
+ * segment limit or the end of the address space in it.
  */
 static struct block *decode_uncached(struct interp *c, uint64_t rip)
 {
@@ -258,6 +261,7 @@ static struct block *decode_uncached(struct interp *c, uint64_t rip)
     b->count = 1;
     b->bytes = b->insns[0].len;
     b->hash_next = NULL;
+    b->succ[0] = b->succ[1] = NULL;
     close_block(b);
     return b;
 }
@@ -313,6 +317,7 @@ static struct block *decode_block(struct interp *c, gva_t lin, uint64_t mode)
     b->page2 = BLOCK_NO_PAGE;
     b->gen2 = 0;
     b->count = 0;
+    b->succ[0] = b->succ[1] = NULL;
     room = min_u64(room, PAGE_SIZE - off);
     for (pos = 0; b->count < max && pos < room;) {
         struct insn *i = &b->insns[b->count];

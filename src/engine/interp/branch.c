@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Near branches: Jcc, JMP, CALL, RET, LOOP, JCXZ. The target is cut to the operand size and checked
- * against CS's limit, or for being canonical, before anything changes (SDM vol. 2 "JMP", "CALL", "RET").
+ * against CS's limit, or for being canonical, before anything changes (SDM vol. 2 "JMP", "CALL",
+ * "RET").
  *
- * In a relative branch `imm` is the target's distance from the block's first instruction; that of 64-bit
- * code needs no cutting and has handlers of its own.
+ * In a relative branch `imm` is the target's distance from the block's first instruction; that of
+ * 64-bit code needs no cutting and has handlers of its own.
  */
+#include "engine/interp/block.h"
 #include "engine/interp/int.h"
 
 #include "engine/interp/mode.h"
@@ -21,7 +23,6 @@ void branch_check_slow(struct interp *c, uint64_t rip)
     }
     interp_raise_err(c, VEC_GP, 0);
 }
-
 
 static uint64_t next_rip(const struct interp *c, const struct insn *i)
 {
@@ -39,26 +40,27 @@ static void prep_relative(struct decode *d)
         out->osize = 8;
 }
 
-/* ---- Jcc ---------------------------------------------------------------------------------------------- */
+/* ---- Jcc ---- */
 
-#define JCC_OP(cc, unused)                                                                         \
-    static void jcc64_##cc(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        uint64_t rip = c->block_rip + i->off;                                                      \
-                                                                                                   \
-        if (cond(c->aflags, cc)) {                                                                 \
-            BEGIN(c, i);                                                                           \
-            rip += i->imm;                                                                         \
-            branch_check(c, rip);                                                                  \
-            c->s.rip = rip;                                                                        \
-        } else {                                                                                   \
-            c->s.rip = rip + i->len;                                                               \
-        }                                                                                          \
+#define JCC_OP(cc, unused)                                         \
+    static void jcc64_##cc(struct interp *c, const struct insn *i) \
+    {                                                              \
+        uint64_t rip = c->block_rip + i->off;                      \
+                                                                   \
+        if (cond(c->aflags, cc)) {                                 \
+            BEGIN(c, i);                                           \
+            rip += i->imm;                                         \
+            branch_check(c, rip);                                  \
+            chain_direct(c, 1, rip);                               \
+        } else {                                                   \
+            chain_direct(c, 0, rip + i->len);                      \
+        }                                                          \
     }
 EACH_COND(JCC_OP, )
 #define JCC_NAME(cc, unused) jcc64_##cc,
 
-static void jump_to(struct interp *c, const struct insn *i, bool taken)
+/* Where a relative branch goes, checked. */
+static uint64_t jump_target(struct interp *c, const struct insn *i, bool taken)
 {
     uint64_t rip = next_rip(c, i);
 
@@ -67,12 +69,14 @@ static void jump_to(struct interp *c, const struct insn *i, bool taken)
         rip = (c->block_rip + i->off + i->imm) & mask_bytes(i->osize);
         branch_check(c, rip);
     }
-    c->s.rip = rip;
+    return rip;
 }
 
 static void jcc(struct interp *c, const struct insn *i)
 {
-    jump_to(c, i, cond(c->aflags, i->aux));
+    bool taken = cond(c->aflags, i->aux);
+
+    chain_direct(c, taken, jump_target(c, i, taken));
 }
 
 bool prep_jcc(struct decode *d)
@@ -86,7 +90,7 @@ bool prep_jcc(struct decode *d)
     return true;
 }
 
-/* ---- LOOP, LOOPE, LOOPNE, JCXZ: the counter has the address size ---------------------------------------- */
+/* ---- LOOP, LOOPE, LOOPNE, JCXZ: the counter has the address size ---- */
 
 static void op_loop(struct interp *c, const struct insn *i)
 {
@@ -94,13 +98,17 @@ static void op_loop(struct interp *c, const struct insn *i)
     bool zf = c->aflags & AF_ZF;
     bool taken = (n & mask_bytes(i->asize)) && (i->aux == 2 || zf == (i->aux == 1));
 
-    jump_to(c, i, taken);
+    uint64_t rip = jump_target(c, i, taken);
+
     reg_set(c, REG_RCX, i->asize, n);
+    chain_direct(c, taken, rip);
 }
 
 static void op_jcxz(struct interp *c, const struct insn *i)
 {
-    jump_to(c, i, !reg_get(c, REG_RCX, i->asize));
+    bool taken = !reg_get(c, REG_RCX, i->asize);
+
+    chain_direct(c, taken, jump_target(c, i, taken));
 }
 
 bool prep_loop(struct decode *d)
@@ -111,7 +119,7 @@ bool prep_loop(struct decode *d)
     return true;
 }
 
-/* ---- JMP, CALL ------------------------------------------------------------------------------------------- */
+/* ---- JMP, CALL ---- */
 
 static void jmp_rel64(struct interp *c, const struct insn *i)
 {
@@ -119,12 +127,12 @@ static void jmp_rel64(struct interp *c, const struct insn *i)
 
     BEGIN(c, i);
     branch_check(c, rip);
-    c->s.rip = rip;
+    chain_direct(c, 1, rip);
 }
 
 static void jmp_rel(struct interp *c, const struct insn *i)
 {
-    jump_to(c, i, true);
+    chain_direct(c, 1, jump_target(c, i, true));
 }
 
 /* The target of an indirect branch: a register or memory, osize bytes. */
@@ -142,12 +150,12 @@ static void jmp_ind(struct interp *c, const struct insn *i)
     BEGIN(c, i);
     rip = indirect(c, i);
     branch_check(c, rip);
-    c->s.rip = rip;
+    chain_jump(c, rip);
 }
 
 /*
- * Pushes the next RIP, then goes to rip. The target is looked at last, as processors do: it raises #GP
- * with the return address already in memory, rSP as it was.
+ * Pushes the next RIP, then goes to rip. The target is looked at last, as processors do: it raises
+ * #GP with the return address already in memory, rSP as it was.
  */
 static void call_to(struct interp *c, const struct insn *i, uint64_t rip)
 {
@@ -157,7 +165,7 @@ static void call_to(struct interp *c, const struct insn *i, uint64_t rip)
                  next_rip(c, i) & mask_bytes(i->osize), c->key);
     branch_check(c, rip);
     set_sp(c, sp);
-    c->s.rip = rip;
+    chain_jump(c, rip);
 }
 
 static void call_rel64(struct interp *c, const struct insn *i)
@@ -168,7 +176,7 @@ static void call_rel64(struct interp *c, const struct insn *i)
     access_store(c, stack_linear(c, sp, 8, ACCESS_WRITE), 8, rip + i->len, c->key);
     branch_check(c, rip + i->imm);
     c->s.gpr[REG_RSP] = sp;
-    c->s.rip = rip + i->imm;
+    chain_direct(c, 1, rip + i->imm);
 }
 
 static void call_rel(struct interp *c, const struct insn *i)
@@ -224,7 +232,7 @@ bool prep_call(struct decode *d)
     return prep_branch(d, true);
 }
 
-/* ---- RET --------------------------------------------------------------------------------------------------- */
+/* ---- RET ---- */
 
 static void ret64(struct interp *c, const struct insn *i)
 {
@@ -234,7 +242,7 @@ static void ret64(struct interp *c, const struct insn *i)
     rip = access_load(c, stack_linear(c, sp, 8, ACCESS_READ), 8, c->key);
     branch_check(c, rip);
     c->s.gpr[REG_RSP] = sp + 8 + i->imm;
-    c->s.rip = rip;
+    chain_jump(c, rip);
 }
 
 static void ret(struct interp *c, const struct insn *i)
@@ -245,7 +253,7 @@ static void ret(struct interp *c, const struct insn *i)
     rip = access_load(c, stack_linear(c, sp, i->osize, ACCESS_READ), i->osize, c->key);
     branch_check(c, rip);
     set_sp(c, sp + i->osize + i->imm);
-    c->s.rip = rip;
+    chain_jump(c, rip);
 }
 
 bool prep_ret(struct decode *d)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What 64-bit code cannot run and so the host's ALU cannot do for us: decimal adjustment and BOUND. SDM
- * vol. 2. The flags that the manual leaves undefined are as on Intel processors (tried exhaustively in 32-bit code).
+ * What 64-bit code cannot run and so the host's ALU cannot do for us: decimal adjustment and BOUND.
+ * SDM vol. 2. The flags that the manual leaves undefined are as on Intel processors (tried
+ * exhaustively in 32-bit code).
  */
 #include "engine/interp/int.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest bytes to struct insn (decode.h). Zydis decodes with the rules of the guest's mode and vendor;
- * insns.def says what exists; what is left for here is what neither says: the features of an encoding,
- * the forms that real mode refuses, and the operands in our own terms.
+ * Guest bytes to struct insn (decode.h). Zydis decodes with the rules of the guest's mode and
+ * vendor; insns.def says what exists; what is left for here is what neither says: the features of
+ * an encoding, the forms that real mode refuses, and the operands in our own terms.
  */
 #include "engine/interp/decode.h"
 
@@ -14,7 +14,7 @@
 #include "engine/interp/thunk.h"
 
 static const struct insn_row rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-#define INSN(mnemonic, prep, fn, arg, feature, shape, attrs)                                       \
+#define INSN(mnemonic, prep, fn, arg, feature, shape, attrs) \
     [ZYDIS_MNEMONIC_##mnemonic] = {prep, fn, arg, feature, shape, attrs},
 #include "engine/interp/insns.def"
 #undef INSN
@@ -26,12 +26,12 @@ const struct insn_row *insn_row(unsigned mnemonic)
     return &rows[mnemonic <= ZYDIS_MNEMONIC_MAX_VALUE ? mnemonic : 0];
 }
 
-/* ---- features -------------------------------------------------------------------------------------- */
+/* ---- features ---- */
 
-#define F1(a) (FEAT_##a + 1)
-#define F2(a, b) (F1(a) | F1(b) << 8)
+#define F1(a)       (FEAT_##a + 1)
+#define F2(a, b)    (F1(a) | F1(b) << 8)
 #define F3(a, b, c) (F2(a, b) | F1(c) << 16)
-#define NEVER UINT32_MAX
+#define NEVER       UINT32_MAX
 
 /* The features an ISA set stands for, one a byte plus 1; NEVER for what no model offers. */
 static uint32_t isa_features(ZydisISASet set)
@@ -54,63 +54,102 @@ static uint32_t isa_features(ZydisISASet set)
     case ZYDIS_ISA_SET_SSE_PREFETCH: /* 0F 18: a NOP before SSE */
     case ZYDIS_ISA_SET_CMOV:
         return F1(CMOV);
-    case ZYDIS_ISA_SET_X87: return F1(FPU);
-    case ZYDIS_ISA_SET_FCMOV: return F2(FPU, CMOV);
-    case ZYDIS_ISA_SET_SSE3X87: return F2(FPU, SSE3);
-    case ZYDIS_ISA_SET_PENTIUMMMX: return F1(MMX);
+    case ZYDIS_ISA_SET_X87:
+        return F1(FPU);
+    case ZYDIS_ISA_SET_FCMOV:
+        return F2(FPU, CMOV);
+    case ZYDIS_ISA_SET_SSE3X87:
+        return F2(FPU, SSE3);
+    case ZYDIS_ISA_SET_PENTIUMMMX:
+        return F1(MMX);
     case ZYDIS_ISA_SET_SSE:
-    case ZYDIS_ISA_SET_SSEMXCSR: return F1(SSE);
+    case ZYDIS_ISA_SET_SSEMXCSR:
+        return F1(SSE);
     case ZYDIS_ISA_SET_SSE2:
-    case ZYDIS_ISA_SET_SSE2MMX: return F1(SSE2);
-    case ZYDIS_ISA_SET_SSE3: return F1(SSE3);
+    case ZYDIS_ISA_SET_SSE2MMX:
+        return F1(SSE2);
+    case ZYDIS_ISA_SET_SSE3:
+        return F1(SSE3);
     case ZYDIS_ISA_SET_SSSE3:
-    case ZYDIS_ISA_SET_SSSE3MMX: return F1(SSSE3);
-    case ZYDIS_ISA_SET_SSE4: return F1(SSE41);
-    case ZYDIS_ISA_SET_SSE42: return F1(SSE42);
-    case ZYDIS_ISA_SET_SSE4A: return F1(SSE4A);
-    case ZYDIS_ISA_SET_MOVBE: return F1(MOVBE);
-    case ZYDIS_ISA_SET_POPCNT: return F1(POPCNT);
-    case ZYDIS_ISA_SET_LZCNT: return F1(LZCNT);
-    case ZYDIS_ISA_SET_BMI1: return F1(BMI1);
-    case ZYDIS_ISA_SET_BMI2: return F1(BMI2);
-    case ZYDIS_ISA_SET_ADOX_ADCX: return F1(ADX);
-    case ZYDIS_ISA_SET_AES: return F1(AES);
-    case ZYDIS_ISA_SET_PCLMULQDQ: return F1(PCLMULQDQ);
-    case ZYDIS_ISA_SET_SHA: return F1(SHA);
-    case ZYDIS_ISA_SET_GFNI: return F1(GFNI);
+    case ZYDIS_ISA_SET_SSSE3MMX:
+        return F1(SSSE3);
+    case ZYDIS_ISA_SET_SSE4:
+        return F1(SSE41);
+    case ZYDIS_ISA_SET_SSE42:
+        return F1(SSE42);
+    case ZYDIS_ISA_SET_SSE4A:
+        return F1(SSE4A);
+    case ZYDIS_ISA_SET_MOVBE:
+        return F1(MOVBE);
+    case ZYDIS_ISA_SET_POPCNT:
+        return F1(POPCNT);
+    case ZYDIS_ISA_SET_LZCNT:
+        return F1(LZCNT);
+    case ZYDIS_ISA_SET_BMI1:
+        return F1(BMI1);
+    case ZYDIS_ISA_SET_BMI2:
+        return F1(BMI2);
+    case ZYDIS_ISA_SET_ADOX_ADCX:
+        return F1(ADX);
+    case ZYDIS_ISA_SET_AES:
+        return F1(AES);
+    case ZYDIS_ISA_SET_PCLMULQDQ:
+        return F1(PCLMULQDQ);
+    case ZYDIS_ISA_SET_SHA:
+        return F1(SHA);
+    case ZYDIS_ISA_SET_GFNI:
+        return F1(GFNI);
     case ZYDIS_ISA_SET_FXSAVE:
-    case ZYDIS_ISA_SET_FXSAVE64: return F1(FXSR);
-    case ZYDIS_ISA_SET_XSAVE: return F1(XSAVE);
-    case ZYDIS_ISA_SET_AVX: return F1(AVX);
+    case ZYDIS_ISA_SET_FXSAVE64:
+        return F1(FXSR);
+    case ZYDIS_ISA_SET_XSAVE:
+        return F1(XSAVE);
+    case ZYDIS_ISA_SET_AVX:
+        return F1(AVX);
     case ZYDIS_ISA_SET_AVX2:
-    case ZYDIS_ISA_SET_AVX2GATHER: return F1(AVX2);
-    case ZYDIS_ISA_SET_F16C: return F2(AVX, F16C);
-    case ZYDIS_ISA_SET_FMA: return F2(AVX, FMA);
-    case ZYDIS_ISA_SET_AVXAES: return F2(AVX, AES);
-    case ZYDIS_ISA_SET_AVX_GFNI: return F2(AVX, GFNI);
-    case ZYDIS_ISA_SET_VAES: return F2(AVX, VAES);
-    case ZYDIS_ISA_SET_VPCLMULQDQ: return F2(AVX, VPCLMULQDQ);
+    case ZYDIS_ISA_SET_AVX2GATHER:
+        return F1(AVX2);
+    case ZYDIS_ISA_SET_F16C:
+        return F2(AVX, F16C);
+    case ZYDIS_ISA_SET_FMA:
+        return F2(AVX, FMA);
+    case ZYDIS_ISA_SET_AVXAES:
+        return F2(AVX, AES);
+    case ZYDIS_ISA_SET_AVX_GFNI:
+        return F2(AVX, GFNI);
+    case ZYDIS_ISA_SET_VAES:
+        return F2(AVX, VAES);
+    case ZYDIS_ISA_SET_VPCLMULQDQ:
+        return F2(AVX, VPCLMULQDQ);
     case ZYDIS_ISA_SET_AVX512F_128N:
     case ZYDIS_ISA_SET_AVX512F_512:
     case ZYDIS_ISA_SET_AVX512F_KOP:
-    case ZYDIS_ISA_SET_AVX512F_SCALAR: return F1(AVX512F);
+    case ZYDIS_ISA_SET_AVX512F_SCALAR:
+        return F1(AVX512F);
     case ZYDIS_ISA_SET_AVX512F_128:
-    case ZYDIS_ISA_SET_AVX512F_256: return F2(AVX512F, AVX512VL);
+    case ZYDIS_ISA_SET_AVX512F_256:
+        return F2(AVX512F, AVX512VL);
     case ZYDIS_ISA_SET_AVX512BW_128N:
     case ZYDIS_ISA_SET_AVX512BW_512:
-    case ZYDIS_ISA_SET_AVX512BW_KOP: return F2(AVX512F, AVX512BW);
+    case ZYDIS_ISA_SET_AVX512BW_KOP:
+        return F2(AVX512F, AVX512BW);
     case ZYDIS_ISA_SET_AVX512BW_128:
-    case ZYDIS_ISA_SET_AVX512BW_256: return F3(AVX512F, AVX512VL, AVX512BW);
+    case ZYDIS_ISA_SET_AVX512BW_256:
+        return F3(AVX512F, AVX512VL, AVX512BW);
     case ZYDIS_ISA_SET_AVX512DQ_128N:
     case ZYDIS_ISA_SET_AVX512DQ_512:
     case ZYDIS_ISA_SET_AVX512DQ_KOP:
-    case ZYDIS_ISA_SET_AVX512DQ_SCALAR: return F2(AVX512F, AVX512DQ);
+    case ZYDIS_ISA_SET_AVX512DQ_SCALAR:
+        return F2(AVX512F, AVX512DQ);
     case ZYDIS_ISA_SET_AVX512DQ_128:
-    case ZYDIS_ISA_SET_AVX512DQ_256: return F3(AVX512F, AVX512VL, AVX512DQ);
-#define EVEX_SET(set, feat)                                                                        \
-    case ZYDIS_ISA_SET_AVX512##set##_128:                                                          \
-    case ZYDIS_ISA_SET_AVX512##set##_256: return F3(AVX512F, AVX512VL, feat);                      \
-    case ZYDIS_ISA_SET_AVX512##set##_512: return F2(AVX512F, feat)
+    case ZYDIS_ISA_SET_AVX512DQ_256:
+        return F3(AVX512F, AVX512VL, AVX512DQ);
+#define EVEX_SET(set, feat)                 \
+    case ZYDIS_ISA_SET_AVX512##set##_128:   \
+    case ZYDIS_ISA_SET_AVX512##set##_256:   \
+        return F3(AVX512F, AVX512VL, feat); \
+    case ZYDIS_ISA_SET_AVX512##set##_512:   \
+        return F2(AVX512F, feat)
         EVEX_SET(CD, AVX512CD);
         EVEX_SET(_IFMA, AVX512IFMA);
         EVEX_SET(_VBMI, AVX512VBMI);
@@ -122,7 +161,8 @@ static uint32_t isa_features(ZydisISASet set)
         EVEX_SET(_VAES, VAES);
         EVEX_SET(_VPCLMULQDQ, VPCLMULQDQ);
 #undef EVEX_SET
-    default: return NEVER;
+    default:
+        return NEVER;
     }
 }
 
@@ -151,7 +191,7 @@ bool insn_available(const struct cpu_model *model, const struct insn_row *row,
     return true;
 }
 
-/* ---- operands -------------------------------------------------------------------------------------- */
+/* ---- operands ---- */
 
 uint8_t decode_gpr(ZydisRegister reg)
 {
@@ -175,12 +215,18 @@ uint8_t decode_gpr(ZydisRegister reg)
 static uint8_t decode_seg(ZydisRegister reg)
 {
     switch (reg) {
-    case ZYDIS_REGISTER_ES: return SEG_ES;
-    case ZYDIS_REGISTER_CS: return SEG_CS;
-    case ZYDIS_REGISTER_SS: return SEG_SS;
-    case ZYDIS_REGISTER_FS: return SEG_FS;
-    case ZYDIS_REGISTER_GS: return SEG_GS;
-    default: return SEG_DS;
+    case ZYDIS_REGISTER_ES:
+        return SEG_ES;
+    case ZYDIS_REGISTER_CS:
+        return SEG_CS;
+    case ZYDIS_REGISTER_SS:
+        return SEG_SS;
+    case ZYDIS_REGISTER_FS:
+        return SEG_FS;
+    case ZYDIS_REGISTER_GS:
+        return SEG_GS;
+    default:
+        return SEG_DS;
     }
 }
 
@@ -204,6 +250,22 @@ static void decode_mem(const ZydisDecodedOperand *op, struct insn *out)
     out->msize = (uint8_t)(op->size / 8 <= 64 ? op->size / 8 : 0);
 }
 
+/*
+ * Zydis 4.0 takes SIB.base 5 of ModRM.mod 0 (no base, a 32-bit displacement) for R13D where REX.B
+ * is set and the address size is 32 bits.
+ */
+static void correct_base(const ZydisDecodedInstruction *zi, ZydisDecodedOperand *op)
+{
+    if ((zi->attributes & ZYDIS_ATTRIB_HAS_SIB) && zi->raw.modrm.mod == 0 &&
+        zi->raw.sib.base == 5 && op->mem.base != ZYDIS_REGISTER_NONE) {
+        op->mem.base = ZYDIS_REGISTER_NONE;
+        op->mem.disp.has_displacement = ZYAN_TRUE;
+        op->mem.disp.value = zi->raw.disp.value;
+        if (op->mem.segment == ZYDIS_REGISTER_SS && zi->machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+            op->mem.segment = ZYDIS_REGISTER_DS;
+    }
+}
+
 static enum decode_result invalid(struct insn *out, insn_fn *fn)
 {
     out->fn = fn;
@@ -216,7 +278,7 @@ bool prep_thunk(struct decode *d)
     return thunk_prepare(d->c, d->zi, d->ops, d->out);
 }
 
-/* ---- decoding -------------------------------------------------------------------------------------- */
+/* ---- decoding ---- */
 
 static void decoder_init(ZydisDecoder *z, const struct interp *c, const struct cpu_model *model)
 {
@@ -297,6 +359,7 @@ enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned ha
     for (unsigned n = 0; n < zi.operand_count; n++) {
         if (ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             ops[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
+            correct_base(&zi, &ops[n]);
             decode_mem(&ops[n], out);
             break;
         }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The decoder: guest bytes to struct insn. insns.def says what each mnemonic is; decode.c asks Zydis,
- * checks that the guest's model and mode have the instruction, fills in the fields that mean the same for
- * all instructions, and lets the row's own function choose the handler.
+ * The decoder: guest bytes to struct insn. insns.def says what each mnemonic is; decode.c asks
+ * Zydis, checks that the guest's model and mode have the instruction, fills in the fields that mean
+ * the same for all instructions, and lets the row's own function choose the handler.
  */
 #ifndef ENGINE_INTERP_DECODE_H
 #define ENGINE_INTERP_DECODE_H
@@ -26,12 +26,12 @@ enum insn_shape {
 };
 
 #define ROW_LOCK 1 /* LOCK is allowed (Zydis refuses it on register forms) */
-#define ROW_END 2  /* ends its block */
-#define ROW_PM 4   /* #UD in real and virtual-8086 mode */
+#define ROW_END  2 /* ends its block */
+#define ROW_PM   4 /* #UD in real and virtual-8086 mode */
 
 /* Values of insn_row.feature beside FEAT_*. */
 #define ROW_BASE 0xfe /* every model has it */
-#define ROW_ISA 0xff  /* as Zydis' ISA set of this encoding says */
+#define ROW_ISA  0xff /* as Zydis' ISA set of this encoding says */
 
 struct decode;
 /* Chooses out->fn. False: this form is #UD. */
@@ -59,9 +59,9 @@ enum decode_result {
 };
 
 /*
- * Decodes the instruction at buf, of which `have` bytes (1 to 15) are there, for c's present mode. What is
- * no instruction becomes one whose handler raises #UD; longer than 15 bytes, #GP. `off` of the result is
- * the caller's.
+ * Decodes the instruction at buf, of which `have` bytes (1 to 15) are there, for c's present mode.
+ * What is no instruction becomes one whose handler raises #UD; longer than 15 bytes, #GP. `off` of
+ * the result is the caller's.
  */
 enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned have,
                                struct insn *out);
@@ -72,7 +72,8 @@ const struct insn_row *insn_row(unsigned mnemonic);
 bool insn_available(const struct cpu_model *model, const struct insn_row *row,
                     const ZydisDecodedInstruction *zi);
 
-/* A GPR operand's number with R_HIGH; R_RIP for the instruction pointers; R_NONE for anything else. */
+/* A GPR operand's number with R_HIGH; R_RIP for the instruction pointers; R_NONE for anything else.
+ */
 uint8_t decode_gpr(ZydisRegister reg);
 
 #endif

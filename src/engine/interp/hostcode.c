@@ -33,15 +33,36 @@ static struct {
 } process = {.once = PTHREAD_ONCE_INIT};
 static _Thread_local struct hostcode *current;
 
-/* Nothing but general registers matters here: sigreturn restores the vector state and MXCSR. */
+#define GUARD_PAGES 6
+
+/* Is this a fault that running code is expected to take? */
+static bool expected(struct hostcode *h, const greg_t *g)
+{
+    uintptr_t addr = (uintptr_t)g[REG_CR2];
+
+    if (g[REG_TRAPNO] != TRAP_PF)
+        return true;
+    h->fault_addr = addr;
+    return addr - (uintptr_t)h->guard < GUARD_PAGES * PAGE_SIZE;
+}
+
+#define FLAGS_AC 0x40000
+
+/*
+ * Nothing but general registers matters here: sigreturn restores the vector state and MXCSR. Code may run
+ * with alignment checks (AC), which are not for C.
+ */
 static void on_fault(int sig, siginfo_t *si, void *context)
 {
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
-    const struct hostcode_fn *fn = current ? current->running : NULL;
+    const struct hostcode_fn *fn;
 
-    if (fn && (uintptr_t)g[REG_RIP] == (uintptr_t)fn->at && g[REG_TRAPNO] != TRAP_PF) {
+    __asm__ volatile("pushq $2; popfq" : : : "memory", "cc");
+    fn = current ? current->running : NULL;
+    if (fn && (uintptr_t)g[REG_RIP] == (uintptr_t)fn->at && expected(current, g)) {
         g[REG_RAX] = g[REG_TRAPNO] + 1;
         g[REG_RIP] = (greg_t)(uintptr_t)fn->fault;
+        g[REG_EFL] &= ~(greg_t)FLAGS_AC;
         return;
     }
     /* Not ours. With the former action in place the instruction runs and faults again. */
@@ -110,6 +131,15 @@ int hostcode_init(struct hostcode *h, size_t size, struct err *err)
         hostcode_fini(h);
         return err_set(err, ENOMEM, "out of memory for a signal stack");
     }
+    h->guard = mmap(NULL, (size_t)GUARD_PAGES * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+                    -1, 0);
+    if (h->guard == MAP_FAILED ||
+        mprotect(h->guard + PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) ||
+        mprotect(h->guard + 4 * PAGE_SIZE, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE)) {
+        h->guard = h->guard == MAP_FAILED ? NULL : h->guard;
+        hostcode_fini(h);
+        return err_set(err, ENOMEM, "out of memory for guard pages");
+    }
     pthread_once(&process.once, install_handlers);
     return 0;
 }
@@ -129,6 +159,8 @@ void hostcode_fini(struct hostcode *h)
     munmap(h->rw, h->size);
     if (h->rx != h->rw)
         munmap(h->rx, h->size);
+    if (h->guard)
+        munmap(h->guard, (size_t)GUARD_PAGES * PAGE_SIZE);
     if (h->stack)
         munmap(h->stack, h->stack_size);
     memset(h, 0, sizeof(*h));

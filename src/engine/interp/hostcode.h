@@ -26,6 +26,12 @@ struct hostcode {
     size_t size, used;
     bool toggled; /* rw == rx, switched by mprotect */
     const struct hostcode_fn *volatile running;
+    /*
+     * Six pages: absent, present, absent, absent, present, present. Code that is given an address here
+     * may take a page fault (trap 14); fault_addr says where.
+     */
+    uint8_t *guard;
+    volatile uintptr_t fault_addr;
     void *stack; /* alternate signal stack of the thread that runs the code */
     size_t stack_size;
 };
@@ -45,6 +51,11 @@ static inline void hostcode_reset(struct hostcode *h)
 {
     h->used = 0;
 }
+
+#define HOSTCODE_GUARD_ABSENT  0 /* page numbers: an absent page before the present one ... */
+#define HOSTCODE_GUARD_PRESENT 1 /* ... which comes before an absent one */
+#define HOSTCODE_GUARD_NONE    2 /* two absent pages */
+#define HOSTCODE_GUARD_BOTH    4 /* two present pages */
 
 /* 0, or the trap number + 1. */
 uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b);

@@ -2,182 +2,182 @@
 /*
  * Integer arithmetic, moves and conversions. SDM vol. 2.
  *
- * The host's ALU computes results and flags, so that what the manual leaves undefined is what this host
- * does. Handlers are made by macros for each operation, operand size and form: rr register from register,
- * ri register from immediate, rm register from memory, mr memory from register, mi memory from
- * immediate. In all of them `reg` is the register that is written (or, in mr, the source) and `rm` the
- * other one.
+ * The host's ALU computes results and flags, so that what the manual leaves undefined is what this
+ * host does. Handlers are made by macros for each operation, operand size and form: rr register
+ * from register, ri register from immediate, rm register from memory, mr memory from register, mi
+ * memory from immediate. In all of them `reg` is the register that is written (or, in mr, the
+ * source) and `rm` the other one.
  */
 #include "engine/interp/int.h"
 
 #include "engine/interp/sys.h"
 
-/* ---- ADD OR ADC SBB AND SUB XOR CMP TEST --------------------------------------------------------- */
+/* ---- ADD OR ADC SBB AND SUB XOR CMP TEST ---- */
 
-#define ALU_FN(z, name, insn, pre)                                                                 \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)                  \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__(pre insn #z " %2,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "r"(b) : "cc");               \
-        *flags = f;                                                                                \
-        return a;                                                                                  \
-    }                                                                                              \
-    static inline void name##_lock_##z(void *p, TYPE_##z b, uint32_t *flags)                       \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__ volatile(pre "lock " insn #z " %2,%0" FLAGS_SAVE                                   \
-                         : "+m"(*(TYPE_##z *)p), "+a"(f)                                           \
-                         : "r"(b)                                                                  \
-                         : "cc", "memory");                                                        \
-        *flags = f;                                                                                \
+#define ALU_FN(z, name, insn, pre)                                                   \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)    \
+    {                                                                                \
+        uint32_t f = *flags;                                                         \
+        __asm__(pre insn #z " %2,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "r"(b) : "cc"); \
+        *flags = f;                                                                  \
+        return a;                                                                    \
+    }                                                                                \
+    static inline void name##_lock_##z(void *p, TYPE_##z b, uint32_t *flags)         \
+    {                                                                                \
+        uint32_t f = *flags;                                                         \
+        __asm__ volatile(pre "lock " insn #z " %2,%0" FLAGS_SAVE                     \
+                         : "+m"(*(TYPE_##z *)p), "+a"(f)                             \
+                         : "r"(b)                                                    \
+                         : "cc", "memory");                                          \
+        *flags = f;                                                                  \
     }
 /* CMP and TEST write nothing but flags. */
-#define ALU_TEST_FN(z, name, insn, pre)                                                            \
-    static inline void name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)                      \
-    {                                                                                              \
-        uint32_t f;                                                                                \
-        __asm__(insn #z " %2,%1" FLAGS_SAVE : "=a"(f) : "r"(a), "r"(b) : "cc");                    \
-        *flags = f;                                                                                \
+#define ALU_TEST_FN(z, name, insn, pre)                                         \
+    static inline void name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)   \
+    {                                                                           \
+        uint32_t f;                                                             \
+        __asm__(insn #z " %2,%1" FLAGS_SAVE : "=a"(f) : "r"(a), "r"(b) : "cc"); \
+        *flags = f;                                                             \
     }
 
 /* Full-width results of ADD and its like leave no old flag: no dependency on them. */
-#define ALU_FN_FRESH(z, name, insn, pre)                                                           \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)                  \
-    {                                                                                              \
-        uint32_t f;                                                                                \
-        __asm__(insn #z " %2,%0" FLAGS_SAVE : "+r"(a), "=a"(f) : "r"(b) : "cc");                   \
-        *flags = f;                                                                                \
-        return a;                                                                                  \
-    }                                                                                              \
-    static inline void name##_lock_##z(void *p, TYPE_##z b, uint32_t *flags)                       \
-    {                                                                                              \
-        uint32_t f;                                                                                \
-        __asm__ volatile("lock " insn #z " %2,%0" FLAGS_SAVE                                       \
-                         : "+m"(*(TYPE_##z *)p), "=a"(f)                                           \
-                         : "r"(b)                                                                  \
-                         : "cc", "memory");                                                        \
-        *flags = f;                                                                                \
+#define ALU_FN_FRESH(z, name, insn, pre)                                          \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags) \
+    {                                                                             \
+        uint32_t f;                                                               \
+        __asm__(insn #z " %2,%0" FLAGS_SAVE : "+r"(a), "=a"(f) : "r"(b) : "cc");  \
+        *flags = f;                                                               \
+        return a;                                                                 \
+    }                                                                             \
+    static inline void name##_lock_##z(void *p, TYPE_##z b, uint32_t *flags)      \
+    {                                                                             \
+        uint32_t f;                                                               \
+        __asm__ volatile("lock " insn #z " %2,%0" FLAGS_SAVE                      \
+                         : "+m"(*(TYPE_##z *)p), "=a"(f)                          \
+                         : "r"(b)                                                 \
+                         : "cc", "memory");                                       \
+        *flags = f;                                                               \
     }
 
-#define ALU_WRITES(z, name)                                                                        \
-    static void name##_rr_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), GET_##z(i->rm), &c->aflags));               \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_ri_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), (TYPE_##z)i->imm, &c->aflags));             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_rm_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-        TYPE_##z v;                                                                                \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                                \
-        v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                                        \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), v, &c->aflags));                            \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static inline void name##_mem_##z(struct interp *c, const struct insn *i, TYPE_##z b)          \
-    {                                                                                              \
-        uint32_t f = c->aflags;                                                                    \
-        gva_t a;                                                                                   \
-        TYPE_##z v;                                                                                \
-        void *p;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        p = rmw_host(c, a, BYTES_##z);                                                             \
-        if (likely(p != NULL)) {                                                                   \
-            v = name##_fn_##z((TYPE_##z)host_load(p, BYTES_##z), b, &f);                           \
-            host_store(p, BYTES_##z, v);                                                           \
-        } else {                                                                                   \
-            v = name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), b, &f);              \
-            access_store(c, a, BYTES_##z, v, c->key);                                              \
-        }                                                                                          \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void name##_mr_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        name##_mem_##z(c, i, GET_##z(i->reg));                                                     \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_mi_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        name##_mem_##z(c, i, (TYPE_##z)i->imm);                                                    \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void name##_locked_##z(struct interp *c,                      \
-                                                            const struct insn *i, TYPE_##z b)      \
-    {                                                                                              \
-        uint32_t f = c->aflags;                                                                    \
-        struct rmw m;                                                                              \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);                 \
-        name##_lock_##z(m.p, b, &f);                                                               \
-        rmw_close(c, &m);                                                                          \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void name##_lmr_##z(struct interp *c, const struct insn *i)                             \
-    {                                                                                              \
-        name##_locked_##z(c, i, GET_##z(i->reg));                                                  \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_lmi_##z(struct interp *c, const struct insn *i)                             \
-    {                                                                                              \
-        name##_locked_##z(c, i, (TYPE_##z)i->imm);                                                 \
-        NEXT(c, i);                                                                                \
+#define ALU_WRITES(z, name)                                                                   \
+    static void name##_rr_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), GET_##z(i->rm), &c->aflags));          \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static void name##_ri_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), (TYPE_##z)i->imm, &c->aflags));        \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static void name##_rm_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        gva_t a;                                                                              \
+        TYPE_##z v;                                                                           \
+                                                                                              \
+        BEGIN(c, i);                                                                          \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                           \
+        v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                                   \
+        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), v, &c->aflags));                       \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static inline void name##_mem_##z(struct interp *c, const struct insn *i, TYPE_##z b)     \
+    {                                                                                         \
+        uint32_t f = c->aflags;                                                               \
+        gva_t a;                                                                              \
+        TYPE_##z v;                                                                           \
+        void *p;                                                                              \
+                                                                                              \
+        BEGIN(c, i);                                                                          \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                          \
+        p = rmw_host(c, a, BYTES_##z);                                                        \
+        if (likely(p != NULL)) {                                                              \
+            v = name##_fn_##z((TYPE_##z)host_load(p, BYTES_##z), b, &f);                      \
+            host_store(p, BYTES_##z, v);                                                      \
+        } else {                                                                              \
+            v = name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), b, &f);         \
+            access_store(c, a, BYTES_##z, v, c->key);                                         \
+        }                                                                                     \
+        c->aflags = f;                                                                        \
+    }                                                                                         \
+    static void name##_mr_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        name##_mem_##z(c, i, GET_##z(i->reg));                                                \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static void name##_mi_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        name##_mem_##z(c, i, (TYPE_##z)i->imm);                                               \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static __attribute__((noinline)) void name##_locked_##z(struct interp *c,                 \
+                                                            const struct insn *i, TYPE_##z b) \
+    {                                                                                         \
+        uint32_t f = c->aflags;                                                               \
+        struct rmw m;                                                                         \
+                                                                                              \
+        BEGIN(c, i);                                                                          \
+        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);            \
+        name##_lock_##z(m.p, b, &f);                                                          \
+        rmw_close(c, &m);                                                                     \
+        c->aflags = f;                                                                        \
+    }                                                                                         \
+    static void name##_lmr_##z(struct interp *c, const struct insn *i)                        \
+    {                                                                                         \
+        name##_locked_##z(c, i, GET_##z(i->reg));                                             \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static void name##_lmi_##z(struct interp *c, const struct insn *i)                        \
+    {                                                                                         \
+        name##_locked_##z(c, i, (TYPE_##z)i->imm);                                            \
+        NEXT(c, i);                                                                           \
     }
 
-#define ALU_TESTS(z, name)                                                                         \
-    static void name##_rr_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        name##_fn_##z(GET_##z(i->reg), GET_##z(i->rm), &c->aflags);                                \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_ri_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        name##_fn_##z(GET_##z(i->reg), (TYPE_##z)i->imm, &c->aflags);                              \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_rm_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                                \
-        name##_fn_##z(GET_##z(i->reg), (TYPE_##z)access_load(c, a, BYTES_##z, c->key),             \
-                      &c->aflags);                                                                 \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_mr_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                                \
-        name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), GET_##z(i->reg),             \
-                      &c->aflags);                                                                 \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_mi_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                                \
-        name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), (TYPE_##z)i->imm,            \
-                      &c->aflags);                                                                 \
-        NEXT(c, i);                                                                                \
+#define ALU_TESTS(z, name)                                                              \
+    static void name##_rr_##z(struct interp *c, const struct insn *i)                   \
+    {                                                                                   \
+        name##_fn_##z(GET_##z(i->reg), GET_##z(i->rm), &c->aflags);                     \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void name##_ri_##z(struct interp *c, const struct insn *i)                   \
+    {                                                                                   \
+        name##_fn_##z(GET_##z(i->reg), (TYPE_##z)i->imm, &c->aflags);                   \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void name##_rm_##z(struct interp *c, const struct insn *i)                   \
+    {                                                                                   \
+        gva_t a;                                                                        \
+                                                                                        \
+        BEGIN(c, i);                                                                    \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                     \
+        name##_fn_##z(GET_##z(i->reg), (TYPE_##z)access_load(c, a, BYTES_##z, c->key),  \
+                      &c->aflags);                                                      \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void name##_mr_##z(struct interp *c, const struct insn *i)                   \
+    {                                                                                   \
+        gva_t a;                                                                        \
+                                                                                        \
+        BEGIN(c, i);                                                                    \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                     \
+        name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), GET_##z(i->reg),  \
+                      &c->aflags);                                                      \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void name##_mi_##z(struct interp *c, const struct insn *i)                   \
+    {                                                                                   \
+        gva_t a;                                                                        \
+                                                                                        \
+        BEGIN(c, i);                                                                    \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                     \
+        name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), (TYPE_##z)i->imm, \
+                      &c->aflags);                                                      \
+        NEXT(c, i);                                                                     \
     }
 
-#define ALU_OP(z, name, insn) ALU_FN_FRESH(z, name, insn, "") ALU_WRITES(z, name)
+#define ALU_OP(z, name, insn)       ALU_FN_FRESH(z, name, insn, "") ALU_WRITES(z, name)
 #define ALU_CARRY_OP(z, name, insn) ALU_FN(z, name, insn, FLAGS_LOAD_CF) ALU_WRITES(z, name)
-#define ALU_TEST_OP(z, name, insn) ALU_TEST_FN(z, name, insn, "") ALU_TESTS(z, name)
+#define ALU_TEST_OP(z, name, insn)  ALU_TEST_FN(z, name, insn, "") ALU_TESTS(z, name)
 
 EACH_SIZE(ALU_OP, add, "add")
 EACH_SIZE(ALU_OP, or, "or")
@@ -191,15 +191,22 @@ EACH_SIZE(ALU_TEST_OP, test, "test")
 
 enum { FORM_RR, FORM_RI, FORM_RM, FORM_MR, FORM_MI, FORM_LMR, FORM_LMI, FORMS };
 
-#define ALU_ROW(n)                                                                                 \
-    {OF_SIZES(n##_rr), OF_SIZES(n##_ri), OF_SIZES(n##_rm), OF_SIZES(n##_mr), OF_SIZES(n##_mi),     \
-     OF_SIZES(n##_lmr), OF_SIZES(n##_lmi)}
-#define ALU_TEST_ROW(n)                                                                            \
-    {OF_SIZES(n##_rr), OF_SIZES(n##_ri), OF_SIZES(n##_rm), OF_SIZES(n##_mr), OF_SIZES(n##_mi),     \
-     {NULL}, {NULL}}
+#define ALU_ROW(n)                                                                                \
+    {                                                                                             \
+        OF_SIZES(n##_rr), OF_SIZES(n##_ri), OF_SIZES(n##_rm), OF_SIZES(n##_mr), OF_SIZES(n##_mi), \
+            OF_SIZES(n##_lmr), OF_SIZES(n##_lmi)                                                  \
+    }
+#define ALU_TEST_ROW(n)                                                                           \
+    {                                                                                             \
+        OF_SIZES(n##_rr), OF_SIZES(n##_ri), OF_SIZES(n##_rm), OF_SIZES(n##_mr), OF_SIZES(n##_mi), \
+            {NULL},                                                                               \
+        {                                                                                         \
+            NULL                                                                                  \
+        }                                                                                         \
+    }
 
 static insn_fn *const alu_table[9][FORMS][4] = {
-    ALU_ROW(add), ALU_ROW(or), ALU_ROW(adc), ALU_ROW(sbb), ALU_ROW(and),
+    ALU_ROW(add), ALU_ROW(or),  ALU_ROW(adc),      ALU_ROW(sbb),       ALU_ROW(and),
     ALU_ROW(sub), ALU_ROW(xor), ALU_TEST_ROW(cmp), ALU_TEST_ROW(test),
 };
 
@@ -234,92 +241,97 @@ bool prep_alu(struct decode *d)
     return out->fn != NULL;
 }
 
-/* ---- INC DEC NEG NOT ------------------------------------------------------------------------------ */
+/* ---- INC DEC NEG NOT ---- */
 
-#define UNARY_FN(z, name, insn)                                                                    \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint32_t *flags)                              \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__(FLAGS_LOAD_CF insn #z " %0" FLAGS_SAVE : "+r"(a), "+a"(f) : : "cc");               \
-        *flags = f;                                                                                \
-        return a;                                                                                  \
-    }                                                                                              \
-    static inline void name##_lock_##z(void *p, uint32_t *flags)                                   \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__ volatile(FLAGS_LOAD_CF "lock " insn #z " %0" FLAGS_SAVE                            \
-                         : "+m"(*(TYPE_##z *)p), "+a"(f)                                           \
-                         :                                                                         \
-                         : "cc", "memory");                                                        \
-        *flags = f;                                                                                \
+#define UNARY_FN(z, name, insn)                                                      \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint32_t *flags)                \
+    {                                                                                \
+        uint32_t f = *flags;                                                         \
+        __asm__(FLAGS_LOAD_CF insn #z " %0" FLAGS_SAVE : "+r"(a), "+a"(f) : : "cc"); \
+        *flags = f;                                                                  \
+        return a;                                                                    \
+    }                                                                                \
+    static inline void name##_lock_##z(void *p, uint32_t *flags)                     \
+    {                                                                                \
+        uint32_t f = *flags;                                                         \
+        __asm__ volatile(FLAGS_LOAD_CF "lock " insn #z " %0" FLAGS_SAVE              \
+                         : "+m"(*(TYPE_##z *)p), "+a"(f)                             \
+                         :                                                           \
+                         : "cc", "memory");                                          \
+        *flags = f;                                                                  \
     }
 
-#define NOT_FN(z, name)                                                                            \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint32_t *flags)                              \
-    {                                                                                              \
-        (void)flags;                                                                               \
-        return (TYPE_##z)~a;                                                                       \
-    }                                                                                              \
-    static inline void name##_lock_##z(void *p, uint32_t *flags)                                   \
-    {                                                                                              \
-        (void)flags;                                                                               \
-        __asm__ volatile("lock not" #z " %0" : "+m"(*(TYPE_##z *)p) : : "memory");                 \
+#define NOT_FN(z, name)                                                            \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint32_t *flags)              \
+    {                                                                              \
+        (void)flags;                                                               \
+        return (TYPE_##z) ~a;                                                      \
+    }                                                                              \
+    static inline void name##_lock_##z(void *p, uint32_t *flags)                   \
+    {                                                                              \
+        (void)flags;                                                               \
+        __asm__ volatile("lock not" #z " %0" : "+m"(*(TYPE_##z *)p) : : "memory"); \
     }
 
-#define UNARY_FORMS(z, name)                                                                       \
-    static void name##_r_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), &c->aflags));                               \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void name##_m_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        uint32_t f = c->aflags;                                                                    \
-        gva_t a;                                                                                   \
-        void *p;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        p = rmw_host(c, a, BYTES_##z);                                                             \
-        if (likely(p != NULL))                                                                     \
-            host_store(p, BYTES_##z,                                                               \
-                       name##_fn_##z((TYPE_##z)host_load(p, BYTES_##z), &f));                      \
-        else                                                                                       \
-            access_store(c, a, BYTES_##z,                                                          \
-                         name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), &f),        \
-                         c->key);                                                                  \
-        c->aflags = f;                                                                             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void name##_locked_##z(struct interp *c,                      \
-                                                            const struct insn *i)                  \
-    {                                                                                              \
-        uint32_t f = c->aflags;                                                                    \
-        struct rmw m;                                                                              \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);                 \
-        name##_lock_##z(m.p, &f);                                                                  \
-        rmw_close(c, &m);                                                                          \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void name##_lm_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        name##_locked_##z(c, i);                                                                   \
-        NEXT(c, i);                                                                                \
+#define UNARY_FORMS(z, name)                                                                     \
+    static void name##_r_##z(struct interp *c, const struct insn *i)                             \
+    {                                                                                            \
+        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), &c->aflags));                             \
+        NEXT(c, i);                                                                              \
+    }                                                                                            \
+    static void name##_m_##z(struct interp *c, const struct insn *i)                             \
+    {                                                                                            \
+        uint32_t f = c->aflags;                                                                  \
+        gva_t a;                                                                                 \
+        void *p;                                                                                 \
+                                                                                                 \
+        BEGIN(c, i);                                                                             \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                             \
+        p = rmw_host(c, a, BYTES_##z);                                                           \
+        if (likely(p != NULL))                                                                   \
+            host_store(p, BYTES_##z, name##_fn_##z((TYPE_##z)host_load(p, BYTES_##z), &f));      \
+        else                                                                                     \
+            access_store(c, a, BYTES_##z,                                                        \
+                         name##_fn_##z((TYPE_##z)access_load(c, a, BYTES_##z, c->key), &f),      \
+                         c->key);                                                                \
+        c->aflags = f;                                                                           \
+        NEXT(c, i);                                                                              \
+    }                                                                                            \
+    static                                                                                       \
+        __attribute__((noinline)) void name##_locked_##z(struct interp *c, const struct insn *i) \
+    {                                                                                            \
+        uint32_t f = c->aflags;                                                                  \
+        struct rmw m;                                                                            \
+                                                                                                 \
+        BEGIN(c, i);                                                                             \
+        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);               \
+        name##_lock_##z(m.p, &f);                                                                \
+        rmw_close(c, &m);                                                                        \
+        c->aflags = f;                                                                           \
+    }                                                                                            \
+    static void name##_lm_##z(struct interp *c, const struct insn *i)                            \
+    {                                                                                            \
+        name##_locked_##z(c, i);                                                                 \
+        NEXT(c, i);                                                                              \
     }
 
 #define UNARY_OP(z, name, insn) UNARY_FN(z, name, insn) UNARY_FORMS(z, name)
-#define NOT_OP(z, name) NOT_FN(z, name) UNARY_FORMS(z, name)
+#define NOT_OP(z, name)         NOT_FN(z, name) UNARY_FORMS(z, name)
 
 EACH_SIZE(UNARY_OP, inc, "inc")
 EACH_SIZE(UNARY_OP, dec, "dec")
 EACH_SIZE(UNARY_OP, neg, "neg")
 EACH_SIZE(NOT_OP, not )
 
-#define UNARY_ROW(n) {OF_SIZES(n##_r), OF_SIZES(n##_m), OF_SIZES(n##_lm)}
+#define UNARY_ROW(n)                                       \
+    {                                                      \
+        OF_SIZES(n##_r), OF_SIZES(n##_m), OF_SIZES(n##_lm) \
+    }
 static insn_fn *const unary_table[4][3][4] = {
-    UNARY_ROW(inc), UNARY_ROW(dec), UNARY_ROW(neg), UNARY_ROW(not ),
+    UNARY_ROW(inc),
+    UNARY_ROW(dec),
+    UNARY_ROW(neg),
+    UNARY_ROW(not ),
 };
 
 bool prep_unary(struct decode *d)
@@ -335,128 +347,127 @@ bool prep_unary(struct decode *d)
     return true;
 }
 
-/* ---- ROL ROR RCL RCR SHL SHR SAR ------------------------------------------------------------------ */
+/* ---- ROL ROR RCL RCR SHL SHR SAR ---- */
 
 /*
- * By CL or by an immediate, of a register or of memory: these are different instructions to the host,
- * and differ in the flags that are undefined for counts above 1. So there is a stub for each operation,
- * size and immediate that does it to rdi, and one that does it to [rdi].
+ * By CL or by an immediate, of a register or of memory: these are different instructions to the
+ * host, and differ in the flags that are undefined for counts above 1. So there is a stub for each
+ * operation, size and immediate that does it to rdi, and one that does it to [rdi].
  */
 extern const uint8_t int_shift_stubs[7][2][4][64][8];
 
-#define SHIFT_STUBS(ext, prefix, opcode, modrm)                                                    \
-    ".set n, 0\n"                                                                                  \
-    ".rept 64\n"                                                                                   \
-    ".balign 8\n"                                                                                  \
-    ".byte " prefix opcode ", " modrm " | " ext " << 3, n, 0xc3\n" /* C0 or C1 /ext, n; RET */     \
-    ".set n, n + 1\n"                                                                              \
+#define SHIFT_STUBS(ext, prefix, opcode, modrm)                                                \
+    ".set n, 0\n"                                                                              \
+    ".rept 64\n"                                                                               \
+    ".balign 8\n"                                                                              \
+    ".byte " prefix opcode ", " modrm " | " ext " << 3, n, 0xc3\n" /* C0 or C1 /ext, n; RET */ \
+    ".set n, n + 1\n"                                                                          \
     ".endr\n"
-#define SHIFT_STUBS_AT(ext, modrm)                                                                 \
-    SHIFT_STUBS(ext, "0x40, ", "0xc0", modrm)                                                      \
-    SHIFT_STUBS(ext, "0x66, ", "0xc1", modrm)                                                      \
-    SHIFT_STUBS(ext, "", "0xc1", modrm)                                                            \
+#define SHIFT_STUBS_AT(ext, modrm)            \
+    SHIFT_STUBS(ext, "0x40, ", "0xc0", modrm) \
+    SHIFT_STUBS(ext, "0x66, ", "0xc1", modrm) \
+    SHIFT_STUBS(ext, "", "0xc1", modrm)       \
     SHIFT_STUBS(ext, "0x48, ", "0xc1", modrm)
 #define SHIFT_STUBS_OF(ext) SHIFT_STUBS_AT(ext, "0xc7") SHIFT_STUBS_AT(ext, "0x07")
 __asm__(".pushsection .text\n.balign 64\n"
-        ".globl int_shift_stubs\n.hidden int_shift_stubs\nint_shift_stubs:\n"
-        SHIFT_STUBS_OF("0") SHIFT_STUBS_OF("1") SHIFT_STUBS_OF("2") SHIFT_STUBS_OF("3")
-        SHIFT_STUBS_OF("4") SHIFT_STUBS_OF("5") SHIFT_STUBS_OF("7")
-        ".balign 8\n.popsection");
+        ".globl int_shift_stubs\n.hidden int_shift_stubs\nint_shift_stubs:\n" SHIFT_STUBS_OF("0")
+            SHIFT_STUBS_OF("1") SHIFT_STUBS_OF("2") SHIFT_STUBS_OF("3") SHIFT_STUBS_OF("4")
+                SHIFT_STUBS_OF("5") SHIFT_STUBS_OF("7") ".balign 8\n.popsection");
 
 /* The stub is called below the red zone. LEA changes no flag. */
-#define SHIFT_CALL                                                                                 \
+#define SHIFT_CALL \
     "lea -128(%%rsp),%%rsp\n\t" FLAGS_LOAD "call *%2\n\tlea 128(%%rsp),%%rsp" FLAGS_SAVE
 
 /* imm: the stub. */
-#define SHIFT_BY_IMM(z, unused)                                                                    \
-    static void shift_ri_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        uint64_t v = GET_##z(i->reg);                                                              \
-        uint32_t f = c->aflags;                                                                    \
-                                                                                                   \
-        __asm__(SHIFT_CALL : "+&D"(v), "+&a"(f) : "r"(i->imm) : "cc");                             \
-        SET_##z(i->reg, (TYPE_##z)v);                                                              \
-        c->aflags = f;                                                                             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static inline void shift_at_##z(void *p, uint64_t stub, uint32_t *flags)                       \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-                                                                                                   \
-        __asm__ volatile(SHIFT_CALL : "+&D"(p), "+&a"(f) : "r"(stub) : "cc", "memory");            \
-        *flags = f;                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void shift_mi_slow_##z(struct interp *c, const struct insn *i, \
-                                                            gva_t a)                               \
-    {                                                                                              \
-        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                               \
-        uint32_t f = c->aflags;                                                                    \
-                                                                                                   \
-        shift_at_##z(&v, i->imm, &f);                                                              \
-        access_store(c, a, BYTES_##z, v, c->key);                                                  \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void shift_mi_##z(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-        void *p;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        p = rmw_host(c, a, BYTES_##z);                                                             \
-        if (likely(p != NULL))                                                                     \
-            shift_at_##z(p, i->imm, &c->aflags);                                                   \
-        else                                                                                       \
-            shift_mi_slow_##z(c, i, a);                                                            \
-        NEXT(c, i);                                                                                \
+#define SHIFT_BY_IMM(z, unused)                                                            \
+    static void shift_ri_##z(struct interp *c, const struct insn *i)                       \
+    {                                                                                      \
+        uint64_t v = GET_##z(i->reg);                                                      \
+        uint32_t f = c->aflags;                                                            \
+                                                                                           \
+        __asm__(SHIFT_CALL : "+&D"(v), "+&a"(f) : "r"(i->imm) : "cc");                     \
+        SET_##z(i->reg, (TYPE_##z)v);                                                      \
+        c->aflags = f;                                                                     \
+        NEXT(c, i);                                                                        \
+    }                                                                                      \
+    static inline void shift_at_##z(void *p, uint64_t stub, uint32_t *flags)               \
+    {                                                                                      \
+        uint32_t f = *flags;                                                               \
+                                                                                           \
+        __asm__ volatile(SHIFT_CALL : "+&D"(p), "+&a"(f) : "r"(stub) : "cc", "memory");    \
+        *flags = f;                                                                        \
+    }                                                                                      \
+    static __attribute__((noinline)) void shift_mi_slow_##z(struct interp *c,              \
+                                                            const struct insn *i, gva_t a) \
+    {                                                                                      \
+        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                       \
+        uint32_t f = c->aflags;                                                            \
+                                                                                           \
+        shift_at_##z(&v, i->imm, &f);                                                      \
+        access_store(c, a, BYTES_##z, v, c->key);                                          \
+        c->aflags = f;                                                                     \
+    }                                                                                      \
+    static void shift_mi_##z(struct interp *c, const struct insn *i)                       \
+    {                                                                                      \
+        gva_t a;                                                                           \
+        void *p;                                                                           \
+                                                                                           \
+        BEGIN(c, i);                                                                       \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                       \
+        p = rmw_host(c, a, BYTES_##z);                                                     \
+        if (likely(p != NULL))                                                             \
+            shift_at_##z(p, i->imm, &c->aflags);                                           \
+        else                                                                               \
+            shift_mi_slow_##z(c, i, a);                                                    \
+        NEXT(c, i);                                                                        \
     }
 EACH_SIZE(SHIFT_BY_IMM, )
 
 /* By CL. */
-#define SHIFT_OP(z, name, mnem)                                                                    \
-    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint8_t n, uint32_t *flags)                   \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__(FLAGS_LOAD mnem #z " %%cl,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "c"(n) : "cc");      \
-        *flags = f;                                                                                \
-        return a;                                                                                  \
-    }                                                                                              \
-    static inline void name##_at_##z(TYPE_##z *p, uint8_t n, uint32_t *flags)                      \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        __asm__ volatile(FLAGS_LOAD mnem #z " %%cl,%0" FLAGS_SAVE                                  \
-                         : "+m"(*p), "+a"(f)                                                       \
-                         : "c"(n)                                                                  \
-                         : "cc");                                                                  \
-        *flags = f;                                                                                \
-    }                                                                                              \
-    static void name##_rc_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), GET_b(REG_RCX), &c->aflags));               \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void name##_mc_slow_##z(struct interp *c, gva_t a)            \
-    {                                                                                              \
-        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                               \
-        uint32_t f = c->aflags;                                                                    \
-                                                                                                   \
-        name##_at_##z(&v, GET_b(REG_RCX), &f);                                                     \
-        access_store(c, a, BYTES_##z, v, c->key);                                                  \
-        c->aflags = f;                                                                             \
-    }                                                                                              \
-    static void name##_mc_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-        void *p;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        p = rmw_host(c, a, BYTES_##z);                                                             \
-        if (likely(p != NULL))                                                                     \
-            name##_at_##z(p, GET_b(REG_RCX), &c->aflags);                                          \
-        else                                                                                       \
-            name##_mc_slow_##z(c, a);                                                              \
-        NEXT(c, i);                                                                                \
+#define SHIFT_OP(z, name, mnem)                                                               \
+    static inline TYPE_##z name##_fn_##z(TYPE_##z a, uint8_t n, uint32_t *flags)              \
+    {                                                                                         \
+        uint32_t f = *flags;                                                                  \
+        __asm__(FLAGS_LOAD mnem #z " %%cl,%0" FLAGS_SAVE : "+r"(a), "+a"(f) : "c"(n) : "cc"); \
+        *flags = f;                                                                           \
+        return a;                                                                             \
+    }                                                                                         \
+    static inline void name##_at_##z(TYPE_##z *p, uint8_t n, uint32_t *flags)                 \
+    {                                                                                         \
+        uint32_t f = *flags;                                                                  \
+        __asm__ volatile(FLAGS_LOAD mnem #z " %%cl,%0" FLAGS_SAVE                             \
+                         : "+m"(*p), "+a"(f)                                                  \
+                         : "c"(n)                                                             \
+                         : "cc");                                                             \
+        *flags = f;                                                                           \
+    }                                                                                         \
+    static void name##_rc_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        SET_##z(i->reg, name##_fn_##z(GET_##z(i->reg), GET_b(REG_RCX), &c->aflags));          \
+        NEXT(c, i);                                                                           \
+    }                                                                                         \
+    static __attribute__((noinline)) void name##_mc_slow_##z(struct interp *c, gva_t a)       \
+    {                                                                                         \
+        TYPE_##z v = (TYPE_##z)access_load(c, a, BYTES_##z, c->key);                          \
+        uint32_t f = c->aflags;                                                               \
+                                                                                              \
+        name##_at_##z(&v, GET_b(REG_RCX), &f);                                                \
+        access_store(c, a, BYTES_##z, v, c->key);                                             \
+        c->aflags = f;                                                                        \
+    }                                                                                         \
+    static void name##_mc_##z(struct interp *c, const struct insn *i)                         \
+    {                                                                                         \
+        gva_t a;                                                                              \
+        void *p;                                                                              \
+                                                                                              \
+        BEGIN(c, i);                                                                          \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                          \
+        p = rmw_host(c, a, BYTES_##z);                                                        \
+        if (likely(p != NULL))                                                                \
+            name##_at_##z(p, GET_b(REG_RCX), &c->aflags);                                     \
+        else                                                                                  \
+            name##_mc_slow_##z(c, a);                                                         \
+        NEXT(c, i);                                                                           \
     }
 
 EACH_SIZE(SHIFT_OP, rol, "rol")
@@ -467,7 +478,10 @@ EACH_SIZE(SHIFT_OP, shl, "shl")
 EACH_SIZE(SHIFT_OP, shr, "shr")
 EACH_SIZE(SHIFT_OP, sar, "sar")
 
-#define SHIFT_ROW(n) {OF_SIZES(n##_rc), OF_SIZES(n##_mc)}
+#define SHIFT_ROW(n)                       \
+    {                                      \
+        OF_SIZES(n##_rc), OF_SIZES(n##_mc) \
+    }
 static insn_fn *const shift_table[7][2][4] = {
     SHIFT_ROW(rol), SHIFT_ROW(ror), SHIFT_ROW(rcl), SHIFT_ROW(rcr),
     SHIFT_ROW(shl), SHIFT_ROW(shr), SHIFT_ROW(sar),
@@ -492,7 +506,7 @@ bool prep_shift(struct decode *d)
     return true;
 }
 
-/* ---- MUL IMUL DIV IDIV of the accumulator ----------------------------------------------------------- */
+/* ---- MUL IMUL DIV IDIV of the accumulator ---- */
 
 static uint64_t operand_load(struct interp *c, const struct insn *i, unsigned size)
 {
@@ -501,20 +515,21 @@ static uint64_t operand_load(struct interp *c, const struct insn *i, unsigned si
     return reg_get(c, i->rm, size);
 }
 
-/* rdx:rax of the operand size <- the host's one-operand instruction; `acc` names its accumulator. */
-#define WIDE_FN(z, acc, name, insn)                                                                \
-    static inline void name##_fn_##z(TYPE_##z b, TYPE_##z *lo, TYPE_##z *hi, uint32_t *flags)      \
-    {                                                                                              \
-        uint32_t f = *flags;                                                                       \
-        TYPE_##z l = *lo, h = *hi;                                                                 \
-        __asm__(FLAGS_LOAD "mov %[l],%%" acc "\n\t" insn #z " %[b]\n\tmov %%" acc ",%[l]"          \
-                           FLAGS_SAVE                                                              \
-                : [l] "+&r"(l), "+&d"(h), "+&a"(f)                                                 \
-                : [b] "r"(b)                                                                       \
-                : "cc");                                                                           \
-        *lo = l;                                                                                   \
-        *hi = h;                                                                                   \
-        *flags = f;                                                                                \
+/* rdx:rax of the operand size <- the host's one-operand instruction; `acc` names its accumulator.
+ */
+#define WIDE_FN(z, acc, name, insn)                                                           \
+    static inline void name##_fn_##z(TYPE_##z b, TYPE_##z *lo, TYPE_##z *hi, uint32_t *flags) \
+    {                                                                                         \
+        uint32_t f = *flags;                                                                  \
+        TYPE_##z l = *lo, h = *hi;                                                            \
+        __asm__(FLAGS_LOAD "mov %[l],%%" acc "\n\t" insn #z " %[b]\n\tmov %%" acc             \
+                           ",%[l]" FLAGS_SAVE                                                 \
+                : [l] "+&r"(l), "+&d"(h), "+&a"(f)                                            \
+                : [b] "r"(b)                                                                  \
+                : "cc");                                                                      \
+        *lo = l;                                                                              \
+        *hi = h;                                                                              \
+        *flags = f;                                                                           \
     }
 
 static inline void wide_byte(unsigned which, uint8_t b, uint16_t *ax, uint32_t *flags)
@@ -522,23 +537,31 @@ static inline void wide_byte(unsigned which, uint8_t b, uint16_t *ax, uint32_t *
     uint32_t f = *flags;
     uint16_t v = *ax;
 
-#define WIDE_BYTE(insn)                                                                            \
-    __asm__(FLAGS_LOAD "mov %[v],%%ax\n\t" insn " %[b]\n\tmov %%ax,%[v]" FLAGS_SAVE                \
-            : [v] "+&r"(v), "+&a"(f)                                                               \
-            : [b] "r"(b)                                                                           \
+#define WIDE_BYTE(insn)                                                             \
+    __asm__(FLAGS_LOAD "mov %[v],%%ax\n\t" insn " %[b]\n\tmov %%ax,%[v]" FLAGS_SAVE \
+            : [v] "+&r"(v), "+&a"(f)                                                \
+            : [b] "r"(b)                                                            \
             : "cc")
     switch (which) {
-    case 0: WIDE_BYTE("mulb"); break;
-    case 1: WIDE_BYTE("imulb"); break;
-    case 2: WIDE_BYTE("divb"); break;
-    default: WIDE_BYTE("idivb"); break;
+    case 0:
+        WIDE_BYTE("mulb");
+        break;
+    case 1:
+        WIDE_BYTE("imulb");
+        break;
+    case 2:
+        WIDE_BYTE("divb");
+        break;
+    default:
+        WIDE_BYTE("idivb");
+        break;
     }
 #undef WIDE_BYTE
     *ax = v;
     *flags = f;
 }
 
-#define WIDE_SIZES(name, insn)                                                                     \
+#define WIDE_SIZES(name, insn) \
     WIDE_FN(w, "ax", name, insn) WIDE_FN(l, "eax", name, insn) WIDE_FN(q, "rax", name, insn)
 WIDE_SIZES(mul, "mul")
 WIDE_SIZES(imul, "imul")
@@ -582,41 +605,41 @@ static void muldiv_b(struct interp *c, const struct insn *i)
     reg16_set(c, REG_RAX, ax);
 }
 
-#define MULDIV(z, unused)                                                                          \
-    static void muldiv_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        TYPE_##z lo = GET_##z(REG_RAX), hi = GET_##z(REG_RDX), b;                                  \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        b = (TYPE_##z)operand_load(c, i, BYTES_##z);                                               \
-        switch (i->aux) {                                                                          \
-        case 0:                                                                                    \
-            mul_fn_##z(b, &lo, &hi, &c->aflags);                                                   \
-            break;                                                                                 \
-        case 1:                                                                                    \
-            imul_fn_##z(b, &lo, &hi, &c->aflags);                                                  \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            if (hi >= b)                                                                           \
-                interp_raise(c, VEC_DE);                                                           \
-            div_fn_##z(b, &lo, &hi, &c->aflags);                                                   \
-            break;                                                                                 \
-        default:                                                                                   \
-            if (!idiv_fits(BYTES_##z, lo, hi, b))                                                  \
-                interp_raise(c, VEC_DE);                                                           \
-            idiv_fn_##z(b, &lo, &hi, &c->aflags);                                                  \
-            break;                                                                                 \
-        }                                                                                          \
-        SET_##z(REG_RAX, lo);                                                                      \
-        SET_##z(REG_RDX, hi);                                                                      \
+#define MULDIV(z, unused)                                          \
+    static void muldiv_##z(struct interp *c, const struct insn *i) \
+    {                                                              \
+        TYPE_##z lo = GET_##z(REG_RAX), hi = GET_##z(REG_RDX), b;  \
+                                                                   \
+        BEGIN(c, i);                                               \
+        b = (TYPE_##z)operand_load(c, i, BYTES_##z);               \
+        switch (i->aux) {                                          \
+        case 0:                                                    \
+            mul_fn_##z(b, &lo, &hi, &c->aflags);                   \
+            break;                                                 \
+        case 1:                                                    \
+            imul_fn_##z(b, &lo, &hi, &c->aflags);                  \
+            break;                                                 \
+        case 2:                                                    \
+            if (hi >= b)                                           \
+                interp_raise(c, VEC_DE);                           \
+            div_fn_##z(b, &lo, &hi, &c->aflags);                   \
+            break;                                                 \
+        default:                                                   \
+            if (!idiv_fits(BYTES_##z, lo, hi, b))                  \
+                interp_raise(c, VEC_DE);                           \
+            idiv_fn_##z(b, &lo, &hi, &c->aflags);                  \
+            break;                                                 \
+        }                                                          \
+        SET_##z(REG_RAX, lo);                                      \
+        SET_##z(REG_RDX, hi);                                      \
     }
 EACH_WLQ(MULDIV, )
 
-#define MULDIV_OP(z, unused)                                                                       \
-    static void op_muldiv_##z(struct interp *c, const struct insn *i)                              \
-    {                                                                                              \
-        muldiv_##z(c, i);                                                                          \
-        NEXT(c, i);                                                                                \
+#define MULDIV_OP(z, unused)                                          \
+    static void op_muldiv_##z(struct interp *c, const struct insn *i) \
+    {                                                                 \
+        muldiv_##z(c, i);                                             \
+        NEXT(c, i);                                                   \
     }
 EACH_SIZE(MULDIV_OP, )
 
@@ -631,7 +654,7 @@ bool prep_muldiv(struct decode *d)
     return true;
 }
 
-/* ---- IMUL with two and three operands ---------------------------------------------------------------- */
+/* ---- IMUL with two and three operands ---- */
 
 #define IMUL_OP(z, unused)                                                                         \
     static inline TYPE_##z imul2_fn_##z(TYPE_##z a, TYPE_##z b, uint32_t *flags)                   \
@@ -657,8 +680,7 @@ bool prep_muldiv(struct decode *d)
                                                                                                    \
         BEGIN(c, i);                                                                               \
         v = (TYPE_##z)access_load(c, insn_lin(c, i, BYTES_##z, ACCESS_READ), BYTES_##z, c->key);   \
-        SET_##z(i->reg, imul2_fn_##z(i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg), v,               \
-                                     &c->aflags));                                                 \
+        SET_##z(i->reg, imul2_fn_##z(i->aux ? (TYPE_##z)i->imm : GET_##z(i->reg), v, &c->aflags)); \
         NEXT(c, i);                                                                                \
     }
 EACH_WLQ(IMUL_OP, )
@@ -666,7 +688,7 @@ EACH_WLQ(IMUL_OP, )
 bool prep_imul(struct decode *d)
 {
     static insn_fn *const rr[4] = OF_WLQ(imul_rr), *const rri[4] = OF_WLQ(imul_rri),
-                         *const m[4] = OF_WLQ(imul_m);
+                          *const m[4] = OF_WLQ(imul_m);
     struct insn *out = d->out;
     unsigned z = size_index(d->ops[0].size / 8);
 
@@ -685,11 +707,11 @@ bool prep_imul(struct decode *d)
     return out->fn != NULL;
 }
 
-/* ---- MOV, LEA ------------------------------------------------------------------------------------------- */
+/* ---- MOV, LEA ---- */
 
 /*
- * The commonest memory operand by far: 64-bit code, 64-bit addresses, a base, no FS or GS. Its own load
- * and store handlers look at nothing else.
+ * The commonest memory operand by far: 64-bit code, 64-bit addresses, a base, no FS or GS. Its own
+ * load and store handlers look at nothing else.
  */
 static inline gva_t base_disp(const struct interp *c, const struct insn *i)
 {
@@ -704,62 +726,62 @@ static bool is_base_disp(const struct decode *d)
            out->index == R_NONE;
 }
 
-#define MOV_OP(z, unused)                                                                          \
-    static void mov_rr_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        SET_##z(i->reg, GET_##z(i->rm));                                                           \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_ri_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        SET_##z(i->reg, (TYPE_##z)i->imm);                                                         \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_rm_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                                \
-        SET_##z(i->reg, (TYPE_##z)access_load(c, a, BYTES_##z, c->key));                           \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_rb_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        BEGIN(c, i);                                                                               \
-        SET_##z(i->reg, (TYPE_##z)access_load(c, base_disp(c, i), BYTES_##z, c->key));             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_mr_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        access_store(c, a, BYTES_##z, GET_##z(i->reg), c->key);                                    \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_br_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        BEGIN(c, i);                                                                               \
-        access_store(c, base_disp(c, i), BYTES_##z, GET_##z(i->reg), c->key);                      \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void mov_mi_##z(struct interp *c, const struct insn *i)                                 \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                               \
-        access_store(c, a, BYTES_##z, (TYPE_##z)i->imm, c->key);                                   \
-        NEXT(c, i);                                                                                \
+#define MOV_OP(z, unused)                                                              \
+    static void mov_rr_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        SET_##z(i->reg, GET_##z(i->rm));                                               \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_ri_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        SET_##z(i->reg, (TYPE_##z)i->imm);                                             \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_rm_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        gva_t a;                                                                       \
+                                                                                       \
+        BEGIN(c, i);                                                                   \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_READ);                                    \
+        SET_##z(i->reg, (TYPE_##z)access_load(c, a, BYTES_##z, c->key));               \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_rb_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        BEGIN(c, i);                                                                   \
+        SET_##z(i->reg, (TYPE_##z)access_load(c, base_disp(c, i), BYTES_##z, c->key)); \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_mr_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        gva_t a;                                                                       \
+                                                                                       \
+        BEGIN(c, i);                                                                   \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                   \
+        access_store(c, a, BYTES_##z, GET_##z(i->reg), c->key);                        \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_br_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        BEGIN(c, i);                                                                   \
+        access_store(c, base_disp(c, i), BYTES_##z, GET_##z(i->reg), c->key);          \
+        NEXT(c, i);                                                                    \
+    }                                                                                  \
+    static void mov_mi_##z(struct interp *c, const struct insn *i)                     \
+    {                                                                                  \
+        gva_t a;                                                                       \
+                                                                                       \
+        BEGIN(c, i);                                                                   \
+        a = insn_lin(c, i, BYTES_##z, ACCESS_WRITE);                                   \
+        access_store(c, a, BYTES_##z, (TYPE_##z)i->imm, c->key);                       \
+        NEXT(c, i);                                                                    \
     }
 EACH_SIZE(MOV_OP, )
 
 static bool prep_mov_reg_mem(struct decode *d, bool store)
 {
     static insn_fn *const rm[4] = OF_SIZES(mov_rm), *const rb[4] = OF_SIZES(mov_rb),
-                         *const mr[4] = OF_SIZES(mov_mr), *const br[4] = OF_SIZES(mov_br);
+                          *const mr[4] = OF_SIZES(mov_mr), *const br[4] = OF_SIZES(mov_br);
     unsigned z = size_index(d->ops[store ? 0 : 1].size / 8);
 
     if (is_base_disp(d))
@@ -772,13 +794,14 @@ static bool prep_mov_reg_mem(struct decode *d, bool store)
 bool prep_mov(struct decode *d)
 {
     static insn_fn *const rr[4] = OF_SIZES(mov_rr), *const ri[4] = OF_SIZES(mov_ri),
-                         *const mi[4] = OF_SIZES(mov_mi);
+                          *const mi[4] = OF_SIZES(mov_mi);
     const ZydisDecodedOperand *dst = &d->ops[0], *src = &d->ops[1];
     struct insn *out = d->out;
     unsigned op = d->zi->opcode;
 
     if (d->zi->opcode_map == ZYDIS_OPCODE_MAP_0F) {
-        /* 0F 20 to 23: CR and DR. LOCK MOV CR0 is CR8 where the vendor has it; no model offers it. */
+        /* 0F 20 to 23: CR and DR. LOCK MOV CR0 is CR8 where the vendor has it; no model offers it.
+         */
         out->reg = d->zi->raw.modrm.reg | (unsigned)d->zi->raw.rex.R << 3;
         out->rm = d->zi->raw.modrm.rm | (unsigned)d->zi->raw.rex.B << 3;
         out->fn = op == 0x20   ? op_mov_from_cr
@@ -822,11 +845,11 @@ bool prep_movnti(struct decode *d)
     return prep_mov_reg_mem(d, true);
 }
 
-#define LEA_OP(z, unused)                                                                          \
-    static void lea_##z(struct interp *c, const struct insn *i)                                    \
-    {                                                                                              \
-        SET_##z(i->reg, (TYPE_##z)insn_ea(c, i));                                                  \
-        NEXT(c, i);                                                                                \
+#define LEA_OP(z, unused)                                       \
+    static void lea_##z(struct interp *c, const struct insn *i) \
+    {                                                           \
+        SET_##z(i->reg, (TYPE_##z)insn_ea(c, i));               \
+        NEXT(c, i);                                             \
     }
 EACH_WLQ(LEA_OP, )
 
@@ -848,43 +871,48 @@ bool prep_lea(struct decode *d)
     return out->fn != NULL;
 }
 
-/* ---- MOVZX, MOVSX, MOVSXD ------------------------------------------------------------------------------- */
+/* ---- MOVZX, MOVSX, MOVSXD ---- */
 
-#define MOVX_OP(dz, sz)                                                                            \
-    static void movzx_r_##sz##dz(struct interp *c, const struct insn *i)                           \
-    {                                                                                              \
-        SET_##dz(i->reg, (TYPE_##dz)GET_##sz(i->rm));                                              \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void movzx_m_##sz##dz(struct interp *c, const struct insn *i)                           \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##sz, ACCESS_READ);                                               \
-        SET_##dz(i->reg, (TYPE_##dz)(TYPE_##sz)access_load(c, a, BYTES_##sz, c->key));             \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void movsx_r_##sz##dz(struct interp *c, const struct insn *i)                           \
-    {                                                                                              \
-        SET_##dz(i->reg, (TYPE_##dz)(STYPE_##sz)GET_##sz(i->rm));                                  \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void movsx_m_##sz##dz(struct interp *c, const struct insn *i)                           \
-    {                                                                                              \
-        gva_t a;                                                                                   \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        a = insn_lin(c, i, BYTES_##sz, ACCESS_READ);                                               \
-        SET_##dz(i->reg, (TYPE_##dz)(STYPE_##sz)access_load(c, a, BYTES_##sz, c->key));            \
-        NEXT(c, i);                                                                                \
+#define MOVX_OP(dz, sz)                                                                 \
+    static void movzx_r_##sz##dz(struct interp *c, const struct insn *i)                \
+    {                                                                                   \
+        SET_##dz(i->reg, (TYPE_##dz)GET_##sz(i->rm));                                   \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void movzx_m_##sz##dz(struct interp *c, const struct insn *i)                \
+    {                                                                                   \
+        gva_t a;                                                                        \
+                                                                                        \
+        BEGIN(c, i);                                                                    \
+        a = insn_lin(c, i, BYTES_##sz, ACCESS_READ);                                    \
+        SET_##dz(i->reg, (TYPE_##dz)(TYPE_##sz)access_load(c, a, BYTES_##sz, c->key));  \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void movsx_r_##sz##dz(struct interp *c, const struct insn *i)                \
+    {                                                                                   \
+        SET_##dz(i->reg, (TYPE_##dz)(STYPE_##sz)GET_##sz(i->rm));                       \
+        NEXT(c, i);                                                                     \
+    }                                                                                   \
+    static void movsx_m_##sz##dz(struct interp *c, const struct insn *i)                \
+    {                                                                                   \
+        gva_t a;                                                                        \
+                                                                                        \
+        BEGIN(c, i);                                                                    \
+        a = insn_lin(c, i, BYTES_##sz, ACCESS_READ);                                    \
+        SET_##dz(i->reg, (TYPE_##dz)(STYPE_##sz)access_load(c, a, BYTES_##sz, c->key)); \
+        NEXT(c, i);                                                                     \
     }
 EACH_WLQ(MOVX_OP, b)
 EACH_WLQ(MOVX_OP, w)
 EACH_WLQ(MOVX_OP, l)
 
-#define MOVX_ROW(n) {{NULL, n##_bw, n##_bl, n##_bq}, {NULL, n##_ww, n##_wl, n##_wq},                \
-                     {NULL, n##_lw, n##_ll, n##_lq}}
+#define MOVX_ROW(n)                                                     \
+    {                                                                   \
+        {NULL, n##_bw, n##_bl, n##_bq}, {NULL, n##_ww, n##_wl, n##_wq}, \
+        {                                                               \
+            NULL, n##_lw, n##_ll, n##_lq                                \
+        }                                                               \
+    }
 
 bool prep_movx(struct decode *d)
 {
@@ -897,6 +925,9 @@ bool prep_movx(struct decode *d)
 
     if (from > 2)
         return false;
+    /* MOVSXD with a 16-bit destination reads 16 bits. */
+    if (d->ops[0].size == 16 && from == 2)
+        from = 1;
     out->reg = decode_gpr(d->ops[0].reg.value);
     if (d->ops[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
         mem = 1;
@@ -906,32 +937,32 @@ bool prep_movx(struct decode *d)
     return out->fn != NULL;
 }
 
-/* ---- XCHG: with memory it is always locked ---------------------------------------------------------------- */
+/* ---- XCHG: with memory it is always locked ---- */
 
-#define XCHG_OP(z, unused)                                                                         \
-    static void xchg_rr_##z(struct interp *c, const struct insn *i)                                \
-    {                                                                                              \
-        TYPE_##z t = GET_##z(i->reg);                                                              \
-                                                                                                   \
-        SET_##z(i->reg, GET_##z(i->rm));                                                           \
-        SET_##z(i->rm, t);                                                                         \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static __attribute__((noinline)) void xchg_locked_##z(struct interp *c, const struct insn *i)  \
-    {                                                                                              \
-        TYPE_##z v = GET_##z(i->reg);                                                              \
-        struct rmw m;                                                                              \
-                                                                                                   \
-        BEGIN(c, i);                                                                               \
-        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);                 \
-        __asm__ volatile("xchg" #z " %0,%1" : "+r"(v), "+m"(*(TYPE_##z *)m.p) : : "memory");       \
-        rmw_close(c, &m);                                                                          \
-        SET_##z(i->reg, v);                                                                        \
-    }                                                                                              \
-    static void xchg_mr_##z(struct interp *c, const struct insn *i)                                \
-    {                                                                                              \
-        xchg_locked_##z(c, i);                                                                     \
-        NEXT(c, i);                                                                                \
+#define XCHG_OP(z, unused)                                                                        \
+    static void xchg_rr_##z(struct interp *c, const struct insn *i)                               \
+    {                                                                                             \
+        TYPE_##z t = GET_##z(i->reg);                                                             \
+                                                                                                  \
+        SET_##z(i->reg, GET_##z(i->rm));                                                          \
+        SET_##z(i->rm, t);                                                                        \
+        NEXT(c, i);                                                                               \
+    }                                                                                             \
+    static __attribute__((noinline)) void xchg_locked_##z(struct interp *c, const struct insn *i) \
+    {                                                                                             \
+        TYPE_##z v = GET_##z(i->reg);                                                             \
+        struct rmw m;                                                                             \
+                                                                                                  \
+        BEGIN(c, i);                                                                              \
+        rmw_open(c, &m, insn_lin(c, i, BYTES_##z, ACCESS_WRITE), BYTES_##z, true);                \
+        __asm__ volatile("xchg" #z " %0,%1" : "+r"(v), "+m"(*(TYPE_##z *)m.p) : : "memory");      \
+        rmw_close(c, &m);                                                                         \
+        SET_##z(i->reg, v);                                                                       \
+    }                                                                                             \
+    static void xchg_mr_##z(struct interp *c, const struct insn *i)                               \
+    {                                                                                             \
+        xchg_locked_##z(c, i);                                                                    \
+        NEXT(c, i);                                                                               \
     }
 EACH_SIZE(XCHG_OP, )
 
@@ -952,23 +983,23 @@ bool prep_xchg(struct decode *d)
     return true;
 }
 
-/* ---- SETcc, CMOVcc -------------------------------------------------------------------------------------------- */
+/* ---- SETcc, CMOVcc ---- */
 
-#define SETCC_OP(cc, unused)                                                                       \
-    static void setcc_r_##cc(struct interp *c, const struct insn *i)                               \
-    {                                                                                              \
-        SET_b(i->reg, cond(c->aflags, cc));                                                        \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void cmov_l_##cc(struct interp *c, const struct insn *i)                                \
-    {                                                                                              \
-        c->s.gpr[i->reg] = (uint32_t)c->s.gpr[cond(c->aflags, cc) ? i->rm : i->reg];               \
-        NEXT(c, i);                                                                                \
-    }                                                                                              \
-    static void cmov_q_##cc(struct interp *c, const struct insn *i)                                \
-    {                                                                                              \
-        c->s.gpr[i->reg] = c->s.gpr[cond(c->aflags, cc) ? i->rm : i->reg];                         \
-        NEXT(c, i);                                                                                \
+#define SETCC_OP(cc, unused)                                                         \
+    static void setcc_r_##cc(struct interp *c, const struct insn *i)                 \
+    {                                                                                \
+        SET_b(i->reg, cond(c->aflags, cc));                                          \
+        NEXT(c, i);                                                                  \
+    }                                                                                \
+    static void cmov_l_##cc(struct interp *c, const struct insn *i)                  \
+    {                                                                                \
+        c->s.gpr[i->reg] = (uint32_t)c->s.gpr[cond(c->aflags, cc) ? i->rm : i->reg]; \
+        NEXT(c, i);                                                                  \
+    }                                                                                \
+    static void cmov_q_##cc(struct interp *c, const struct insn *i)                  \
+    {                                                                                \
+        c->s.gpr[i->reg] = c->s.gpr[cond(c->aflags, cc) ? i->rm : i->reg];           \
+        NEXT(c, i);                                                                  \
     }
 EACH_COND(SETCC_OP, )
 #define CC_NAME(cc, n) n##_##cc,
@@ -998,7 +1029,8 @@ bool prep_setcc(struct decode *d)
     return true;
 }
 
-/* The memory form reads, and faults, whatever the condition; 32 bits clear the upper half anyway. */
+/* The memory form reads, and faults, whatever the condition; 32 bits clear the upper half anyway.
+ */
 static void cmov_m(struct interp *c, const struct insn *i)
 {
     uint64_t v;
@@ -1020,7 +1052,8 @@ static void cmov_w(struct interp *c, const struct insn *i)
 
 bool prep_cmovcc(struct decode *d)
 {
-    static insn_fn *const l[16] = {EACH_COND(CC_NAME, cmov_l)}, *const q[16] = {EACH_COND(CC_NAME, cmov_q)};
+    static insn_fn *const l[16] = {EACH_COND(CC_NAME, cmov_l)}, *const q[16] = {
+                                                                    EACH_COND(CC_NAME, cmov_q)};
     struct insn *out = d->out;
 
     out->aux = d->row->arg;
@@ -1035,7 +1068,7 @@ bool prep_cmovcc(struct decode *d)
     return true;
 }
 
-/* ---- CBW CWDE CDQE, CWD CDQ CQO ------------------------------------------------------------------------------- */
+/* ---- CBW CWDE CDQE, CWD CDQ CQO ---- */
 
 static void op_cbw(struct interp *c, const struct insn *i)
 {
@@ -1081,7 +1114,7 @@ bool prep_convert(struct decode *d)
     return true;
 }
 
-/* ---- MOVBE, BSWAP -------------------------------------------------------------------------------------------------- */
+/* ---- MOVBE, BSWAP ---- */
 
 static inline uint64_t swap_bytes(uint64_t v, unsigned size)
 {
@@ -1148,7 +1181,7 @@ bool prep_bswap(struct decode *d)
     return true;
 }
 
-/* ---- flags ---------------------------------------------------------------------------------------------------------- */
+/* ---- flags ---- */
 
 void op_clc(struct interp *c, const struct insn *i)
 {
@@ -1199,7 +1232,7 @@ void op_salc(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- NOP, PREFETCH, cache lines --------------------------------------------------------------------------------------- */
+/* ---- NOP, PREFETCH, cache lines ---- */
 
 void op_nop(struct interp *c, const struct insn *i)
 {
@@ -1251,7 +1284,7 @@ bool prep_cacheline(struct decode *d)
     return true;
 }
 
-/* ---- rows whose handler serves every form -------------------------------------------------------------------------------- */
+/* ---- rows whose handler serves every form ---- */
 
 bool prep_fn(struct decode *d)
 {

@@ -103,6 +103,8 @@ struct interp {
     const struct insn *cur; /* set by BEGIN */
     uint64_t block_rip;     /* RIP of the running block's first instruction */
     struct block *block;    /* the running block */
+    unsigned chain;         /* how many blocks may follow without the run loop (block.h) */
+    const _Atomic uint32_t *code_gen; /* ram->code_gen */
     struct vcpu *vcpu;
     struct vm *vm;
 

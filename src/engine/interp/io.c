@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * IN and OUT, and the permission to use ports (SDM vol. 1 19.5). They end their block: a port write may
- * change the memory map, and may have made an interrupt due.
+ * IN and OUT, and the permission to use ports (SDM vol. 1 19.5). They end their block: a port write
+ * may change the memory map, and may have made an interrupt due.
  */
 #include "engine/interp/int.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Read-modify-write access to guest memory (int.h). A LOCKed one is a single LOCKed host instruction on
- * the guest's RAM where that is atomic; across a page or a cache line, on a page with code or a
- * watchpoint, and on MMIO the world stops instead (vcpu_exclusive_begin). A locked access across cache
- * lines would be atomic on the host as well, but hosts trap or delay it.
+ * Read-modify-write access to guest memory (int.h). A LOCKed one is a single LOCKed host
+ * instruction on the guest's RAM where that is atomic; across a page or a cache line, on a page
+ * with code or a watchpoint, and on MMIO the world stops instead (vcpu_exclusive_begin). A locked
+ * access across cache lines would be atomic on the host as well, but hosts trap or delay it.
  */
 #include "engine/interp/int.h"
 

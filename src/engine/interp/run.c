@@ -3,8 +3,8 @@
  * The run loop and the engine's table. Between blocks the loop looks at whatever may have happened
  * (interp_boundary), at the budget, and for the next block.
  *
- * Instructions are counted when a block has run: by its length, which handlers that leave early correct
- * (block_exit, run_incomplete, run_left_early). A faulting instruction counts as well.
+ * Instructions are counted when a block has run: by its length, which handlers that leave early
+ * correct (block_exit, run_incomplete, run_left_early). A faulting instruction counts as well.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #include "engine/interp/interp.h"
 #include "engine/interp/mode.h"
 
-/* ---- counting ---------------------------------------------------------------------------------------- */
+/* ---- counting ---- */
 
 uint64_t interp_icount(const struct interp *c)
 {
@@ -48,21 +48,14 @@ void run_left_early(struct interp *c)
     c->s.icount -= b->count - (uint64_t)(c->cur - b->insns) - 1;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
-/* The next block, by the jump cache: everything that could have changed since is compared. */
 static hot_inline struct block *next_block(struct interp *c)
 {
     struct block_cache *bc = c->blocks;
-    gva_t lin = block_linear(c, c->s.rip);
-    unsigned slot = TLB_SLOT(lin), js = jump_slot(lin);
-    uint32_t page = c->tlb_ram_page[slot];
-    struct block *b = bc->jump[js];
+    struct block *b = jump_cached(c, c->s.rip);
 
-    if (likely(b && c->tlb[slot].tag[ACCESS_EXEC] == ((lin & ~PAGE_MASK) | c->key) &&
-               b->phys == ((uint64_t)page << PAGE_SHIFT | (lin & PAGE_MASK)) &&
-               b->mode == c->mode &&
-               b->gen == atomic_load_explicit(&c->vm->ram.code_gen[page], memory_order_acquire)) &&
+    if (likely(b != NULL) &&
         (likely(!(c->mode & MODE_CS_SEGMENTED)) ||
          c->s.rip + b->bytes - 1 <= min_u64(c->s.seg[SEG_CS].limit, c->rip_mask))) {
         c->block_rip = c->s.rip;
@@ -70,7 +63,7 @@ static hot_inline struct block *next_block(struct interp *c)
     }
     b = block_find(c, false);
     if (b->page2 == BLOCK_NO_PAGE && b->mode != BLOCK_DEAD)
-        bc->jump[js] = b;
+        bc->jump[jump_slot(block_linear(c, c->s.rip))] = b;
     return b;
 }
 
@@ -97,11 +90,14 @@ static void run_blocks(struct interp *c)
             b = next_block(c);
             single = b->count > c->icount_limit - c->s.icount;
         }
+        c->chain = CHAIN_MAX;
         if (unlikely(single))
             b = block_find(c, true);
+        if (unlikely(single || (c->mode & MODE_CS_SEGMENTED)))
+            c->chain = 0;
         c->block = b;
         b->insns[0].fn(c, b->insns);
-        c->s.icount += b->count;
+        c->s.icount += c->block->count; /* the last of a chain */
     }
 }
 
@@ -148,7 +144,7 @@ static uint64_t interp_tsc_offset(struct vcpu *vcpu)
     return interp_of(vcpu)->s.tsc_offset;
 }
 
-/* ---- the engine -------------------------------------------------------------------------------------------- */
+/* ---- the engine ---- */
 
 static int interp_vm_init(struct vm *vm, struct err *err)
 {
@@ -203,6 +199,7 @@ static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
         return err_set(err, ENOMEM, "cannot get memory for a vCPU: %s", strerror(errno));
     c->vcpu = vcpu;
     c->vm = vcpu->vm;
+    c->code_gen = c->vm->ram.code_gen;
     vcpu->engine = c;
     r = blocks_init(c, err);
     if (r == 0)
@@ -215,8 +212,8 @@ static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
     cpu_state_reset(&c->s, vcpu->index == 0, vcpu->model->signature);
     c->aflags = rflags_to_aflags(c->s.rflags);
     interp_mode_changed(c);
-    c->msrs = (struct cpu_msrs){
-        .vcpu = vcpu, .cs = &c->s, .changed = interp_msr_changed, .opaque = c};
+    c->msrs =
+        (struct cpu_msrs){.vcpu = vcpu, .cs = &c->s, .changed = interp_msr_changed, .opaque = c};
     cpu_msrs_attach(&c->msrs);
     return 0;
 }

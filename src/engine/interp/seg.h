@@ -134,7 +134,8 @@ void seg_drop_inner(struct interp *c, unsigned cpl);
 
 static inline bool is_canonical(const struct interp *c, uint64_t addr)
 {
-    unsigned unused = 64 - c->vcpu->model->virt_bits;
+    unsigned virt_bits = c->vcpu->model->virt_bits;
+    unsigned unused = virt_bits > 32 ? 64 - virt_bits : 0; /* a 32-bit CPU takes any address */
 
     return (uint64_t)((int64_t)(addr << (unused & 63)) >> (unused & 63)) == addr;
 }

@@ -21,7 +21,7 @@ static inline uint64_t stack_top(struct interp *c, unsigned size)
     return access_load(c, stack_linear(c, c->s.gpr[REG_RSP], size, ACCESS_READ), size, c->key);
 }
 
-/* ---- PUSH ---------------------------------------------------------------------------------------------- */
+/* ---- PUSH ---- */
 
 static void push_r64(struct interp *c, const struct insn *i)
 {
@@ -98,7 +98,7 @@ bool prep_push(struct decode *d)
     }
 }
 
-/* ---- POP -------------------------------------------------------------------------------------------------- */
+/* ---- POP ---- */
 
 static void pop_r64(struct interp *c, const struct insn *i)
 {
@@ -157,7 +157,7 @@ bool prep_pop(struct decode *d)
     return true;
 }
 
-/* ---- PUSHA, POPA ------------------------------------------------------------------------------------------- */
+/* ---- PUSHA, POPA ---- */
 
 /* Goes through memory one by one: a fault finds some pushed, or popped, and rSP as it was. */
 void op_pusha(struct interp *c, const struct insn *i)
@@ -194,7 +194,7 @@ void op_popa(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- ENTER, LEAVE --------------------------------------------------------------------------------------------- */
+/* ---- ENTER, LEAVE ---- */
 
 /* imm: bytes to allocate; aux: nesting level. */
 void op_enter(struct interp *c, const struct insn *i)
@@ -204,7 +204,8 @@ void op_enter(struct interp *c, const struct insn *i)
 
     BEGIN(c, i);
     access_store(c, stack_linear(c, sp, size, ACCESS_WRITE), size, bp & mask_bytes(size), c->key);
-    frame = c->sp_mask == 0xffff ? (c->s.gpr[REG_RSP] & ~0xffffull) | (sp & 0xffff) : sp & c->sp_mask;
+    frame =
+        c->sp_mask == 0xffff ? (c->s.gpr[REG_RSP] & ~0xffffull) | (sp & 0xffff) : sp & c->sp_mask;
     for (unsigned n = 1; n < level; n++) {
         uint64_t v;
 

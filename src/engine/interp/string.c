@@ -2,11 +2,12 @@
 /*
  * MOVS CMPS STOS LODS SCAS INS OUTS with and without REP, and XLAT. SDM vol. 1 7.3.9, vol. 2 "REP".
  *
- * A repeated instruction goes by runs: as many elements as lie in one page of each operand, within the
- * address size and the segment, directly in RAM. A run is one host string instruction, which is by
- * definition what the guest's would have done to overlapping operands. Where no run is possible it goes
- * element by element through access_load and access_store. After each run the registers are exact, so
- * that a fault or an interrupt finds the instruction resumable; between runs vcpu->pending is looked at.
+ * A repeated instruction goes by runs: as many elements as lie in one page of each operand, within
+ * the address size and the segment, directly in RAM. A run is one host string instruction, which is
+ * by definition what the guest's would have done to overlapping operands. Where no run is possible
+ * it goes element by element through access_load and access_store. After each run the registers are
+ * exact, so that a fault or an interrupt finds the instruction resumable; between runs
+ * vcpu->pending is looked at.
  */
 #include "engine/interp/int.h"
 
@@ -19,9 +20,9 @@ enum { STR_MOVS, STR_CMPS, STR_STOS, STR_LODS, STR_SCAS, STR_INS, STR_OUTS };
 
 /* One operand of the next run. */
 struct str_operand {
-    gva_t lin;       /* of the first element */
-    unsigned count;  /* elements of a run; 0: the first one must be accessed alone */
-    uint8_t *low;    /* host address of the lowest element of a run of `count` */
+    gva_t lin;      /* of the first element */
+    unsigned count; /* elements of a run; 0: the first one must be accessed alone */
+    uint8_t *low;   /* host address of the lowest element of a run of `count` */
 };
 
 static unsigned str_op(const struct insn *i)
@@ -30,8 +31,8 @@ static unsigned str_op(const struct insn *i)
 }
 
 /*
- * Checks the first element's segment and finds how many elements follow it without a page end, a wrap or
- * a limit between them, at most `max`.
+ * Checks the first element's segment and finds how many elements follow it without a page end, a
+ * wrap or a limit between them, at most `max`.
  */
 static void operand_find(struct interp *c, const struct insn *i, unsigned seg, uint64_t off,
                          enum access how, uint64_t max, struct str_operand *o)
@@ -97,23 +98,32 @@ static void advance(struct interp *c, const struct insn *i, unsigned reg, uint64
     reg_set(c, reg, i->asize, v);
 }
 
-/* ---- runs: one host instruction each ------------------------------------------------------------------ */
+/* ---- runs: one host instruction each ---- */
 
-/* low: of the lowest element. The host's direction flag is set for the length of the instruction only. */
-#define HOST_STRING(df, insn, ...)                                                                 \
-    do {                                                                                           \
-        if (df)                                                                                    \
-            __asm__ volatile("std\n\t" insn "\n\tcld" __VA_ARGS__);                                \
-        else                                                                                       \
-            __asm__ volatile(insn __VA_ARGS__);                                                    \
+/* low: of the lowest element. The host's direction flag is set for the length of the instruction
+ * only. */
+#define HOST_STRING(df, insn, ...)                                  \
+    do {                                                            \
+        if (df)                                                     \
+            __asm__ volatile("std\n\t" insn "\n\tcld" __VA_ARGS__); \
+        else                                                        \
+            __asm__ volatile(insn __VA_ARGS__);                     \
     } while (0)
 
-#define BY_SIZE(size, M, ...)                                                                      \
-    switch (size) {                                                                                \
-    case 1: M("b", __VA_ARGS__); break;                                                            \
-    case 2: M("w", __VA_ARGS__); break;                                                            \
-    case 4: M("l", __VA_ARGS__); break;                                                            \
-    default: M("q", __VA_ARGS__); break;                                                           \
+#define BY_SIZE(size, M, ...) \
+    switch (size) {           \
+    case 1:                   \
+        M("b", __VA_ARGS__);  \
+        break;                \
+    case 2:                   \
+        M("w", __VA_ARGS__);  \
+        break;                \
+    case 4:                   \
+        M("l", __VA_ARGS__);  \
+        break;                \
+    default:                  \
+        M("q", __VA_ARGS__);  \
+        break;                \
     }
 
 static uint8_t *run_start(uint8_t *low, bool df, unsigned size, unsigned count)
@@ -127,8 +137,7 @@ static void run_movs(bool df, unsigned size, unsigned count, uint8_t *d, uint8_t
 
     d = run_start(d, df, size, count);
     s = run_start(s, df, size, count);
-#define M(z, unused)                                                                               \
-    HOST_STRING(df, "rep movs" z, : "+D"(d), "+S"(s), "+c"(n) : : "memory", "cc")
+#define M(z, unused) HOST_STRING(df, "rep movs" z, : "+D"(d), "+S"(s), "+c"(n) : : "memory", "cc")
     BY_SIZE(size, M, )
 #undef M
 }
@@ -138,8 +147,7 @@ static void run_stos(bool df, unsigned size, unsigned count, uint8_t *d, uint64_
     uint64_t n = count;
 
     d = run_start(d, df, size, count);
-#define M(z, unused)                                                                               \
-    HOST_STRING(df, "rep stos" z, : "+D"(d), "+c"(n) : "a"(v) : "memory", "cc")
+#define M(z, unused) HOST_STRING(df, "rep stos" z, : "+D"(d), "+c"(n) : "a"(v) : "memory", "cc")
     BY_SIZE(size, M, )
 #undef M
 }
@@ -151,7 +159,7 @@ static unsigned run_scas(bool df, bool ne, unsigned size, unsigned count, uint8_
     uint64_t n = count, a = v;
 
     d = run_start(d, df, size, count);
-#define M(z, pre)                                                                                  \
+#define M(z, pre) \
     HOST_STRING(df, pre " scas" z FLAGS_SAVE, : "+D"(d), "+c"(n), "+a"(a) : : "memory", "cc")
     if (ne) {
         BY_SIZE(size, M, "repne")
@@ -171,8 +179,11 @@ static unsigned run_cmps(bool df, bool ne, unsigned size, unsigned count, uint8_
 
     d = run_start(d, df, size, count);
     s = run_start(s, df, size, count);
-#define M(z, pre)                                                                                  \
-    HOST_STRING(df, pre " cmps" z FLAGS_SAVE, : "+D"(d), "+S"(s), "+c"(n), "=&a"(a) : : "memory", "cc")
+#define M(z, pre)                                     \
+    HOST_STRING(df, pre " cmps" z FLAGS_SAVE,         \
+                : "+D"(d), "+S"(s), "+c"(n), "=&a"(a) \
+                :                                     \
+                : "memory", "cc")
     if (ne) {
         BY_SIZE(size, M, "repne")
     } else {
@@ -187,23 +198,33 @@ static void compare(unsigned size, uint64_t a, uint64_t b, uint32_t *flags)
 {
     uint32_t f;
 
-#define M(z, mod) __asm__("cmp" z " %" mod "2,%" mod "1" FLAGS_SAVE : "=&a"(f) : "r"(a), "r"(b) : "cc")
+#define M(z, mod) \
+    __asm__("cmp" z " %" mod "2,%" mod "1" FLAGS_SAVE : "=&a"(f) : "r"(a), "r"(b) : "cc")
     switch (size) {
-    case 1: M("b", "b"); break;
-    case 2: M("w", "w"); break;
-    case 4: M("l", "k"); break;
-    default: M("q", ""); break;
+    case 1:
+        M("b", "b");
+        break;
+    case 2:
+        M("w", "w");
+        break;
+    case 4:
+        M("l", "k");
+        break;
+    default:
+        M("q", "");
+        break;
     }
 #undef M
     *flags = f;
 }
 
-/* ---- one step: a run, or an element ----------------------------------------------------------------------- */
+/* ---- one step: a run, or an element ---- */
 
 /*
- * A run of up to `max` elements; 0: not possible here. Segments and pages are looked at in the order of
- * the first element's accesses, so that of two faults the right one is raised: a segment is checked after
- * the operand before it was read, and CMPS begins with ES:rDI. Commits memory and RAX.
+ * A run of up to `max` elements; 0: not possible here. Segments and pages are looked at in the
+ * order of the first element's accesses, so that of two faults the right one is raised: a segment
+ * is checked after the operand before it was read, and CMPS begins with ES:rDI. Commits memory and
+ * RAX.
  */
 static unsigned step_run(struct interp *c, const struct insn *i, uint64_t max, uint32_t *flags)
 {
@@ -248,8 +269,7 @@ static unsigned step_run(struct interp *c, const struct insn *i, uint64_t max, u
         run_stos(df, size, count, d.low, c->s.gpr[REG_RAX]);
         return count;
     case STR_LODS:
-        reg_set(c, REG_RAX, size,
-                host_load(df ? s.low : s.low + (size_t)(count - 1) * size, size));
+        reg_set(c, REG_RAX, size, host_load(df ? s.low : s.low + (size_t)(count - 1) * size, size));
         return count;
     case STR_SCAS:
         return run_scas(df, ne, size, count, d.low, c->s.gpr[REG_RAX], flags);
@@ -280,15 +300,15 @@ static void step_one(struct interp *c, const struct insn *i, uint32_t *flags)
         access_store(c, di_linear(c, i, ACCESS_WRITE), size, v, c->key);
         break;
     case STR_STOS:
-        access_store(c, di_linear(c, i, ACCESS_WRITE), size,
-                     c->s.gpr[REG_RAX] & mask_bytes(size), c->key);
+        access_store(c, di_linear(c, i, ACCESS_WRITE), size, c->s.gpr[REG_RAX] & mask_bytes(size),
+                     c->key);
         break;
     case STR_LODS:
         reg_set(c, REG_RAX, size, access_load(c, si_linear(c, i), size, c->key));
         break;
     case STR_SCAS:
-        compare(size, c->s.gpr[REG_RAX],
-                access_load(c, di_linear(c, i, ACCESS_READ), size, c->key), flags);
+        compare(size, c->s.gpr[REG_RAX], access_load(c, di_linear(c, i, ACCESS_READ), size, c->key),
+                flags);
         break;
     default:
         v = access_load(c, di_linear(c, i, ACCESS_READ), size, c->key);
@@ -312,7 +332,7 @@ static unsigned step(struct interp *c, const struct insn *i, uint64_t max, uint3
     return n;
 }
 
-/* ---- INS, OUTS -------------------------------------------------------------------------------------------------- */
+/* ---- INS, OUTS ---- */
 
 #define IO_RUN 512 /* bytes */
 
@@ -328,9 +348,11 @@ static unsigned step_io(struct interp *c, const struct insn *i, uint64_t max)
     uint64_t v = 0;
 
     if (in)
-        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), how, min_u64(max, IO_RUN / size), &o);
+        operand_find(c, i, SEG_ES, reg_get(c, REG_RDI, i->asize), how, min_u64(max, IO_RUN / size),
+                     &o);
     else
-        operand_find(c, i, i->seg, reg_get(c, REG_RSI, i->asize), how, min_u64(max, IO_RUN / size), &o);
+        operand_find(c, i, i->seg, reg_get(c, REG_RSI, i->asize), how, min_u64(max, IO_RUN / size),
+                     &o);
     count = o.count;
     if (c->s.rflags & RFLAGS_DF)
         count = (unsigned)min_u64(count, 1);
@@ -369,7 +391,7 @@ static unsigned step_io(struct interp *c, const struct insn *i, uint64_t max)
     return 1;
 }
 
-/* ---- the handlers ------------------------------------------------------------------------------------------------- */
+/* ---- the handlers ---- */
 
 /* Runs the instruction; false: left before it was complete. */
 static __attribute__((noinline)) bool run_string(struct interp *c, const struct insn *i)
@@ -412,7 +434,8 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
         }
         if (interp_boundary_due(c)) {
             c->aflags = flags;
-            /* In the frame of what comes now, and until it is complete: vol. 3B section 18.3.1.1. */
+            /* In the frame of what comes now, and until it is complete: vol. 3B section 18.3.1.1.
+             */
             c->s.rflags |= RFLAGS_RF;
             if (c->s.rflags & RFLAGS_TF)
                 c->s.pending_dbg |= BIT(14); /* DR6.BS */
@@ -467,9 +490,10 @@ bool prep_string(struct decode *d)
             continue;
         out->osize = (uint8_t)(op->size / 8);
         if (decode_gpr(op->mem.base) == REG_RSI) {
-            out->seg = op->mem.segment == ZYDIS_REGISTER_DS || op->mem.segment == ZYDIS_REGISTER_NONE
-                           ? SEG_DS
-                           : (uint8_t)(op->mem.segment - ZYDIS_REGISTER_ES);
+            out->seg =
+                op->mem.segment == ZYDIS_REGISTER_DS || op->mem.segment == ZYDIS_REGISTER_NONE
+                    ? SEG_DS
+                    : (uint8_t)(op->mem.segment - ZYDIS_REGISTER_ES);
         }
     }
     out->fn = !rep && out->aux == STR_MOVS   ? op_movs_one
@@ -478,7 +502,7 @@ bool prep_string(struct decode *d)
     return out->seg < SEG_COUNT;
 }
 
-/* ---- XLAT ------------------------------------------------------------------------------------------------------------ */
+/* ---- XLAT ---- */
 
 static void op_xlat(struct interp *c, const struct insn *i)
 {
@@ -496,7 +520,8 @@ bool prep_xlat(struct decode *d)
 {
     for (unsigned n = 0; n < d->zi->operand_count; n++)
         if (d->ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            d->ops[n].mem.segment >= ZYDIS_REGISTER_ES && d->ops[n].mem.segment <= ZYDIS_REGISTER_GS)
+            d->ops[n].mem.segment >= ZYDIS_REGISTER_ES &&
+            d->ops[n].mem.segment <= ZYDIS_REGISTER_GS)
             d->out->seg = (uint8_t)(d->ops[n].mem.segment - ZYDIS_REGISTER_ES);
     d->out->fn = op_xlat;
     return true;

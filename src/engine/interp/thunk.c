@@ -3,9 +3,9 @@
  * When and on what memory native thunks run. thunk_gen.c makes them.
  *
  * A memory operand that is RAM inside one page is used where it is. Any other (page-crossing, MMIO, a page
- * with decoded code, a watched page) is staged: checked, copied in, and copied out after the thunk, so
- * that nothing has changed when the guest gets a fault. With a mask only the elements it selects are
- * checked and copied; the host does the same for the direct case.
+ * with decoded code, a watched page) is staged: checked, copied in, and copied out after the thunk. Where
+ * part of it is inaccessible, the thunk runs on host pages of which the same part is, and what the host
+ * does is what the guest gets (run_mirrored). With a mask only the selected elements count.
  *
  * SDM vol. 1 chapters 8 to 15; vol. 2A section 2.4 "instruction exception specification".
  */
@@ -35,10 +35,10 @@
 
 #define X87_UNMASKED_NO_STORE 0x1b /* IE, DE, OE, UE: the destination keeps its value; PE stores */
 
-/* ---- running and faults ------------------------------------------------------------------------ */
+/* ---- faults of the host ------------------------------------------------------------------------ */
 
-/* The fault of a guest instruction that the host met. Nothing but MXCSR flags has changed. */
-static _Noreturn __attribute__((noinline)) void raise_trap(struct interp *c, uint64_t trap)
+/* The fault of a guest instruction that the host met. */
+_Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint64_t trap)
 {
     unsigned vector = (unsigned)trap - 1;
 
@@ -57,62 +57,115 @@ static _Noreturn __attribute__((noinline)) void raise_trap(struct interp *c, uin
     }
 }
 
-static inline void run(struct interp *c, const struct thunk *t, void *mem)
+/* ---- x87 and MMX -------------------------------------------------------------------------------- */
+
+bool thunk_x87_wait(struct interp *c)
 {
     struct thunks *ts = c->thunks;
-    uint64_t trap = hostcode_call(&ts->code, &t->fn, c, mem);
 
-    if (unlikely(trap))
-        raise_trap(c, trap);
+    if (likely(!(c->s.fpu.fsw & FSW_ES)))
+        return true;
+    if ((c->s.cr0 & CR0_NE) || !ts->ferr)
+        interp_raise(c, VEC_MF);
+    if (ts->ferr(ts->ferr_opaque))
+        return true;
+    c->s.rip = interp_rip(c);
+    run_left_early(c); /* counted, so that a budget and virtual time go on */
+    return false;
 }
+
+/* The image a thunk's FXRSTOR64 takes; the pointers are a mark. */
+static void fx_image(struct thunks *ts, const struct cpu_fpu *f, uint16_t fop)
+{
+    put_le16(ts->fx + FX_FCW, f->fcw);
+    put_le16(ts->fx + FX_FSW, f->fsw);
+    put_le16(ts->fx + FX_FTW, f->ftw);
+    put_le16(ts->fx + FX_FOP, fop);
+    put_le64(ts->fx + FX_FIP, (uintptr_t)ts->fx);
+    put_le64(ts->fx + FX_FDP, (uintptr_t)ts->fx);
+    put_le32(ts->fx + FX_MXCSR, f->mxcsr);
+    memcpy(ts->fx + FX_ST, f->st, sizeof(f->st));
+}
+
+/*
+ * Runs a thunk on the guest's x87 state. The host's own pointers never come through: the image goes in with
+ * values that the instruction cannot produce, and what has changed to the host's addresses afterwards
+ * becomes the guest's. A fault may leave its mark too (MMX: TOP and tags).
+ */
+static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thunk *t, void *mem,
+                        uint64_t ea)
+{
+    struct thunks *ts = c->thunks;
+    struct cpu_fpu *f = &c->s.fpu;
+    uint64_t mark = (uintptr_t)ts->fx, fip, fdp, trap;
+    uint16_t fop_mark = t->fop ^ 0x7ff, fop;
+    bool ignore = unlikely(f->fsw & FSW_ES) && (t->flags & THUNK_WAITS);
+    uint16_t fcw = f->fcw;
+
+    fx_image(ts, f, fop_mark);
+    if (ignore) {
+        put_le16(ts->fx + FX_FCW, fcw | 0x3f);
+        put_le16(ts->fx + FX_FSW, f->fsw & ~(FSW_ES | FSW_B));
+    }
+    trap = hostcode_call(&ts->code, &t->fn, c, mem);
+    f->fcw = get_le16(ts->fx + FX_FCW);
+    f->fsw = get_le16(ts->fx + FX_FSW);
+    f->ftw = ts->fx[FX_FTW];
+    memcpy(f->st, ts->fx + FX_ST, sizeof(f->st));
+    if (unlikely(ignore)) {
+        f->fcw = f->fcw == (fcw | 0x3f) ? fcw : f->fcw;
+        f->fsw |= FSW_ES | FSW_B;
+    }
+    fip = get_le64(ts->fx + FX_FIP);
+    fdp = get_le64(ts->fx + FX_FDP);
+    fop = get_le16(ts->fx + FX_FOP) & 0x7ff;
+    if (fip != mark) {
+        bool ours = fip == (uintptr_t)t->fn.at;
+
+        f->fip = ours ? interp_rip(c) : fip;
+        f->fcs = ours && !ts->no_fcs ? c->s.seg[SEG_CS].selector : 0;
+    }
+    if (fdp != mark) {
+        bool ours = mem && fdp == (uintptr_t)mem;
+
+        f->fdp = ours ? ea : fdp;
+        f->fds = ours && !ts->no_fcs ? c->s.seg[i->seg < SEG_COUNT ? i->seg : SEG_DS].selector : 0;
+    }
+    if (fop != (fop_mark & 0x7ff))
+        f->fop = fop == (t->fop & 0x7ff) ? i->imm & 0x7ff : fop;
+    return trap;
+}
+
+/* ---- running ------------------------------------------------------------------------------------ */
 
 static inline enum access access_kind(const struct thunk *t)
 {
     return t->flags & THUNK_STORES ? ACCESS_WRITE : ACCESS_READ;
 }
 
-/* ---- whole operands ----------------------------------------------------------------------------- */
+static inline uint64_t run(struct interp *c, const struct insn *i, const struct thunk *t, void *mem,
+                           uint64_t ea)
+{
+    struct thunks *ts = c->thunks;
+
+    if (t->flags & THUNK_X87)
+        return x87_run(c, i, t, mem, ea);
+    return hostcode_call(&ts->code, &t->fn, c, mem);
+}
 
 static void op_thunk_reg(struct interp *c, const struct insn *i)
 {
-    BEGIN(c, i);
-    run(c, i->thunk, NULL);
-    NEXT(c, i);
-}
-
-static __attribute__((noinline)) void run_staged(struct interp *c, const struct thunk *t, gva_t lin)
-{
     struct thunks *ts = c->thunks;
-    uint8_t *staging = ts->staging + (lin & 63);
-
-    if (t->flags & THUNK_STORES)
-        access_probe(c, lin, t->span, ACCESS_WRITE, c->key);
-    if (t->flags & THUNK_LOADS)
-        access_copy_in(c, staging, lin, t->span, c->key);
-    run(c, t, staging);
-    if (t->flags & THUNK_STORES)
-        access_copy_out(c, lin, staging, t->span, c->key);
-}
-
-static void op_thunk_mem(struct interp *c, const struct insn *i)
-{
-    const struct thunk *t = i->thunk;
-    gva_t lin;
-    void *p;
+    uint64_t trap;
 
     BEGIN(c, i);
-    lin = insn_lin(c, i, t->span, access_kind(t));
-    if (unlikely(t->align && lin & (t->align - 1u)))
-        interp_raise_err(c, VEC_GP, 0);
-    p = access_host(c, lin, t->span, access_kind(t), c->key);
-    if (likely(p))
-        run(c, t, p);
-    else
-        run_staged(c, t, lin);
+    trap = hostcode_call(&ts->code, &i->thunk->fn, c, NULL);
+    if (unlikely(trap))
+        thunk_raise_trap(c, trap);
     NEXT(c, i);
 }
 
-/* ---- masked operands ------------------------------------------------------------------------------ */
+/* ---- masks -------------------------------------------------------------------------------------- */
 
 /* A bit for each element of the memory operand that is touched. */
 static uint64_t touched(const struct interp *c, const struct thunk *t)
@@ -148,62 +201,12 @@ static uint64_t touched(const struct interp *c, const struct thunk *t)
     }
 }
 
-/* Element by element: each is checked before the first one moves. */
-static void masked_elements(struct interp *c, const struct thunk *t, gva_t lin, uint64_t bits,
-                            uint8_t *staging, enum access how, bool move)
-{
-    for (unsigned j = 0; bits; j++, bits >>= 1) {
-        gva_t at = lin + j * t->esize;
-
-        if (!(bits & 1))
-            continue;
-        if (!c->code64)
-            at = (uint32_t)at;
-        if (!move)
-            access_probe(c, at, t->esize, how, c->key);
-        else if (how == ACCESS_READ)
-            access_copy_in(c, staging + j * t->esize, at, t->esize, c->key);
-        else
-            access_copy_out(c, at, staging + j * t->esize, t->esize, c->key);
-    }
-}
-
-static void run_masked(struct interp *c, const struct thunk *t, gva_t lin, uint64_t bits)
-{
-    struct thunks *ts = c->thunks;
-    uint8_t *staging = ts->staging + (lin & 63);
-    enum access how = access_kind(t);
-    unsigned first, last;
-    uint8_t *p;
-
-    if (!bits) {
-        run(c, t, staging);
-        return;
-    }
-    first = (unsigned)__builtin_ctzll(bits) * t->esize;
-    last = (63u - (unsigned)__builtin_clzll(bits)) * t->esize + t->esize;
-    if (((lin + first) & PAGE_MASK) + (last - first) <= PAGE_SIZE) {
-        p = access_host(c, lin + first, last - first, how, c->key);
-        /* The elements before `first` are outside the page perhaps, but the host will not touch them. */
-        if (p) {
-            run(c, t, p - first);
-            return;
-        }
-    }
-    masked_elements(c, t, lin, bits, staging, how, false);
-    if (how == ACCESS_READ)
-        masked_elements(c, t, lin, bits, staging, how, true);
-    run(c, t, staging);
-    if (how == ACCESS_WRITE)
-        masked_elements(c, t, lin, bits, staging, how, true);
-}
-
-/* The operand's linear address; segment limits are those of the touched elements. */
-static gva_t masked_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
+/* Segment limits are those of the elements that are touched. */
+static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
 {
     const struct thunk *t = i->thunk;
 
-    if (c->code64 || c->flat & (1u << i->seg))
+    if (!t->mask || (t->flags & THUNK_NO_SUPPRESS) || c->code64 || c->flat & (1u << i->seg))
         return seg_linear(c, i->seg, ea, t->span, access_kind(t));
     for (unsigned j = 0; bits; j++, bits >>= 1)
         if (bits & 1)
@@ -211,117 +214,267 @@ static gva_t masked_linear(struct interp *c, const struct insn *i, uint64_t ea, 
     return (uint32_t)(c->s.seg[i->seg].base + ea);
 }
 
-static void op_thunk_masked(struct interp *c, const struct insn *i)
+/*
+ * Copies what the instruction reads into `to`, or what it has written out of it: bytes [first, end) of
+ * the operand, with a mask the selected elements in that range.
+ */
+static void copy_operand(struct interp *c, const struct thunk *t, gva_t lin, uint64_t bits,
+                         uint8_t *to, unsigned first, unsigned end, enum access how)
 {
-    const struct thunk *t = i->thunk;
-    uint64_t bits, all = t->mem_n < 64 ? BIT(t->mem_n) - 1 : UINT64_MAX;
-    gva_t lin;
+    bool whole = !t->mask || (how == ACCESS_READ && (t->flags & THUNK_WHOLE));
+    unsigned size = whole ? end - first : t->esize;
 
-    BEGIN(c, i);
-    bits = touched(c, t);
-    lin = masked_linear(c, i, insn_ea(c, i), t->flags & THUNK_NO_SUPPRESS ? all : bits);
-    if (t->align && lin & (t->align - 1u))
-        interp_raise_err(c, VEC_GP, 0);
-    if (t->flags & THUNK_NO_SUPPRESS) {
-        access_probe(c, lin, t->span, access_kind(t), c->key);
-        if (!(t->flags & THUNK_STORES))
-            bits = all;
+    for (unsigned at = whole ? first : 0; at < end; at += size) {
+        unsigned from = at > first ? at : first, to_end = at + size < end ? at + size : end;
+
+        if (to_end <= from || (!whole && !(bits >> (at / size) & 1)))
+            continue;
+        if (how == ACCESS_READ)
+            access_copy_in(c, to + from, lin + from, to_end - from, c->key);
+        else
+            access_copy_out(c, lin + from, to + from, to_end - from, c->key);
     }
-    run_masked(c, t, lin, bits);
-    NEXT(c, i);
 }
 
-/* ---- x87 and MMX ------------------------------------------------------------------------------------ */
+/* ---- memory operands that are not simply there ---------------------------------------------------- */
 
-bool thunk_x87_wait(struct interp *c)
+/* RFLAGS.AC and CR0.AM at CPL 3: nothing of this vCPU's has a tag now, so every access comes here. */
+static bool alignment_checked(const struct interp *c)
 {
-    struct thunks *ts = c->thunks;
-
-    if (likely(!(c->s.fpu.fsw & FSW_ES)))
-        return true;
-    if ((c->s.cr0 & CR0_NE) || !ts->ferr)
-        interp_raise(c, VEC_MF);
-    if (ts->ferr(ts->ferr_opaque))
-        return true;
-    c->s.rip = interp_rip(c);
-    run_left_early(c); /* counted, so that a budget and virtual time go on */
-    return false;
+    return (c->key & KEY_MODE) == KEY_USER_ALIGNED;
 }
 
 /*
- * Runs a thunk on the guest's x87 state. The host's own pointers never come through: the image goes in with
- * values that the instruction cannot produce, and what has changed to the host's addresses afterwards
- * becomes the guest's.
+ * The form of i's thunk that runs under the host's own alignment checks: whether MOVUPS, FBSTP or FXSAVE
+ * minds is for each processor to say. Rare enough to decode once more.
  */
-static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thunk *t, void *mem,
-                        uint64_t ea)
+static const struct thunk *thunk_with_ac(struct interp *c, const struct insn *i)
 {
-    struct thunks *ts = c->thunks;
-    struct cpu_fpu *f = &c->s.fpu;
-    uint64_t mark = (uintptr_t)ts->fx, fip, fdp, trap;
-    uint16_t fop_mark = t->fop ^ 0x7ff, fop;
-    bool ignore = unlikely(f->fsw & FSW_ES) && (t->flags & THUNK_WAITS);
-    uint16_t fcw = f->fcw;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    const struct thunk *t = NULL;
+    ZydisDecodedInstruction zi;
+    ZydisDecoder z;
 
-    put_le16(ts->fx + FX_FCW, ignore ? fcw | 0x3f : fcw);
-    put_le16(ts->fx + FX_FSW, ignore ? f->fsw & ~(FSW_ES | FSW_B) : f->fsw);
-    put_le16(ts->fx + FX_FTW, f->ftw);
-    put_le16(ts->fx + FX_FOP, fop_mark);
-    put_le64(ts->fx + FX_FIP, mark);
-    put_le64(ts->fx + FX_FDP, mark);
-    put_le32(ts->fx + FX_MXCSR, f->mxcsr);
-    memcpy(ts->fx + FX_ST, f->st, sizeof(f->st));
-    trap = hostcode_call(&ts->code, &t->fn, c, mem);
-    if (unlikely(trap))
-        return trap;
-    f->fcw = get_le16(ts->fx + FX_FCW);
-    f->fsw = get_le16(ts->fx + FX_FSW);
-    f->ftw = ts->fx[FX_FTW];
-    memcpy(f->st, ts->fx + FX_ST, sizeof(f->st));
-    if (unlikely(ignore)) {
-        f->fcw = f->fcw == (fcw | 0x3f) ? fcw : f->fcw;
-        f->fsw |= FSW_ES | FSW_B;
-    }
-    fip = get_le64(ts->fx + FX_FIP);
-    fdp = get_le64(ts->fx + FX_FDP);
-    fop = get_le16(ts->fx + FX_FOP) & 0x7ff;
-    if (fip != mark) {
-        bool ours = fip == (uintptr_t)t->fn.at;
-
-        f->fip = ours ? interp_rip(c) : fip;
-        f->fcs = ours && !ts->no_fcs ? c->s.seg[SEG_CS].selector : 0;
-    }
-    if (fdp != mark) {
-        bool ours = mem && fdp == (uintptr_t)mem;
-
-        f->fdp = ours ? ea : fdp;
-        f->fds = ours && !ts->no_fcs ? c->s.seg[i->seg < SEG_COUNT ? i->seg : SEG_DS].selector : 0;
-    }
-    if (fop != (fop_mark & 0x7ff))
-        f->fop = fop == (t->fop & 0x7ff) ? i->imm & 0x7ff : fop;
-    return 0;
+    if (c->code64)
+        ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else if ((c->mode & MODE_CODE) == MODE_CODE32)
+        ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    else
+        ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, i->bytes, i->len, &zi, ops)) ||
+        !thunk_build(c, &zi, ops, i->bytes, true, &t) || !t)
+        return i->thunk;
+    return t;
 }
 
-static void x87_run_staged(struct interp *c, const struct insn *i, gva_t lin, uint64_t ea)
+bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access how)
 {
-    const struct thunk *t = i->thunk;
+    sigjmp_buf here, *outer = c->raise_to;
+    volatile bool ok = false;
+
+    c->raise_to = &here;
+    if (!sigsetjmp(here, 0)) {
+        access_probe(c, addr, len, how, c->key);
+        ok = true;
+    }
+    c->raise_to = outer;
+    return ok;
+}
+
+/* The same for the segment's checks; *lin is set if they pass. */
+static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits,
+                      gva_t *lin)
+{
+    sigjmp_buf here, *outer = c->raise_to;
+    volatile bool ok = false;
+
+    c->raise_to = &here;
+    if (!sigsetjmp(here, 0)) {
+        *lin = operand_linear(c, i, ea, bits);
+        ok = true;
+    }
+    c->raise_to = outer;
+    return ok;
+}
+
+/*
+ * An address with lin's page offset in host pages of which the first, the second (of an operand that
+ * crosses), both or none is present.
+ */
+static uint8_t *mirror(struct interp *c, gva_t lin, bool first_ok, bool second_ok)
+{
+    struct thunks *ts = c->thunks;
+    unsigned page = first_ok ? second_ok ? HOSTCODE_GUARD_BOTH : HOSTCODE_GUARD_PRESENT
+                    : second_ok ? HOSTCODE_GUARD_ABSENT
+                                : HOSTCODE_GUARD_NONE;
+
+    return ts->code.guard + page * PAGE_SIZE + (lin & PAGE_MASK);
+}
+
+/*
+ * Part of the operand, or all, cannot be accessed. What that does is the host's to say: the instruction
+ * may not touch that part (a mask, an x87 store that an unmasked exception prevents), may find the
+ * operand misaligned first, and may have done something before the fault (MXCSR flags, MMX tags, half of
+ * FBSTP). So it runs on pages laid out like the guest's. Raises the fault, or returns if there is none.
+ */
+static void run_mirrored(struct interp *c, const struct insn *i, const struct thunk *t, gva_t lin,
+                         uint64_t ea, uint64_t bits, bool first_ok, bool second_ok)
+{
+    struct thunks *ts = c->thunks;
+    uint8_t *mem = mirror(c, lin, first_ok, second_ok), before[64];
+    unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = 0, end = 0;
+    uint64_t trap;
+
+    if (first_ok)
+        end = min_u64(left, t->span);
+    else if (second_ok)
+        first = left, end = t->span;
+    /* What is read, or written only in part: both begin as the guest's memory. */
+    if (end > first) {
+        access_copy_in(c, mem + first, lin + first, end - first, c->key);
+        memcpy(before, mem + first, end - first);
+    }
+    trap = run(c, i, t, mem, ea);
+    if ((t->flags & THUNK_STORES) && end > first && memcmp(before, mem + first, end - first))
+        copy_operand(c, t, lin, bits, mem, first, end, ACCESS_WRITE);
+    if (trap == TRAP_PF)
+        access_probe(c, lin + (ts->code.fault_addr - (uintptr_t)mem), 1, access_kind(t), c->key);
+    if (trap && trap != TRAP_PF)
+        thunk_raise_trap(c, trap);
+    if (trap)
+        access_probe(c, lin, t->span, access_kind(t), c->key);
+}
+
+void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
+                      unsigned align, enum access how)
+{
+    struct thunks *ts = c->thunks;
+    bool ac = alignment_checked(c);
+    const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
+    unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
+    bool first_ok = thunk_accessible(c, lin, first, how);
+    bool second_ok = first == len ? first_ok : thunk_accessible(c, lin + first, len - first, how);
+    uint64_t rax = c->s.gpr[REG_RAX], rdx = c->s.gpr[REG_RDX], trap;
+    uint8_t *mem = mirror(c, lin, first_ok, second_ok);
+
+    if (first_ok && second_ok && !ac && !(lin & (align - 1)))
+        return;
+    if (first_ok)
+        access_copy_in(c, mem, lin, first, c->key);
+    if (second_ok && first < len)
+        access_copy_in(c, mem + first, lin + first, len - first, c->key);
+    fx_image(ts, &c->s.fpu, 0);
+    /* XRSTOR must not reach state of the host that the guest has not. */
+    c->s.gpr[REG_RAX] = (uint32_t)(rax & c->s.xcr0);
+    c->s.gpr[REG_RDX] = 0;
+    trap = hostcode_call(&ts->code, &t->fn, c, mem);
+    c->s.gpr[REG_RAX] = rax;
+    c->s.gpr[REG_RDX] = rdx;
+    if (trap == TRAP_PF) {
+        access_probe(c, lin + (ts->code.fault_addr - (uintptr_t)mem), 1, how, c->key);
+        access_probe(c, lin, len, how, c->key);
+    } else if (trap) {
+        thunk_raise_trap(c, trap);
+    }
+}
+
+/* All of the operand is accessible, but not by a host pointer. */
+static void run_staged(struct interp *c, const struct insn *i, const struct thunk *t, gva_t lin,
+                       uint64_t ea, uint64_t bits)
+{
     struct thunks *ts = c->thunks;
     uint8_t *staging = ts->staging + (lin & 63);
     uint64_t trap;
 
-    if (t->flags & THUNK_STORES)
-        access_probe(c, lin, t->span, ACCESS_WRITE, c->key);
     if (t->flags & THUNK_LOADS)
-        access_copy_in(c, staging, lin, t->span, c->key);
-    trap = x87_run(c, i, t, staging, ea);
+        copy_operand(c, t, lin, bits, staging, 0, t->span, ACCESS_READ);
+    trap = run(c, i, t, staging, ea);
     if (trap)
-        raise_trap(c, trap);
+        thunk_raise_trap(c, trap);
     if (!(t->flags & THUNK_STORES))
         return;
     if ((t->flags & THUNK_X87_STORE) && (t->flags & THUNK_WAITS) &&
         c->s.fpu.fsw & ~c->s.fpu.fcw & X87_UNMASKED_NO_STORE)
         return;
-    access_copy_out(c, lin, staging, t->span, c->key);
+    copy_operand(c, t, lin, bits, staging, 0, t->span, ACCESS_WRITE);
+}
+
+static __attribute__((noinline)) void run_slow(struct interp *c, const struct insn *i, uint64_t ea)
+{
+    bool ac = alignment_checked(c);
+    const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
+    uint64_t bits = t->mask ? touched(c, t) : 0, trap;
+    unsigned left, first;
+    bool first_ok, second_ok;
+    void *p = NULL;
+    gva_t lin;
+
+    if (!linear_ok(c, i, ea, bits, &lin)) {
+        /* The segment comes before alignment. */
+        trap = run(c, i, i->thunk, mirror(c, ea, false, false), ea);
+        if (trap == TRAP_PF)
+            operand_linear(c, i, ea, bits);
+        else if (trap)
+            thunk_raise_trap(c, trap);
+        return;
+    }
+    left = PAGE_SIZE - (lin & PAGE_MASK);
+    first = left < t->span ? left : t->span;
+    first_ok = thunk_accessible(c, lin, first, access_kind(t));
+    second_ok = first == t->span ? first_ok
+                                 : thunk_accessible(c, lin + first, t->span - first, access_kind(t));
+    if (!first_ok || !second_ok) {
+        run_mirrored(c, i, t, lin, ea, bits, first_ok, second_ok && first < t->span);
+        return;
+    }
+    if (first == t->span && !ac)
+        p = access_host(c, lin, t->span, access_kind(t), c->key);
+    if (!p) {
+        run_staged(c, i, t, lin, ea, bits);
+        return;
+    }
+    trap = run(c, i, t, p, ea);
+    if (trap)
+        thunk_raise_trap(c, trap);
+}
+
+/*
+ * The host address of the operand if it is in one page that the TLB has and no segment is to be checked,
+ * else NULL.
+ */
+static hot_inline void *operand_host(struct interp *c, const struct insn *i, uint64_t ea)
+{
+    const struct thunk *t = i->thunk;
+    enum access how = access_kind(t);
+    const struct tlb_entry *e;
+    gva_t lin;
+
+    if (unlikely(!c->code64 && !(c->flat & (1u << i->seg))))
+        return NULL;
+    lin = seg_linear(c, i->seg, ea, t->span, how);
+    e = &c->tlb[TLB_SLOT(lin)];
+    if (likely(tlb_hit(c, e, lin, t->span, how, c->key)))
+        return (void *)(uintptr_t)(lin + e->addend);
+    return NULL;
+}
+
+static void op_thunk_mem(struct interp *c, const struct insn *i)
+{
+    struct thunks *ts = c->thunks;
+    uint64_t ea, trap;
+    void *p;
+
+    BEGIN(c, i);
+    ea = insn_ea(c, i);
+    p = operand_host(c, i, ea);
+    if (likely(p)) {
+        trap = hostcode_call(&ts->code, &i->thunk->fn, c, p);
+        if (unlikely(trap))
+            thunk_raise_trap(c, trap);
+    } else {
+        run_slow(c, i, ea);
+    }
+    NEXT(c, i);
 }
 
 static void op_thunk_x87(struct interp *c, const struct insn *i)
@@ -329,49 +482,21 @@ static void op_thunk_x87(struct interp *c, const struct insn *i)
     const struct thunk *t = i->thunk;
     uint64_t ea = 0, trap;
     void *p = NULL;
-    gva_t lin;
 
     BEGIN(c, i);
     if ((t->flags & THUNK_WAITS) && !thunk_x87_wait(c))
         return;
     if (t->span) {
         ea = insn_ea(c, i);
-        lin = seg_linear(c, i->seg, ea, t->span, access_kind(t));
-        if (unlikely(t->align && lin & (t->align - 1u)))
-            interp_raise_err(c, VEC_GP, 0);
-        p = access_host(c, lin, t->span, access_kind(t), c->key);
+        p = operand_host(c, i, ea);
         if (unlikely(!p)) {
-            x87_run_staged(c, i, lin, ea);
+            run_slow(c, i, ea);
             NEXT(c, i);
         }
     }
     trap = x87_run(c, i, t, p, ea);
     if (unlikely(trap))
-        raise_trap(c, trap);
-    NEXT(c, i);
-}
-
-/* MASKMOVQ. */
-static void op_thunk_x87_masked(struct interp *c, const struct insn *i)
-{
-    const struct thunk *t = i->thunk;
-    struct thunks *ts = c->thunks;
-    uint64_t bits, ea, trap;
-    uint8_t *staging;
-    gva_t lin;
-
-    BEGIN(c, i);
-    if (!thunk_x87_wait(c))
-        return;
-    bits = touched(c, t);
-    ea = insn_ea(c, i);
-    lin = masked_linear(c, i, ea, bits);
-    staging = ts->staging + (lin & 63);
-    masked_elements(c, t, lin, bits, staging, ACCESS_WRITE, false);
-    trap = x87_run(c, i, t, staging, ea);
-    if (trap)
-        raise_trap(c, trap);
-    masked_elements(c, t, lin, bits, staging, ACCESS_WRITE, true);
+        thunk_raise_trap(c, trap);
     NEXT(c, i);
 }
 
@@ -395,7 +520,7 @@ static void op_nm(struct interp *c, const struct insn *i)
  * The buffer was full when this was decoded. Forgets all thunks and all blocks that name them, and comes
  * back to the same instruction. Ends its block whatever the decoder thinks: nothing of it is left.
  */
-static void op_thunks_full(struct interp *c, const struct insn *i)
+void op_thunks_full(struct interp *c, const struct insn *i)
 {
     struct thunks *ts = c->thunks;
 
@@ -451,15 +576,17 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
         out->fn = op_fwait;
         return true;
     }
-    if (vec_prepare(c, zi, ops, out, &ok))
+    if (vec_prepare(c, zi, ops, out, &ok) && (!ok || !thunk_is_area(zi)))
         return ok;
-    if (!thunk_build(c, zi, ops, out->bytes, &t))
+    if (!thunk_build(c, zi, ops, out->bytes, false, &t))
         return false;
     if (!t) {
         out->fn = op_thunks_full;
         return true;
     }
     out->thunk = t;
+    if (t->flags & THUNK_AREA)
+        return true; /* fn is vec.c's */
     if (mem >= 0) {
         out->disp = ops[mem].mem.disp.value;
         if (t->mask == MASK_BYTES) {
@@ -473,13 +600,9 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
     }
     if (t->flags & THUNK_X87) {
         out->imm = guest_fop(zi, out);
-        out->fn = t->mask ? op_thunk_x87_masked : op_thunk_x87;
-    } else if (!t->span) {
-        out->fn = op_thunk_reg;
-    } else if (t->mask) {
-        out->fn = op_thunk_masked;
+        out->fn = op_thunk_x87;
     } else {
-        out->fn = op_thunk_mem;
+        out->fn = t->span ? op_thunk_mem : op_thunk_reg;
     }
     return true;
 }

@@ -16,7 +16,7 @@
  *      xor eax, eax
  * out: FNINIT, FLDCW, LDMXCSR, VZEROUPPER as needed; pop; ret
  * fault: (RAX = trap number + 1, see hostcode.h)
- *      STMXCSR to the guest's: #XM sets its flags; jmp out
+ *      STMXCSR to the guest's: #XM sets its flags; FXSAVE64; jmp out
  */
 #include <string.h>
 
@@ -41,6 +41,7 @@ struct form {
     const ZydisDecodedOperand *ops;
     const uint8_t *bytes; /* as fetched */
     int mem;              /* index of the memory operand, or -1 */
+    bool ac;              /* with alignment checks */
     bool code64, wide;    /* wide: the host has AVX-512 */
     bool flags, mxcsr, x87, vex;
     uint32_t gpr_used, gpr_load, gpr_store;
@@ -126,6 +127,14 @@ bool thunk_uses_vectors(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
     }
 }
 
+/* AMD: MXCSR.MM lets SSE operands be unaligned, so the host must see it. */
+static bool misalign_matters(const struct cpu_model *m, const ZydisDecodedInstruction *zi)
+{
+    return cpu_has(m, FEAT_MISALIGNSSE) &&
+           (zi->meta.exception_class == ZYDIS_EXCEPTION_CLASS_SSE2 ||
+            zi->meta.exception_class == ZYDIS_EXCEPTION_CLASS_SSE4);
+}
+
 static bool touches_mxcsr(const ZydisDecodedInstruction *zi)
 {
     switch (zi->meta.exception_class) {
@@ -177,41 +186,6 @@ static bool touches_mxcsr(const ZydisDecodedInstruction *zi)
     }
 }
 
-/* Legacy SSE wants its 16 bytes aligned, with these exceptions. */
-static bool is_unaligned_sse(const ZydisDecodedInstruction *zi)
-{
-    switch (zi->mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static unsigned alignment(const ZydisDecodedInstruction *zi, unsigned span)
-{
-    switch (zi->meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_SSE1:
-    case ZYDIS_EXCEPTION_CLASS_SSE2:
-    case ZYDIS_EXCEPTION_CLASS_SSE4:
-        return span == 16 && !is_unaligned_sse(zi) ? 16 : 0;
-    case ZYDIS_EXCEPTION_CLASS_AVX1:
-    case ZYDIS_EXCEPTION_CLASS_E1:
-    case ZYDIS_EXCEPTION_CLASS_E1NF:
-        return span;
-    default:
-        return zi->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 16 : 0;
-    }
-}
-
 static bool suppresses_faults(const ZydisDecodedInstruction *zi)
 {
     switch (zi->meta.exception_class) {
@@ -227,6 +201,41 @@ static bool suppresses_faults(const ZydisDecodedInstruction *zi)
         return false;
     default:
         return true;
+    }
+}
+
+/* Is element n of the memory operand used for element n of the result alone? */
+static bool moves_elements(const ZydisDecodedInstruction *zi)
+{
+    switch (zi->meta.category) {
+    case ZYDIS_CATEGORY_DATAXFER:
+    case ZYDIS_CATEGORY_BROADCAST:
+    case ZYDIS_CATEGORY_EXPAND:
+    case ZYDIS_CATEGORY_COMPRESS:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool thunk_is_area(const ZydisDecodedInstruction *zi)
+{
+    switch (zi->mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -330,6 +339,7 @@ static bool analyse_register(struct form *f, const ZydisDecodedOperand *op)
         case ZYDIS_REGISTER_X87STATUS:
         case ZYDIS_REGISTER_X87TAG:
         case ZYDIS_REGISTER_MXCSR:
+        case ZYDIS_REGISTER_XCR0:
             return true;
         default:
             return false;
@@ -373,7 +383,8 @@ static bool analyse(struct form *f)
 
     f->mem = thunk_mem_operand(zi, f->ops);
     f->vex = zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-    f->x87 = thunk_is_x87(zi, f->ops);
+    f->x87 = thunk_is_x87(zi, f->ops) || thunk_is_area(zi);
+    f->upper = thunk_is_area(zi);
     f->mxcsr = touches_mxcsr(zi);
     if (zi->cpu_flags) {
         const ZydisAccessedFlags *a = zi->cpu_flags;
@@ -457,6 +468,8 @@ static bool mandatory_prefix(const struct form *f, uint8_t value)
 /* Does the prefix 66 choose a 16-bit operand here (as in code whose default is 32)? */
 static bool wants_16bit(const struct form *f)
 {
+    if (thunk_is_area(f->zi))
+        return f->zi->operand_width == 16 && is_x87_proper(f->zi);
     if (f->vex || f->x87)
         return false;
     if (f->zi->mnemonic == ZYDIS_MNEMONIC_CRC32)
@@ -854,10 +867,13 @@ static void describe_evex_mask(const struct form *f, struct thunk *t)
     t->mem_n = (uint8_t)(t->span / es);
     t->mask_n = t->mem_n;
     if (zi->avx.broadcast.mode)
-        t->mask_n = (uint8_t)(zi->avx.broadcast.is_static ? dst->element_count
-                                                          : broadcast_count(zi->avx.broadcast.mode));
+        t->mask_n = (uint8_t)(zi->avx.broadcast.is_static || dst->size == zi->avx.vector_length
+                                  ? dst->element_count
+                                  : broadcast_count(zi->avx.broadcast.mode));
     if (zi->meta.category == ZYDIS_CATEGORY_COMPRESS || zi->meta.category == ZYDIS_CATEGORY_EXPAND)
         t->mask = MASK_K_PACK;
+    if (!suppresses_faults(zi) || !moves_elements(zi))
+        t->flags |= THUNK_WHOLE;
     if (!suppresses_faults(zi))
         t->flags |= THUNK_NO_SUPPRESS;
 }
@@ -868,10 +884,13 @@ static bool describe_memory(const struct form *f, struct thunk *t)
     const ZydisDecodedOperand *mem = &f->ops[f->mem];
     unsigned span = mem->size / 8u;
 
+    if (thunk_is_area(zi)) {
+        t->flags |= THUNK_AREA;
+        return true;
+    }
     if (!span || span > 64)
         return false;
     t->span = (uint8_t)span;
-    t->align = (uint8_t)alignment(zi, span);
     if (mem->actions & ACT_READ)
         t->flags |= THUNK_LOADS;
     if (mem->actions & ACT_WRITE)
@@ -930,8 +949,19 @@ static unsigned make_key(const struct form *f, uint8_t key[18])
 {
     memcpy(key, f->insn, f->insn_len);
     key[f->insn_len] = f->rsp;
-    key[f->insn_len + 1] = f->mem >= 0;
+    key[f->insn_len + 1] = (uint8_t)((f->mem >= 0) | f->ac << 1);
     return f->insn_len + 2;
+}
+
+/* Sets or clears RFLAGS.AC; all other flags stay. */
+static void emit_ac(struct code *o, bool on)
+{
+    emit(o, 1, 0x9c); /* pushfq */
+    if (on)
+        emit(o, 7, 0x00040000240c81); /* or dword [rsp], AC */
+    else
+        emit(o, 7, 0xfffbffff242481); /* and dword [rsp], ~AC */
+    emit(o, 1, 0x9d); /* popfq */
 }
 
 static void generate(struct form *f, struct code *o, unsigned *at, unsigned *fault)
@@ -940,9 +970,13 @@ static void generate(struct form *f, struct code *o, unsigned *at, unsigned *fau
 
     emit_enter(o, f);
     emit_load(o, f);
+    if (f->ac)
+        emit_ac(o, true);
     *at = o->n;
     memcpy(o->b + o->n, f->insn, f->insn_len);
     o->n += f->insn_len;
+    if (f->ac)
+        emit_ac(o, false);
     emit_store(o, f);
     emit(o, 2, 0xc031); /* xor eax, eax */
     out = o->n;
@@ -950,16 +984,21 @@ static void generate(struct form *f, struct code *o, unsigned *at, unsigned *fau
     *fault = o->n;
     if (f->mxcsr)
         emit_0fae(o, 3, 0, f->s, offsetof(struct interp, s.fpu.mxcsr));
+    if (f->x87) { /* MMX instructions change TOP and tags before they fault */
+        emit_mov(o, 0x8b, RCX, f->s, offsetof(struct interp, thunks));
+        emit_0fae(o, 0, 1, RCX, offsetof(struct thunks, fx));
+    }
     jump = out - (o->n + 5);
     emit(o, 1, 0xe9);
     emit(o, 4, jump);
 }
 
 bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
-                 const ZydisDecodedOperand *ops, const uint8_t *bytes, const struct thunk **out)
+                 const ZydisDecodedOperand *ops, const uint8_t *bytes, bool ac,
+                 const struct thunk **out)
 {
     struct thunks *ts = c->thunks;
-    struct form f = {.zi = zi, .ops = ops, .bytes = bytes};
+    struct form f = {.zi = zi, .ops = ops, .bytes = bytes, .ac = ac};
     struct code o = {.n = 0};
     struct thunk *t;
     const uint8_t *base;
@@ -972,6 +1011,7 @@ bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
     f.k64 = ts->k64;
     if (!analyse(&f) || !encode(&f))
         return false;
+    f.mxcsr |= f.mem >= 0 && misalign_matters(c->vcpu->model, zi);
     key_len = make_key(&f, key);
     slot = hash_key(key, key_len);
     for (uint32_t n = ts->hash[slot]; n; n = ts->table[n - 1].next)
@@ -986,14 +1026,6 @@ bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
     memset(t, 0, sizeof(*t));
     if (f.mem >= 0 && !describe_memory(&f, t))
         return false;
-    /* AMD: MXCSR.MM lets SSE operands be unaligned, so the host must see it and decide. */
-    if (t->align == 16 && zi->meta.exception_class != ZYDIS_EXCEPTION_CLASS_SSE1 &&
-        zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
-        zi->mnemonic != ZYDIS_MNEMONIC_CMPXCHG16B &&
-        cpu_has(c->vcpu->model, FEAT_MISALIGNSSE)) {
-        f.mxcsr = true;
-        t->align = 0;
-    }
     generate(&f, &o, &at, &fault);
     base = hostcode_add(&ts->code, o.b, o.n);
     if (!base)

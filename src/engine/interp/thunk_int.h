@@ -21,7 +21,9 @@ enum thunk_mask {
 #define THUNK_X87_STORE BIT(3) /* an unmasked exception keeps the memory operand as it was */
 #define THUNK_LOADS BIT(4)
 #define THUNK_STORES BIT(5)
-#define THUNK_NO_SUPPRESS BIT(6) /* the mask keeps elements, but not faults */
+#define THUNK_NO_SUPPRESS BIT(8) /* the mask keeps elements, but not faults */
+#define THUNK_AREA BIT(7) /* a state area: run only to find out about faults */
+#define THUNK_WHOLE BIT(6) /* the mask chooses what is written, but all of the operand is read */
 
 /* A form's host function and what its caller must know. */
 struct thunk {
@@ -29,9 +31,8 @@ struct thunk {
     uint32_t next; /* in the hash chain: index + 1 */
     uint8_t key[18];
     uint8_t key_len;
-    uint8_t flags;
+    uint16_t flags;
     uint8_t span;  /* bytes of the whole memory operand; 0: none */
-    uint8_t align; /* #GP if the address is not a multiple; 0: any */
     uint8_t mask;  /* enum thunk_mask */
     uint8_t mask_reg, mask_n, mem_n, esize;
     uint16_t fop; /* x87: what the host's FOP is after the instruction */
@@ -57,16 +58,21 @@ struct thunks {
 
 /*
  * The thunk of this form, generated if need be. False: no host function can be made of it (#UD). *out is
- * NULL when the buffer is full.
+ * NULL when the buffer is full. With `ac` the instruction runs under the host's alignment checks.
  */
 bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
-                 const ZydisDecodedOperand *ops, const uint8_t *bytes, const struct thunk **out);
+                 const ZydisDecodedOperand *ops, const uint8_t *bytes, bool ac,
+                 const struct thunk **out);
+/* out->fn when the buffer was full: makes room and comes back to the same instruction. */
+insn_fn op_thunks_full;
 /* Is the instruction's feature in the model, and its state enabled? */
 bool thunk_offered(const struct interp *c, const ZydisDecodedInstruction *zi,
                    const ZydisDecodedOperand *ops);
 /* Uses vector or mask registers or MXCSR: #NM with CR0.TS alone. */
 bool thunk_uses_vectors(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
 bool thunk_is_x87(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
+/* FNSTENV to XRSTOR: the memory operand is a state area (vec.c). */
+bool thunk_is_area(const ZydisDecodedInstruction *zi);
 /* Index of the ModRM or implicit memory operand, or -1. */
 int thunk_mem_operand(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops);
 
@@ -79,6 +85,19 @@ bool vec_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
  * the block has been left at this instruction, so return.
  */
 bool thunk_x87_wait(struct interp *c);
+
+_Noreturn void thunk_raise_trap(struct interp *c, uint64_t trap);
+/* Does the access fault? Nothing is raised; A and D bits may have been set. */
+bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access how);
+/*
+ * A state area at lin that is misaligned, or of which part is inaccessible: finds out from the host, with
+ * the same part of its own pages missing, what that does, and raises it. Returns if all is well, or if
+ * the instruction does not touch that part.
+ */
+void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
+                      unsigned align, enum access how);
+
+#define TRAP_PF (VEC_PF + 1)
 
 #define FSW_ES 0x0080
 #define FSW_B 0x8000

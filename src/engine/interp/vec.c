@@ -80,6 +80,19 @@ static uint8_t abridged_tags(uint16_t tags)
     return ftw;
 }
 
+/*
+ * The linear address of a state area, of which all can be accessed or that part which the instruction
+ * touches. `align` 1: any.
+ */
+static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
+                  enum access how)
+{
+    gva_t lin = insn_lin(c, i, size, how);
+
+    thunk_area_fault(c, i, lin, size, align, how);
+    return lin;
+}
+
 /* ---- FNSTENV, FNSAVE, FLDENV, FRSTOR ------------------------------------------------------------- */
 
 #define ENV_MAX 28
@@ -178,39 +191,9 @@ static void env_load(struct interp *c, const struct insn *i, const uint8_t *p)
     summarise(f);
 }
 
-static void op_fnstenv(struct interp *c, const struct insn *i)
-{
-    uint8_t buf[ENV_MAX];
-    gva_t lin;
-
-    BEGIN(c, i);
-    lin = insn_lin(c, i, env_bytes(i), ACCESS_WRITE);
-    env_store(c, i, buf);
-    access_copy_out(c, lin, buf, env_bytes(i), c->key);
-    c->s.fpu.fcw |= FSW_IE_PE;
-    summarise(&c->s.fpu);
-    NEXT(c, i);
-}
-
-static void op_fnsave(struct interp *c, const struct insn *i)
-{
-    uint8_t buf[ENV_MAX + ST_BYTES];
-    unsigned env = env_bytes(i);
-    gva_t lin;
-
-    BEGIN(c, i);
-    lin = insn_lin(c, i, env + ST_BYTES, ACCESS_WRITE);
-    env_store(c, i, buf);
-    for (unsigned r = 0; r < 8; r++)
-        memcpy(buf + env + r * 10, c->s.fpu.st[r], 10);
-    access_copy_out(c, lin, buf, env + ST_BYTES, c->key);
-    x87_init(&c->s.fpu);
-    NEXT(c, i);
-}
-
 /*
- * st[] is by distance from TOP, but what FLDENV loads leaves the physical registers alone: when TOP moves
- * they turn.
+ * st[] is by distance from TOP, but FLDENV and FNSAVE leave the physical registers alone: when
+ * TOP moves they turn.
  */
 static void turn_stack(struct cpu_fpu *f, unsigned old_top)
 {
@@ -224,6 +207,38 @@ static void turn_stack(struct cpu_fpu *f, unsigned old_top)
         memcpy(f->st[r], st[(r + by) & 7], sizeof(st[0]));
 }
 
+static void op_fnstenv(struct interp *c, const struct insn *i)
+{
+    uint8_t buf[ENV_MAX];
+    gva_t lin;
+
+    BEGIN(c, i);
+    lin = area(c, i, env_bytes(i), 1, ACCESS_WRITE);
+    env_store(c, i, buf);
+    access_copy_out(c, lin, buf, env_bytes(i), c->key);
+    c->s.fpu.fcw |= FSW_IE_PE;
+    summarise(&c->s.fpu);
+    NEXT(c, i);
+}
+
+static void op_fnsave(struct interp *c, const struct insn *i)
+{
+    uint8_t buf[ENV_MAX + ST_BYTES];
+    unsigned env = env_bytes(i), old_top;
+    gva_t lin;
+
+    BEGIN(c, i);
+    lin = area(c, i, env + ST_BYTES, 1, ACCESS_WRITE);
+    env_store(c, i, buf);
+    for (unsigned r = 0; r < 8; r++)
+        memcpy(buf + env + r * 10, c->s.fpu.st[r], 10);
+    access_copy_out(c, lin, buf, env + ST_BYTES, c->key);
+    old_top = top(&c->s.fpu);
+    x87_init(&c->s.fpu);
+    turn_stack(&c->s.fpu, old_top);
+    NEXT(c, i);
+}
+
 static void op_fldenv(struct interp *c, const struct insn *i)
 {
     uint8_t buf[ENV_MAX];
@@ -232,7 +247,7 @@ static void op_fldenv(struct interp *c, const struct insn *i)
     BEGIN(c, i);
     if (!thunk_x87_wait(c))
         return;
-    access_copy_in(c, buf, insn_lin(c, i, env_bytes(i), ACCESS_READ), env_bytes(i), c->key);
+    access_copy_in(c, buf, area(c, i, env_bytes(i), 1, ACCESS_READ), env_bytes(i), c->key);
     old_top = top(&c->s.fpu);
     env_load(c, i, buf);
     turn_stack(&c->s.fpu, old_top);
@@ -247,7 +262,7 @@ static void op_frstor(struct interp *c, const struct insn *i)
     BEGIN(c, i);
     if (!thunk_x87_wait(c))
         return;
-    access_copy_in(c, buf, insn_lin(c, i, env + ST_BYTES, ACCESS_READ), env + ST_BYTES, c->key);
+    access_copy_in(c, buf, area(c, i, env + ST_BYTES, 1, ACCESS_READ), env + ST_BYTES, c->key);
     env_load(c, i, buf);
     for (unsigned r = 0; r < 8; r++) {
         memset(c->s.fpu.st[r], 0, sizeof(c->s.fpu.st[r]));
@@ -325,16 +340,6 @@ static bool is_wide(const struct interp *c, const struct insn *i)
     return c->code64 && i->osize == 8;
 }
 
-static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
-                  enum access how)
-{
-    gva_t lin = insn_lin(c, i, size, how);
-
-    if (lin & (align - 1))
-        interp_raise_err(c, VEC_GP, 0);
-    return lin;
-}
-
 static void op_fxsave(struct interp *c, const struct insn *i)
 {
     uint8_t buf[FX_BYTES];
@@ -351,7 +356,6 @@ static void op_fxsave(struct interp *c, const struct insn *i)
     /* AMD's fast FXSAVE (APM vol. 2 11.5.2). */
     if ((c->s.efer & EFER_FFXSR) && c->code64 && !c->cpl)
         len = FX_XMM;
-    access_probe(c, lin, FX_BYTES, ACCESS_WRITE, c->key);
     access_copy_out(c, lin, buf, len, c->key);
     NEXT(c, i);
 }
@@ -454,7 +458,6 @@ static void op_xsave(struct interp *c, const struct insn *i)
     BEGIN(c, i);
     rfbm = requested(c);
     lin = area(c, i, area_bytes(rfbm), 64, ACCESS_WRITE);
-    access_probe(c, lin, area_bytes(rfbm), ACCESS_WRITE, c->key);
     access_copy_in(c, &bv, lin + FX_BYTES, sizeof(bv), c->key);
     if (rfbm & XCR0_X87) {
         fx_store_x87(c, is_wide(c, i), buf);

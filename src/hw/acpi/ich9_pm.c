@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ich9_pm: what ACPI needs of the ICH9: the power management block (128 ports at PMBASE, which the LPC
- * bridge places), the APM ports B2h and B3h, and the reset control register CF9h.
+ * ich9_pm: what ACPI needs of the ICH9: the power management block (128 ports at PMBASE, which the
+ * LPC bridge places), the APM ports B2h and B3h, and the reset control register CF9h.
  *
- * Intel ICH9 data sheet, 316972: sections 13.8.3 (power management I/O), 13.9 (TCO), 13.7.5 (RST_CNT),
- * 13.8.2 (APM); ACPI specification 6.4, chapter 4.8.
+ * Intel ICH9 data sheet, 316972: sections 13.8.3 (power management I/O), 13.9 (TCO), 13.7.5
+ * (RST_CNT), 13.8.2 (APM); ACPI specification 6.4, chapter 4.8.
  *
- * There is no SMM: writing ACPI_ENABLE to APM_CNT sets SCI_EN at once, and what would raise an SMI only
- * shows in SMI_STS. The PM timer counts 32 bits (the FADT says so), where the chip has 24.
+ * There is no SMM: writing ACPI_ENABLE to APM_CNT sets SCI_EN at once, and what would raise an SMI
+ * only shows in SMI_STS. The PM timer counts 32 bits (the FADT says so), where the chip has 24.
  *
- * Not emulated: sleep states other than S5 and S4, which end the VM; the TCO watchdog, whose registers
- * are there and say that it is halted; processor throttling.
+ * Not emulated: sleep states other than S5 and S4, which end the VM; the TCO watchdog, whose
+ * registers are there and say that it is halted; processor throttling.
  *
- * A hostile guest reaches 128 bytes of registers with masks, requests to reset and power off, and the
- * place of the block.
+ * A hostile guest reaches 128 bytes of registers with masks, requests to reset and power off, and
+ * the place of the block.
  */
 #include "hw/acpi/ich9_pm.h"
 
@@ -26,45 +26,45 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define PM1_EN 0x02
-#define PROC_CNT 0x10
-#define LV2 0x14
-#define LV3 0x15
-#define LV4 0x16
-#define GPE0_EN 0x28
-#define SMI_EN 0x30
-#define SMI_STS 0x34
-#define ALT_GP_SMI_EN 0x38
+#define PM1_EN         0x02
+#define PROC_CNT       0x10
+#define LV2            0x14
+#define LV3            0x15
+#define LV4            0x16
+#define GPE0_EN        0x28
+#define SMI_EN         0x30
+#define SMI_STS        0x34
+#define ALT_GP_SMI_EN  0x38
 #define ALT_GP_SMI_STS 0x3a
-#define UPRWC 0x3c
-#define GPE_CNTL 0x42
-#define DEVACT_STS 0x44
-#define TCO_RLD 0x60
-#define TCO_DAT_IN 0x62
-#define TCO_DAT_OUT 0x63
-#define TCO1_STS 0x64
-#define TCO2_STS 0x66
-#define TCO1_CNT 0x68
-#define TCO2_CNT 0x6a
-#define TCO_MESSAGE 0x6c
-#define TCO_WDCNT 0x6e
-#define SW_IRQ_GEN 0x70
-#define TCO_TMR 0x72
+#define UPRWC          0x3c
+#define GPE_CNTL       0x42
+#define DEVACT_STS     0x44
+#define TCO_RLD        0x60
+#define TCO_DAT_IN     0x62
+#define TCO_DAT_OUT    0x63
+#define TCO1_STS       0x64
+#define TCO2_STS       0x66
+#define TCO1_CNT       0x68
+#define TCO2_CNT       0x6a
+#define TCO_MESSAGE    0x6c
+#define TCO_WDCNT      0x6e
+#define SW_IRQ_GEN     0x70
+#define TCO_TMR        0x72
 
-#define STS_TMROF 0x0001
+#define STS_TMROF  0x0001
 #define STS_PWRBTN 0x0100
-#define STS_WAK 0x8000
-#define STS_MASK 0xcd31
-#define EN_MASK 0x4521
-#define EN_EVENTS 0x0521 /* those that can raise the SCI */
+#define STS_WAK    0x8000
+#define STS_MASK   0xcd31
+#define EN_MASK    0x4521
+#define EN_EVENTS  0x0521 /* those that can raise the SCI */
 
-#define CNT_SCI_EN 0x0001
+#define CNT_SCI_EN        0x0001
 #define CNT_SLP_TYP_SHIFT 10
-#define CNT_SLP_TYP 0x1c00
-#define CNT_SLP_EN 0x2000 /* write only */
-#define CNT_MASK 0x1c03
-#define SLP_TYP_S0 0
-#define SLP_TYP_S4 6
+#define CNT_SLP_TYP       0x1c00
+#define CNT_SLP_EN        0x2000 /* write only */
+#define CNT_MASK          0x1c03
+#define SLP_TYP_S0        0
+#define SLP_TYP_S4        6
 
 #define SMI_EN_APMC_EN 0x0020
 
@@ -73,8 +73,8 @@
 #define APM_CNT 0
 #define APM_STS 1
 
-#define RST_SYS_RST 0x02
-#define RST_RST_CPU 0x04
+#define RST_SYS_RST  0x02
+#define RST_RST_CPU  0x04
 #define RST_FULL_RST 0x08
 
 #define TMR_MSB_SHIFT 31

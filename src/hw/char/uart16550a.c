@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * uart16550a: a 16550A serial port with its 16-byte FIFOs, eight ports at iobase, a character back end
- * as the other end of the line. OUT2 gates the interrupt, as on every PC.
+ * uart16550a: a 16550A serial port with its 16-byte FIFOs, eight ports at iobase, a character back
+ * end as the other end of the line. OUT2 gates the interrupt, as on every PC.
  *
  * National Semiconductor PC16550D data sheet, whose names are used (sections 8.1 to 8.10).
  *
- * Time: a byte that is written goes out at once, and LSR says so; polled drivers never wait. Only the
- * THRE interrupt comes a little later (TX_BURST_NS), because drivers loop in their handler as long as it
- * is pending: Linux gives up after 512 rounds with "too much work for irq4". Bytes come in at the
- * programmed rate, so that what is pasted overruns no driver, and the character timeout is real.
+ * Time: a byte that is written goes out at once, and LSR says so; polled drivers never wait. Only
+ * the THRE interrupt comes a little later (TX_BURST_NS), because drivers loop in their handler as
+ * long as it is pending: Linux gives up after 512 rounds with "too much work for irq4". Bytes come
+ * in at the programmed rate, so that what is pasted overruns no driver, and the character timeout
+ * is real.
  *
- * The other end honours RTS: it holds its bytes while RTS is off, so that input typed ahead waits for the
- * system that opens the port. A guest that has never written MCR gets them all the same.
+ * The other end honours RTS: it holds its bytes while RTS is off, so that input typed ahead waits
+ * for the system that opens the port. A guest that has never written MCR gets them all the same.
  *
- * Not emulated: framing and parity errors of the line, sending a break (bytes written meanwhile are lost,
- * as on the wire). A hostile guest reaches the FIFO and writes to the back end, one byte per access.
+ * Not emulated: framing and parity errors of the line, sending a break (bytes written meanwhile are
+ * lost, as on the wire). A hostile guest reaches the FIFO and writes to the back end, one byte per
+ * access.
  */
 #include "hw/char/uart16550a.h"
 
@@ -25,78 +27,78 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define RBR_THR 0 /* DLL when DLAB is set */
-#define IER 1     /* DLM when DLAB is set */
-#define IIR_FCR 2
-#define LCR 3
-#define MCR 4
-#define LSR 5
-#define MSR 6
-#define SCR 7
+#define RBR_THR    0 /* DLL when DLAB is set */
+#define IER        1 /* DLM when DLAB is set */
+#define IIR_FCR    2
+#define LCR        3
+#define MCR        4
+#define LSR        5
+#define MSR        6
+#define SCR        7
 #define UART_PORTS 8
 
 #define IER_ERBFI 0x01
 #define IER_ETBEI 0x02
-#define IER_ELSI 0x04
+#define IER_ELSI  0x04
 #define IER_EDSSI 0x08
-#define IER_MASK 0x0f
+#define IER_MASK  0x0f
 
-#define IIR_NONE 0x01
-#define IIR_RLS 0x06
-#define IIR_RDA 0x04
-#define IIR_CTI 0x0c
-#define IIR_THRE 0x02
+#define IIR_NONE  0x01
+#define IIR_RLS   0x06
+#define IIR_RDA   0x04
+#define IIR_CTI   0x0c
+#define IIR_THRE  0x02
 #define IIR_MODEM 0x00
 #define IIR_FIFOS 0xc0
 
-#define FCR_ENABLE 0x01
-#define FCR_RX_RESET 0x02
-#define FCR_TX_RESET 0x04
-#define FCR_DMA 0x08
+#define FCR_ENABLE        0x01
+#define FCR_RX_RESET      0x02
+#define FCR_TX_RESET      0x04
+#define FCR_DMA           0x08
 #define FCR_TRIGGER_SHIFT 6
-#define FCR_STORED 0xc9
+#define FCR_STORED        0xc9
 
-#define LCR_WLS 0x03
-#define LCR_STB 0x04
-#define LCR_PEN 0x08
+#define LCR_WLS   0x03
+#define LCR_STB   0x04
+#define LCR_PEN   0x08
 #define LCR_BREAK 0x40
-#define LCR_DLAB 0x80
+#define LCR_DLAB  0x80
 
-#define MCR_DTR 0x01
-#define MCR_RTS 0x02
+#define MCR_DTR  0x01
+#define MCR_RTS  0x02
 #define MCR_OUT1 0x04
 #define MCR_OUT2 0x08
 #define MCR_LOOP 0x10
 #define MCR_MASK 0x1f
 
-#define LSR_DR 0x01
-#define LSR_OE 0x02
-#define LSR_PE 0x04
-#define LSR_FE 0x08
-#define LSR_BI 0x10
-#define LSR_THRE 0x20
-#define LSR_TEMT 0x40
-#define LSR_FIFO_ERROR 0x80
+#define LSR_DR          0x01
+#define LSR_OE          0x02
+#define LSR_PE          0x04
+#define LSR_FE          0x08
+#define LSR_BI          0x10
+#define LSR_THRE        0x20
+#define LSR_TEMT        0x40
+#define LSR_FIFO_ERROR  0x80
 #define LSR_CHAR_ERRORS (LSR_PE | LSR_FE | LSR_BI)
-#define LSR_ERRORS (LSR_OE | LSR_CHAR_ERRORS)
+#define LSR_ERRORS      (LSR_OE | LSR_CHAR_ERRORS)
 
-#define MSR_DCTS 0x01
-#define MSR_DDSR 0x02
-#define MSR_TERI 0x04
-#define MSR_DDCD 0x08
+#define MSR_DCTS   0x01
+#define MSR_DDSR   0x02
+#define MSR_TERI   0x04
+#define MSR_DDCD   0x08
 #define MSR_DELTAS 0x0f
-#define MSR_CTS 0x10
-#define MSR_DSR 0x20
-#define MSR_RI 0x40
-#define MSR_DCD 0x80
-#define MSR_LINES 0xf0
+#define MSR_CTS    0x10
+#define MSR_DSR    0x20
+#define MSR_RI     0x40
+#define MSR_DCD    0x80
+#define MSR_LINES  0xf0
 
 #define FIFO_SIZE 16
 static const uint8_t triggers[4] = {1, 4, 8, 14};
 
-#define CLOCK_HZ 1843200ll
+#define CLOCK_HZ       1843200ll
 #define CLOCKS_PER_BIT 16
-#define TIMEOUT_CHARS 4
+#define TIMEOUT_CHARS  4
 
 #define TX_BURST_NS 30000
 
@@ -115,8 +117,8 @@ struct uart16550a {
     struct timer timer;
 
     struct uart16550a_state {
-        int64_t thre_at;     /* when the transmitter reports empty; 0: it has */
-        int64_t rx_active;   /* last time a byte went into or out of the receiver: for the timeout */
+        int64_t thre_at;   /* when the transmitter reports empty; 0: it has */
+        int64_t rx_active; /* last time a byte went into or out of the receiver: for the timeout */
         int64_t rx_ready_at; /* the line is busy with bytes already taken until then */
         uint8_t rx[FIFO_SIZE];
         uint8_t rx_errors[FIFO_SIZE]; /* LSR bits that belong to each byte */
@@ -378,7 +380,8 @@ static void write_thr(struct uart16550a *uart, uint8_t val)
 
 static void write_fcr(struct uart16550a_state *s, uint8_t val)
 {
-    /* Switching the FIFOs on or off empties them; the other bits count with bit 0 set only (8.7). */
+    /* Switching the FIFOs on or off empties them; the other bits count with bit 0 set only (8.7).
+     */
     if ((val ^ s->fcr) & FCR_ENABLE || ((val & FCR_ENABLE) && (val & FCR_RX_RESET)))
         rx_clear(s);
     if ((val & FCR_ENABLE) && (val & FCR_TX_RESET) && s->thre_at) {
@@ -520,8 +523,8 @@ static void reset(struct device *dev, enum reset_kind kind)
 
     (void)kind;
     /*
-     * Table II, but for the line: 115200 8N1 as firmware leaves it, not five bits at an undefined rate,
-     * for the many small systems that write to the port without a word of set-up.
+     * Table II, but for the line: 115200 8N1 as firmware leaves it, not five bits at an undefined
+     * rate, for the many small systems that write to the port without a word of set-up.
      */
     uart->state = (struct uart16550a_state){.lcr = LCR_WLS, .dll = 1};
 }

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * i8042: the keyboard controller of a PC (ports 60h and 64h) with a PS/2 keyboard on its first port and
- * a PS/2 mouse on the second, and port 92h, which can do what the controller's output port does: the A20
- * gate and a fast reset. There is one gate: it follows whichever of the two was written last, and both
- * read back what it is. Systems switch it off and on again by different ways.
+ * i8042: the keyboard controller of a PC (ports 60h and 64h) with a PS/2 keyboard on its first port
+ * and a PS/2 mouse on the second, and port 92h, which can do what the controller's output port
+ * does: the A20 gate and a fast reset. There is one gate: it follows whichever of the two was
+ * written last, and both read back what it is. Systems switch it off and on again by different
+ * ways.
  *
- * IBM PS/2 Hardware Interface Technical Reference (1990), "Keyboard and Auxiliary Device Controller",
- * "Keyboards" and "Mouse"; Port 92h: Intel ICH9 data sheet, 316972, section 13.7.2. IntelliMouse: the
- * Microsoft wheel mouse protocol, three rates as a knock.
+ * IBM PS/2 Hardware Interface Technical Reference (1990), "Keyboard and Auxiliary Device
+ * Controller", "Keyboards" and "Mouse"; Port 92h: Intel ICH9 data sheet, 316972, section 13.7.2.
+ * IntelliMouse: the Microsoft wheel mouse protocol, three rates as a knock.
  *
- * Devices send a byte no sooner than BYTE_NS after the last one was read: the output buffer's interrupt
- * is a level, and an edge-triggered 8259 must see it fall in between. Replies of the controller itself
- * come at once.
+ * Devices send a byte no sooner than BYTE_NS after the last one was read: the output buffer's
+ * interrupt is a level, and an edge-triggered 8259 must see it fall in between. Replies of the
+ * controller itself come at once.
  *
- * Not emulated: typematic repeat (the host repeats), scan code set 3, passwords, multiplexing of four
- * mice. A hostile guest reaches the queues, the A20 gate and a reset request.
+ * Not emulated: typematic repeat (the host repeats), scan code set 3, passwords, multiplexing of
+ * four mice. A hostile guest reaches the queues, the A20 gate and a reset request.
  */
 #include "hw/input/i8042.h"
 
@@ -25,116 +26,116 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define DATA_PORT 0x60
+#define DATA_PORT    0x60
 #define COMMAND_PORT 0x64
-#define PORT92 0x92
+#define PORT92       0x92
 
 #define ST_OBF 0x01
 #define ST_SYS 0x04
-#define ST_CD 0x08  /* the last write went to port 64h */
+#define ST_CD  0x08 /* the last write went to port 64h */
 #define ST_INH 0x10 /* the key lock is open */
 #define ST_AUX 0x20 /* the byte in the output buffer is the mouse's */
 
 /* The command byte, RAM byte 0. */
-#define CB_INT 0x01
-#define CB_INT_AUX 0x02
-#define CB_SYS 0x04
-#define CB_DISABLE 0x10
+#define CB_INT         0x01
+#define CB_INT_AUX     0x02
+#define CB_SYS         0x04
+#define CB_DISABLE     0x10
 #define CB_DISABLE_AUX 0x20
-#define CB_XLAT 0x40
+#define CB_XLAT        0x40
 #define CB_AFTER_RESET (CB_XLAT | CB_DISABLE_AUX | CB_SYS | CB_INT)
 
-#define CMD_READ_RAM 0x20
-#define CMD_WRITE_RAM 0x60
+#define CMD_READ_RAM      0x20
+#define CMD_WRITE_RAM     0x60
 #define CMD_TEST_PASSWORD 0xa4
-#define CMD_DISABLE_AUX 0xa7
-#define CMD_ENABLE_AUX 0xa8
-#define CMD_TEST_AUX 0xa9
-#define CMD_SELF_TEST 0xaa
-#define CMD_TEST_KBD 0xab
-#define CMD_DISABLE_KBD 0xad
-#define CMD_ENABLE_KBD 0xae
-#define CMD_READ_INPUT 0xc0
-#define CMD_READ_OUTPUT 0xd0
-#define CMD_WRITE_OUTPUT 0xd1
-#define CMD_WRITE_OBF 0xd2
+#define CMD_DISABLE_AUX   0xa7
+#define CMD_ENABLE_AUX    0xa8
+#define CMD_TEST_AUX      0xa9
+#define CMD_SELF_TEST     0xaa
+#define CMD_TEST_KBD      0xab
+#define CMD_DISABLE_KBD   0xad
+#define CMD_ENABLE_KBD    0xae
+#define CMD_READ_INPUT    0xc0
+#define CMD_READ_OUTPUT   0xd0
+#define CMD_WRITE_OUTPUT  0xd1
+#define CMD_WRITE_OBF     0xd2
 #define CMD_WRITE_AUX_OBF 0xd3
-#define CMD_WRITE_AUX 0xd4
-#define CMD_A20_OFF 0xdd
-#define CMD_A20_ON 0xdf
-#define CMD_READ_TEST 0xe0
-#define CMD_PULSE 0xf0 /* F0h to FFh: the output port bits that are 0 in the low nibble go low */
+#define CMD_WRITE_AUX     0xd4
+#define CMD_A20_OFF       0xdd
+#define CMD_A20_ON        0xdf
+#define CMD_READ_TEST     0xe0
+#define CMD_PULSE         0xf0 /* F0h to FFh: the output port bits that are 0 in the low nibble go low */
 
-#define REPLY_NO_PASSWORD 0xf1
-#define REPLY_SELF_TEST_OK 0x55
-#define REPLY_PORT_OK 0x00
+#define REPLY_NO_PASSWORD   0xf1
+#define REPLY_SELF_TEST_OK  0x55
+#define REPLY_PORT_OK       0x00
 #define INPUT_PORT_UNLOCKED 0x80
 
 /* Output port. */
-#define OUT_RESET 0x01 /* low resets the processor */
-#define OUT_A20 0x02
-#define OUT_OBF 0x10
+#define OUT_RESET   0x01 /* low resets the processor */
+#define OUT_A20     0x02
+#define OUT_OBF     0x10
 #define OUT_AUX_OBF 0x20
-#define OUT_LINES 0xc0 /* keyboard clock and data, idle */
+#define OUT_LINES   0xc0 /* keyboard clock and data, idle */
 
 #define P92_INIT_NOW 0x01
-#define P92_ALT_A20 0x02
+#define P92_ALT_A20  0x02
 
 /* What devices say. */
-#define DEV_ACK 0xfa
+#define DEV_ACK    0xfa
 #define DEV_RESEND 0xfe
 #define DEV_BAT_OK 0xaa
-#define DEV_ECHO 0xee
+#define DEV_ECHO   0xee
 
 /* Keyboard commands. */
-#define KBD_SET_LEDS 0xed
-#define KBD_ECHO 0xee
-#define KBD_SCAN_SET 0xf0
-#define KBD_IDENTIFY 0xf2
-#define KBD_TYPEMATIC 0xf3
-#define KBD_ENABLE 0xf4
-#define KBD_DISABLE 0xf5
-#define KBD_DEFAULTS 0xf6
-#define KBD_ALL_KEYS_FIRST 0xf7 /* F7h to FAh: key types of set 3 */
-#define KBD_ALL_KEYS_LAST 0xfa
-#define KBD_RESEND 0xfe
-#define KBD_RESET 0xff
+#define KBD_SET_LEDS          0xed
+#define KBD_ECHO              0xee
+#define KBD_SCAN_SET          0xf0
+#define KBD_IDENTIFY          0xf2
+#define KBD_TYPEMATIC         0xf3
+#define KBD_ENABLE            0xf4
+#define KBD_DISABLE           0xf5
+#define KBD_DEFAULTS          0xf6
+#define KBD_ALL_KEYS_FIRST    0xf7 /* F7h to FAh: key types of set 3 */
+#define KBD_ALL_KEYS_LAST     0xfa
+#define KBD_RESEND            0xfe
+#define KBD_RESET             0xff
 #define KBD_TYPEMATIC_DEFAULT 0x2b /* 500 ms, 10.9 per second */
-#define BREAK 0xf0                 /* set 2: the next code is a release */
-#define RELEASE 0x80               /* set 1 */
+#define BREAK                 0xf0 /* set 2: the next code is a release */
+#define RELEASE               0x80 /* set 1 */
 
 /* Mouse commands. */
-#define MOUSE_SCALE_1 0xe6
-#define MOUSE_SCALE_2 0xe7
-#define MOUSE_RESOLUTION 0xe8
-#define MOUSE_STATUS 0xe9
-#define MOUSE_STREAM 0xea
-#define MOUSE_READ 0xeb
-#define MOUSE_WRAP_OFF 0xec
-#define MOUSE_WRAP_ON 0xee
-#define MOUSE_REMOTE 0xf0
-#define MOUSE_IDENTIFY 0xf2
-#define MOUSE_RATE 0xf3
-#define MOUSE_ENABLE 0xf4
-#define MOUSE_DISABLE 0xf5
-#define MOUSE_DEFAULTS 0xf6
-#define MOUSE_RESEND 0xfe
-#define MOUSE_RESET 0xff
-#define MOUSE_ID_PLAIN 0
-#define MOUSE_ID_WHEEL 3
-#define MOUSE_RATE_DEFAULT 100
+#define MOUSE_SCALE_1            0xe6
+#define MOUSE_SCALE_2            0xe7
+#define MOUSE_RESOLUTION         0xe8
+#define MOUSE_STATUS             0xe9
+#define MOUSE_STREAM             0xea
+#define MOUSE_READ               0xeb
+#define MOUSE_WRAP_OFF           0xec
+#define MOUSE_WRAP_ON            0xee
+#define MOUSE_REMOTE             0xf0
+#define MOUSE_IDENTIFY           0xf2
+#define MOUSE_RATE               0xf3
+#define MOUSE_ENABLE             0xf4
+#define MOUSE_DISABLE            0xf5
+#define MOUSE_DEFAULTS           0xf6
+#define MOUSE_RESEND             0xfe
+#define MOUSE_RESET              0xff
+#define MOUSE_ID_PLAIN           0
+#define MOUSE_ID_WHEEL           3
+#define MOUSE_RATE_DEFAULT       100
 #define MOUSE_RESOLUTION_DEFAULT 2 /* 4 counts per millimetre */
-#define STATUS_SCALE_2 0x10
-#define STATUS_ENABLED 0x20
-#define STATUS_REMOTE 0x40
-#define PACKET_ALWAYS 0x08
-#define PACKET_X_SIGN 0x10
-#define PACKET_Y_SIGN 0x20
-#define BUTTONS 0x07
+#define STATUS_SCALE_2           0x10
+#define STATUS_ENABLED           0x20
+#define STATUS_REMOTE            0x40
+#define PACKET_ALWAYS            0x08
+#define PACKET_X_SIGN            0x10
+#define PACKET_Y_SIGN            0x20
+#define BUTTONS                  0x07
 
 #define BYTE_NS 400000 /* eleven bits of the serial line take 0.7 to 1.1 ms on the slowest */
 
-#define RAM_BYTES 32
+#define RAM_BYTES  32
 #define QUEUE_SIZE 32
 
 /* ---- The device ----------------------------------------------------------------------------- */
@@ -188,18 +189,18 @@ struct i8042 {
     struct i8042_state {
         struct mouse mouse;
         struct keyboard kbd;
-        struct queue own;     /* replies of the controller, as from the keyboard */
+        struct queue own;       /* replies of the controller, as from the keyboard */
         uint8_t ram[RAM_BYTES]; /* byte 0 is the command byte */
         uint8_t out;            /* output buffer */
         uint8_t pending;        /* controller command that waits for its data; 0: none */
         uint8_t outport;        /* OUT_RESET and OUT_A20 */
         uint8_t port92;         /* INIT_NOW */
         bool obf;
-        bool out_aux;     /* the output buffer holds a byte of the mouse */
+        bool out_aux; /* the output buffer holds a byte of the mouse */
         bool last_command;
-        bool xlat_break;  /* translation has swallowed F0h */
+        bool xlat_break; /* translation has swallowed F0h */
         uint8_t zero[4];
-        int64_t next_at;  /* no byte of a device before this VM time */
+        int64_t next_at; /* no byte of a device before this VM time */
     } state;
 };
 
@@ -275,8 +276,8 @@ static const uint8_t set2_to_set1[128] = {
     0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,
     0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
 };
-#define SET1_F7 0x41
-#define SET2_F7 0x83
+#define SET1_F7    0x41
+#define SET2_F7    0x83
 #define SET1_SYSRQ 0x54
 #define SET2_SYSRQ 0x84
 
@@ -399,9 +400,10 @@ static void mouse_set_rate(struct mouse *m, uint8_t rate)
 static void mouse_status(struct mouse *m)
 {
     /* Its buttons are the other way round than a packet's. */
-    push(&m->replies, (uint8_t)((m->remote ? STATUS_REMOTE : 0) | (m->enabled ? STATUS_ENABLED : 0) |
-                                (m->scale_2 ? STATUS_SCALE_2 : 0) | (m->buttons & 1) << 2 |
-                                (m->buttons & 4) >> 1 | (m->buttons & 2) >> 1));
+    push(&m->replies,
+         (uint8_t)((m->remote ? STATUS_REMOTE : 0) | (m->enabled ? STATUS_ENABLED : 0) |
+                   (m->scale_2 ? STATUS_SCALE_2 : 0) | (m->buttons & 1) << 2 |
+                   (m->buttons & 4) >> 1 | (m->buttons & 2) >> 1));
     push(&m->replies, m->resolution);
     push(&m->replies, m->rate);
 }
@@ -593,8 +595,9 @@ static struct queue *mouse_source(struct i8042_state *s)
 {
     if (s->ram[0] & CB_DISABLE_AUX)
         return NULL;
-    return s->mouse.replies.count ? &s->mouse.replies
-                                  : s->mouse.packets.count ? &s->mouse.packets : NULL;
+    return s->mouse.replies.count   ? &s->mouse.replies
+           : s->mouse.packets.count ? &s->mouse.packets
+                                    : NULL;
 }
 
 static void fill(struct i8042_state *s, uint8_t byte, bool aux)
@@ -903,8 +906,8 @@ void i8042_mouse(struct device *dev, int dx, int dy, int dz, uint8_t buttons)
 /* ---- Life ----------------------------------------------------------------------------------- */
 
 /*
- * The controller comes up as firmware leaves it (translating, keyboard interrupt on, mouse off), for
- * systems started without firmware; firmware tests and programs it anyway.
+ * The controller comes up as firmware leaves it (translating, keyboard interrupt on, mouse off),
+ * for systems started without firmware; firmware tests and programs it anyway.
  */
 static void reset(struct device *dev, enum reset_kind kind)
 {

@@ -22,7 +22,8 @@ extern const struct dev_type i8042_type;
  */
 bool i8042_key(struct device *dev, uint8_t scancode_set1);
 
-/* Mouse movement (y grows upwards, as on the wire), wheel steps, and buttons (bit 0 left, 1 right, 2 middle). */
+/* Mouse movement (y grows upwards, as on the wire), wheel steps, and buttons (bit 0 left, 1 right,
+ * 2 middle). */
 void i8042_mouse(struct device *dev, int dx, int dy, int dz, uint8_t buttons);
 
 #endif

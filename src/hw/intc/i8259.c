@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * i8259: the two cascaded 8259A programmable interrupt controllers of a PC. The first (ports 20h, 21h)
- * has inputs IR0-IR7 and drives INTR; the second (A0h, A1h) has IR8-IR15 and drives IR2 of the first.
- * The edge/level registers ELCR (4D0h, 4D1h) make single inputs level triggered, as PCI needs.
+ * i8259: the two cascaded 8259A programmable interrupt controllers of a PC. The first (ports 20h,
+ * 21h) has inputs IR0-IR7 and drives INTR; the second (A0h, A1h) has IR8-IR15 and drives IR2 of the
+ * first. The edge/level registers ELCR (4D0h, 4D1h) make single inputs level triggered, as PCI
+ * needs.
  *
- * Intel 8259A data sheet, order number 231468-003, whose names are used; ELCR: Intel ICH9 data sheet,
- * 316972, section 13.4.
+ * Intel 8259A data sheet, order number 231468-003, whose names are used; ELCR: Intel ICH9 data
+ * sheet, 316972, section 13.4.
  *
- * An edge is kept in IRR until it is acknowledged, even if the input falls meanwhile. The data sheet
- * would answer the acknowledge with the default IR7 then; keeping it lets sources pulse their line, and
- * a driver finds nothing to do. A level input follows its wire, and does give IR7. The two INTA cycles are
- * one step here, so the second chip never has to give its own IR7 (IRQ 15).
+ * An edge is kept in IRR until it is acknowledged, even if the input falls meanwhile. The data
+ * sheet would answer the acknowledge with the default IR7 then; keeping it lets sources pulse their
+ * line, and a driver finds nothing to do. A level input follows its wire, and does give IR7. The
+ * two INTA cycles are one step here, so the second chip never has to give its own IR7 (IRQ 15).
  *
  * Not emulated: MCS-80/85 call mode (ICW4 bit 0 clear is taken as 8086 mode), buffered mode, slave
  * identities other than IR2. Writes to ICW3 are accepted and not used: the wires are what they are.
@@ -26,45 +27,45 @@
 /* ---- Registers ------------------------------------------------------------------------------ */
 
 #define MASTER_PORT 0x20
-#define SLAVE_PORT 0xa0
-#define ELCR_PORT 0x4d0
+#define SLAVE_PORT  0xa0
+#define ELCR_PORT   0x4d0
 
 #define A0 1 /* the address bit that tells the two ports of a chip apart */
 
 /* A0 = 0 */
-#define ICW1_IC4 0x01  /* ICW4 will follow */
-#define ICW1_SNGL 0x02 /* no ICW3 */
-#define ICW1_LTIM 0x08 /* level triggered; ELCR replaces it on a PC */
-#define ICW1 0x10      /* tells ICW1 from OCW2 and OCW3 */
-#define OCW3 0x08      /* tells OCW3 from OCW2 */
-#define OCW2_L 0x07
-#define OCW2_COMMAND 0xe0
-#define OCW2_ROTATE_AEOI_CLEAR 0x00
-#define OCW2_EOI 0x20
-#define OCW2_NOP 0x40
-#define OCW2_SPECIFIC_EOI 0x60
-#define OCW2_ROTATE_AEOI_SET 0x80
-#define OCW2_ROTATE_EOI 0xa0
-#define OCW2_SET_PRIORITY 0xc0
+#define ICW1_IC4                 0x01 /* ICW4 will follow */
+#define ICW1_SNGL                0x02 /* no ICW3 */
+#define ICW1_LTIM                0x08 /* level triggered; ELCR replaces it on a PC */
+#define ICW1                     0x10 /* tells ICW1 from OCW2 and OCW3 */
+#define OCW3                     0x08 /* tells OCW3 from OCW2 */
+#define OCW2_L                   0x07
+#define OCW2_COMMAND             0xe0
+#define OCW2_ROTATE_AEOI_CLEAR   0x00
+#define OCW2_EOI                 0x20
+#define OCW2_NOP                 0x40
+#define OCW2_SPECIFIC_EOI        0x60
+#define OCW2_ROTATE_AEOI_SET     0x80
+#define OCW2_ROTATE_EOI          0xa0
+#define OCW2_SET_PRIORITY        0xc0
 #define OCW2_ROTATE_SPECIFIC_EOI 0xe0
-#define OCW3_RIS 0x01
-#define OCW3_RR 0x02
-#define OCW3_P 0x04
-#define OCW3_SMM 0x20
-#define OCW3_ESMM 0x40
+#define OCW3_RIS                 0x01
+#define OCW3_RR                  0x02
+#define OCW3_P                   0x04
+#define OCW3_SMM                 0x20
+#define OCW3_ESMM                0x40
 
 /* A0 = 1 */
-#define ICW2_T 0xf8
+#define ICW2_T    0xf8
 #define ICW4_AEOI 0x02
 #define ICW4_SFNM 0x10
 
 #define POLL_I 0x80 /* in the byte that a poll reads: there is a request */
 
-#define CASCADE 2  /* IR of the first chip that the second drives */
+#define CASCADE    2 /* IR of the first chip that the second drives */
 #define DEFAULT_IR 7
 
 #define MASTER 0
-#define SLAVE 1
+#define SLAVE  1
 
 /* Inputs that are never level triggered: 0, 1, 2 and 8, 13. They read 0 in ELCR. */
 static const uint8_t elcr_mask[2] = {0xf8, 0xde};
@@ -157,9 +158,9 @@ static uint8_t requests(const struct i8259_chip *c)
 }
 
 /*
- * The input that would be acknowledged now, or -1. An input in service inhibits itself and what is less
- * urgent; in special mask mode it does not if it is masked. In special fully nested mode the cascade's
- * own input stays open, for the more urgent inputs of the other chip.
+ * The input that would be acknowledged now, or -1. An input in service inhibits itself and what is
+ * less urgent; in special mask mode it does not if it is masked. In special fully nested mode the
+ * cascade's own input stays open, for the more urgent inputs of the other chip.
  */
 static int pending(const struct i8259_chip *c, bool has_cascade)
 {
@@ -207,7 +208,8 @@ static void derive(struct device *dev)
 
 /* ---- Acknowledge and end of interrupt ------------------------------------------------------- */
 
-/* Tells the sources of the inputs in `done`. Last of all: they may drive their lines from in here. */
+/* Tells the sources of the inputs in `done`. Last of all: they may drive their lines from in here.
+ */
 static void notify_eoi(struct i8259 *pic, unsigned which, uint8_t done)
 {
     for (unsigned ir = 0; ir < 8; ir++)
@@ -485,16 +487,29 @@ struct irq_pin i8259_pin(struct device *dev, unsigned n)
 
 /* ---- Life ----------------------------------------------------------------------------------- */
 
+/* The level of input n as its wire has it now: what `lines` holds may come from a refused snapshot.
+ */
+static bool wire_level(const struct i8259 *pic, unsigned n)
+{
+    if (n == CASCADE)
+        return false;
+    if (pic->lines[n])
+        return irq_line_level(pic->lines[n]);
+    return pic->state.chip[n / 8].lines & BIT(n & 7);
+}
+
 static void reset(struct device *dev, enum reset_kind kind)
 {
     struct i8259 *pic = (struct i8259 *)dev;
 
     (void)kind;
     for (unsigned i = 0; i < 2; i++) {
-        struct i8259_chip *c = &pic->state.chip[i];
+        uint8_t lines = 0;
 
-        /* The wires keep their level; the chip comes up masked and waits for ICW1. */
-        *c = (struct i8259_chip){.lines = c->lines, .imr = 0xff, .lowest = 7};
+        for (unsigned ir = 0; ir < 8; ir++)
+            lines |= (uint8_t)(wire_level(pic, i * 8 + ir) << ir);
+        /* The chip comes up masked and waits for ICW1. */
+        pic->state.chip[i] = (struct i8259_chip){.lines = lines, .imr = 0xff, .lowest = 7};
     }
 }
 

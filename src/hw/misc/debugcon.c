@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * debugcon: the debug port E9h that Bochs made customary. Bytes written come out on a character back
- * end; without one they are collected into lines of the log. Reading gives E9h, by which software finds
- * out that the port is there.
+ * debugcon: the debug port E9h that Bochs made customary. Bytes written come out on a character
+ * back end; without one they are collected into lines of the log. Reading gives E9h, by which
+ * software finds out that the port is there.
  *
  * A hostile guest reaches the line buffer and writes to the back end.
  */
@@ -14,10 +14,10 @@
 #include "core/vm.h"
 
 #define DEBUGCON_PORT 0xe9
-#define DEBUGCON_ID 0xe9 /* what reads give */
+#define DEBUGCON_ID   0xe9 /* what reads give */
 
 #define LINE_MAX_BYTES 200
-#define LOG_LINES_MAX 10000 /* then the guest has filled the operator's log enough */
+#define LOG_LINES_MAX  10000 /* then the guest has filled the operator's log enough */
 
 struct debugcon {
     struct device dev;

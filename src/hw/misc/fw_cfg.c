@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fw_cfg: the firmware configuration interface, a selector at port 510h and a data port at 511h. The
- * guest selects an item by number and reads its bytes one after another; item 19h lists named files.
+ * fw_cfg: the firmware configuration interface, a selector at port 510h and a data port at 511h.
+ * The guest selects an item by number and reads its bytes one after another; item 19h lists named
+ * files.
  *
  * Specification: QEMU docs/specs/fw_cfg.txt, an interface document; SeaBIOS, OVMF and Linux
- * (drivers/firmware/qemu_fw_cfg.c) are its readers. Numbers in items are little-endian, those of the
- * file directory big-endian.
+ * (drivers/firmware/qemu_fw_cfg.c) are its readers. Numbers in items are little-endian, those of
+ * the file directory big-endian.
  *
  * Not emulated: the DMA interface (feature bit 1 is clear), writing to items.
  *
@@ -24,13 +25,13 @@
 /* ---- Registers ------------------------------------------------------------------------------ */
 
 #define FW_CFG_PORT 0x510
-#define SELECTOR 0
-#define DATA 1
+#define SELECTOR    0
+#define DATA        1
 
 #define ID_TRADITIONAL 0x1 /* feature bit 0: the two ports */
 
 #define SELECT_WRITE 0x4000 /* asks to write; ignored */
-#define SELECT_ARCH 0x8000  /* architecture-local items: there are none */
+#define SELECT_ARCH  0x8000 /* architecture-local items: there are none */
 
 #define ITEMS (FW_CFG_FILE_FIRST + FW_CFG_MAX_FILES)
 

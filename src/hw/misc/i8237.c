@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * i8237: the two cascaded 8237A DMA controllers of a PC (ports 00h-0Fh for channels 0-3, C0h-DFh for
- * 4-7, where register n is at 2n) and the page registers (80h-8Fh).
+ * i8237: the two cascaded 8237A DMA controllers of a PC (ports 00h-0Fh for channels 0-3, C0h-DFh
+ * for 4-7, where register n is at 2n) and the page registers (80h-8Fh).
  *
- * Intel 8237A data sheet, order number 231466-005, whose names are used; page registers: Intel ICH9 data
- * sheet, 316972, section 13.2.
+ * Intel 8237A data sheet, order number 231466-005, whose names are used; page registers: Intel ICH9
+ * data sheet, 316972, section 13.2.
  *
- * No ISA device here asks for DMA, so no transfer ever starts: registers are what the chip has, requests
- * (software ones and memory-to-memory included) are recorded and never served. A hostile guest reaches
- * the registers.
+ * No ISA device here asks for DMA, so no transfer ever starts: registers are what the chip has,
+ * requests (software ones and memory-to-memory included) are recorded and never served. A hostile
+ * guest reaches the registers.
  */
 #include "hw/misc/i8237.h"
 
@@ -16,25 +16,25 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define FIRST_PORT 0x00
+#define FIRST_PORT  0x00
 #define SECOND_PORT 0xc0
-#define PAGE_PORT 0x80
-#define PAGES 16
+#define PAGE_PORT   0x80
+#define PAGES       16
 
 /* 0 to 7: current address and word count of the channels, alternating */
-#define COMMAND_STATUS 8
-#define REQUEST 9
-#define SINGLE_MASK 10
-#define MODE 11
+#define COMMAND_STATUS  8
+#define REQUEST         9
+#define SINGLE_MASK     10
+#define MODE            11
 #define CLEAR_FLIP_FLOP 12
-#define MASTER_CLEAR 13 /* read: temporary register */
-#define CLEAR_MASK 14
-#define ALL_MASKS 15
-#define REGS 16
+#define MASTER_CLEAR    13 /* read: temporary register */
+#define CLEAR_MASK      14
+#define ALL_MASKS       15
+#define REGS            16
 
-#define CHANNEL 3   /* in REQUEST, SINGLE_MASK, MODE */
-#define SET_BIT 4   /* in REQUEST, SINGLE_MASK */
-#define MASKS 0x0f
+#define CHANNEL 3 /* in REQUEST, SINGLE_MASK, MODE */
+#define SET_BIT 4 /* in REQUEST, SINGLE_MASK */
+#define MASKS   0x0f
 
 /* ---- The device ----------------------------------------------------------------------------- */
 
@@ -248,24 +248,25 @@ static void reset(struct device *dev, enum reset_kind kind)
 }
 
 static const struct io_reg first_regs[] = {
-    {0, 1, "DMA1_ADDR0"},   {1, 1, "DMA1_COUNT0"},  {2, 1, "DMA1_ADDR1"},  {3, 1, "DMA1_COUNT1"},
-    {4, 1, "DMA1_ADDR2"},   {5, 1, "DMA1_COUNT2"},  {6, 1, "DMA1_ADDR3"},  {7, 1, "DMA1_COUNT3"},
-    {8, 1, "DMA1_CMD_STS"}, {9, 1, "DMA1_REQUEST"}, {10, 1, "DMA1_MASK"},  {11, 1, "DMA1_MODE"},
+    {0, 1, "DMA1_ADDR0"},   {1, 1, "DMA1_COUNT0"},  {2, 1, "DMA1_ADDR1"},   {3, 1, "DMA1_COUNT1"},
+    {4, 1, "DMA1_ADDR2"},   {5, 1, "DMA1_COUNT2"},  {6, 1, "DMA1_ADDR3"},   {7, 1, "DMA1_COUNT3"},
+    {8, 1, "DMA1_CMD_STS"}, {9, 1, "DMA1_REQUEST"}, {10, 1, "DMA1_MASK"},   {11, 1, "DMA1_MODE"},
     {12, 1, "DMA1_CLR_FF"}, {13, 1, "DMA1_CLEAR"},  {14, 1, "DMA1_UNMASK"}, {15, 1, "DMA1_MASKS"},
     {0, 0, NULL},
 };
 static const struct io_reg second_regs[] = {
-    {0, 2, "DMA2_ADDR4"},    {2, 2, "DMA2_COUNT4"},   {4, 2, "DMA2_ADDR5"},   {6, 2, "DMA2_COUNT5"},
-    {8, 2, "DMA2_ADDR6"},    {10, 2, "DMA2_COUNT6"},  {12, 2, "DMA2_ADDR7"},  {14, 2, "DMA2_COUNT7"},
-    {16, 2, "DMA2_CMD_STS"}, {18, 2, "DMA2_REQUEST"}, {20, 2, "DMA2_MASK"},   {22, 2, "DMA2_MODE"},
-    {24, 2, "DMA2_CLR_FF"},  {26, 2, "DMA2_CLEAR"},   {28, 2, "DMA2_UNMASK"}, {30, 2, "DMA2_MASKS"},
-    {0, 0, NULL},
+    {0, 2, "DMA2_ADDR4"},    {2, 2, "DMA2_COUNT4"},  {4, 2, "DMA2_ADDR5"},
+    {6, 2, "DMA2_COUNT5"},   {8, 2, "DMA2_ADDR6"},   {10, 2, "DMA2_COUNT6"},
+    {12, 2, "DMA2_ADDR7"},   {14, 2, "DMA2_COUNT7"}, {16, 2, "DMA2_CMD_STS"},
+    {18, 2, "DMA2_REQUEST"}, {20, 2, "DMA2_MASK"},   {22, 2, "DMA2_MODE"},
+    {24, 2, "DMA2_CLR_FF"},  {26, 2, "DMA2_CLEAR"},  {28, 2, "DMA2_UNMASK"},
+    {30, 2, "DMA2_MASKS"},   {0, 0, NULL},
 };
 static const struct io_reg page_regs[] = {
-    {0, 1, "PAGE_80"},    {1, 1, "PAGE_CHAN2"}, {2, 1, "PAGE_CHAN3"}, {3, 1, "PAGE_CHAN1"},
-    {4, 1, "PAGE_84"},    {5, 1, "PAGE_85"},    {6, 1, "PAGE_86"},    {7, 1, "PAGE_CHAN0"},
-    {8, 1, "PAGE_88"},    {9, 1, "PAGE_CHAN6"}, {10, 1, "PAGE_CHAN7"}, {11, 1, "PAGE_CHAN5"},
-    {12, 1, "PAGE_8C"},   {13, 1, "PAGE_8D"},   {14, 1, "PAGE_8E"},   {15, 1, "PAGE_REFRESH"},
+    {0, 1, "PAGE_80"},  {1, 1, "PAGE_CHAN2"}, {2, 1, "PAGE_CHAN3"},  {3, 1, "PAGE_CHAN1"},
+    {4, 1, "PAGE_84"},  {5, 1, "PAGE_85"},    {6, 1, "PAGE_86"},     {7, 1, "PAGE_CHAN0"},
+    {8, 1, "PAGE_88"},  {9, 1, "PAGE_CHAN6"}, {10, 1, "PAGE_CHAN7"}, {11, 1, "PAGE_CHAN5"},
+    {12, 1, "PAGE_8C"}, {13, 1, "PAGE_8D"},   {14, 1, "PAGE_8E"},    {15, 1, "PAGE_REFRESH"},
     {0, 0, NULL},
 };
 static const struct io_ops first_ops = {first_read, first_write, IO_1, first_regs, false};

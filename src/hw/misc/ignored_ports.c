@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ignored_ports: ports that PC software touches and that are deliberately nothing. The machine's table
- * says which, what they read as, and why; so an access to any other port is news.
+ * ignored_ports: ports that PC software touches and that are deliberately nothing. The machine's
+ * table says which, what they read as, and why; so an access to any other port is news.
  *
  * They lie below every chip: a chip that is there wins. A hostile guest reaches nothing.
  */

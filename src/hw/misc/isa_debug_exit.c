@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * isa_debug_exit: a port that ends the VM. Test programs write their verdict to it; the value becomes
- * part of the command's exit status (docs, "Exit status"). Reads give 0.
+ * isa_debug_exit: a port that ends the VM. Test programs write their verdict to it; the value
+ * becomes part of the command's exit status (docs, "Exit status"). Reads give 0.
  *
  * A hostile guest reaches the end of its own VM.
  */
@@ -13,7 +13,7 @@
 
 #define DEFAULT_IOBASE 0x501
 #define DEFAULT_IOSIZE 2
-#define MAX_IOSIZE 4
+#define MAX_IOSIZE     4
 
 struct isa_debug_exit {
     struct device dev;

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * i8254: the 8254 programmable interval timer of a PC (ports 40h-43h) and port 61h beside it. Counter 0
- * drives IRQ 0; counter 1 paced memory refresh and is seen as the toggling bit 4 of port 61h; counter 2
- * has its GATE and its OUT in port 61h, and used to drive the speaker.
+ * i8254: the 8254 programmable interval timer of a PC (ports 40h-43h) and port 61h beside it.
+ * Counter 0 drives IRQ 0; counter 1 paced memory refresh and is seen as the toggling bit 4 of port
+ * 61h; counter 2 has its GATE and its OUT in port 61h, and used to drive the speaker.
  *
- * Intel 8254 data sheet, order number 231164-005, whose names are used; port 61h: NMI Status and Control
- * Register, Intel ICH9 data sheet, 316972, section 13.7.1.
+ * Intel 8254 data sheet, order number 231164-005, whose names are used; port 61h: NMI Status and
+ * Control Register, Intel ICH9 data sheet, 316972, section 13.7.1.
  *
- * Counts are never stepped: a counter is the tick at which it was loaded and the count it was loaded
- * with; all else is a function of these and of VM time, so nothing drifts.
+ * Counts are never stepped: a counter is the tick at which it was loaded and the count it was
+ * loaded with; all else is a function of these and of VM time, so nothing drifts.
  *
- * Lost ticks: OUT of counter 0 rises on time. In modes 2 and 3 rises that the host was late for, or that
- * the interrupt controller coalesced because the guest had not got to the last one yet, are owed: they
- * are repaid at twice the programmed rate, at most one second's worth of them, and forgotten when the
- * counter is programmed anew. Rises closer than MIN_GAP_NS are merged for good.
+ * Lost ticks: OUT of counter 0 rises on time. In modes 2 and 3 rises that the host was late for, or
+ * that the interrupt controller coalesced because the guest had not got to the last one yet, are
+ * owed: they are repaid at twice the programmed rate, at most one second's worth of them, and
+ * forgotten when the counter is programmed anew. Rises closer than MIN_GAP_NS are merged for good.
  *
  * Not emulated: sound. A data sheet's illegal count of 1 in modes 2 and 3 counts as 2.
  *
@@ -28,36 +28,36 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define PIT_PORT 0x40
-#define CONTROL 3 /* offset of the control word register, write only */
+#define PIT_PORT    0x40
+#define CONTROL     3 /* offset of the control word register, write only */
 #define NMI_SC_PORT 0x61
 
-#define CW_BCD 0x01
-#define CW_MODE_SHIFT 1
-#define CW_MODE_MASK 7
-#define CW_RW_SHIFT 4
-#define CW_RW_MASK 3
-#define CW_SC_SHIFT 6
-#define CW_STORED 0x3f /* the part that the status byte gives back */
-#define RW_LATCH 0
-#define RW_LSB 1
-#define RW_MSB 2
-#define RW_BOTH 3
-#define SC_READ_BACK 3
-#define RB_NOT_COUNT 0x20
-#define RB_NOT_STATUS 0x10
-#define STATUS_OUT 0x80
+#define CW_BCD            0x01
+#define CW_MODE_SHIFT     1
+#define CW_MODE_MASK      7
+#define CW_RW_SHIFT       4
+#define CW_RW_MASK        3
+#define CW_SC_SHIFT       6
+#define CW_STORED         0x3f /* the part that the status byte gives back */
+#define RW_LATCH          0
+#define RW_LSB            1
+#define RW_MSB            2
+#define RW_BOTH           3
+#define SC_READ_BACK      3
+#define RB_NOT_COUNT      0x20
+#define RB_NOT_STATUS     0x10
+#define STATUS_OUT        0x80
 #define STATUS_NULL_COUNT 0x40
 
-#define SC_TIM_CNT2_EN 0x01 /* GATE of counter 2 */
-#define SC_WRITABLE 0x0f
-#define SC_REF_TOGGLE 0x10
+#define SC_TIM_CNT2_EN  0x01 /* GATE of counter 2 */
+#define SC_WRITABLE     0x0f
+#define SC_REF_TOGGLE   0x10
 #define SC_TMR2_OUT_STS 0x20
 
 #define REFRESH_TICKS 18 /* counter 1 as every PC programs it: 15.1 us between refresh requests */
 
 #define MIN_GAP_NS 20000ll
-#define MAX_OWED 1000u
+#define MAX_OWED   1000u
 
 /* ---- The device ----------------------------------------------------------------------------- */
 
@@ -69,10 +69,10 @@ enum phase {
 };
 
 struct i8254_counter {
-    int64_t base;   /* RUN: the tick at which the count was loaded; HOLD: ticks counted since then */
+    int64_t base; /* RUN: the tick at which the count was loaded; HOLD: ticks counted since then */
     int64_t switch_at; /* tick at which `next` is loaded; TIMER_NEVER: by a trigger only */
-    uint32_t load;  /* the count loaded, 1 to 65536 */
-    uint32_t next;  /* a count written but not loaded yet; 0: none */
+    uint32_t load;     /* the count loaded, 1 to 65536 */
+    uint32_t next;     /* a count written but not loaded yet; 0: none */
     uint16_t latch;
     uint8_t control; /* RW, mode, BCD as written */
     uint8_t phase;
@@ -269,7 +269,8 @@ static int64_t next_rise(const struct i8254_counter *c, int64_t now)
     return t < at ? c->base + at : TIMER_NEVER;
 }
 
-/* The tick at which a count written now is loaded: the end of the period, or in mode 3 of its half. */
+/* The tick at which a count written now is loaded: the end of the period, or in mode 3 of its half.
+ */
 static int64_t switch_tick(const struct i8254_counter *c, int64_t now)
 {
     int64_t n = period_of(c), t = now - c->base, start;
@@ -360,8 +361,8 @@ static void derive(struct device *dev)
         if (taken || !periodic(mode_of(c)))
             s->owed--;
         /* One repayment in the middle of each period. */
-        s->repay_at = on_time || half_period_ns(c) == MIN_GAP_NS ? now_ns + half_period_ns(c)
-                                                                  : TIMER_NEVER;
+        s->repay_at =
+            on_time || half_period_ns(c) == MIN_GAP_NS ? now_ns + half_period_ns(c) : TIMER_NEVER;
     }
     /* Low only where it stays low for long: the short lows of modes 2 to 5 are the pulses above. */
     irq_set(pit->irq, mode_of(c) >= 2 || out_at(c, now));

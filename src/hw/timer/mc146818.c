@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mc146818: the real-time clock of a PC and its CMOS RAM. Ports 70h (index, and the NMI mask in bit 7)
- * and 71h (data) reach 128 bytes; 72h and 73h the other 128. Interrupts go to IRQ 8.
+ * mc146818: the real-time clock of a PC and its CMOS RAM. Ports 70h (index, and the NMI mask in bit
+ * 7) and 71h (data) reach 128 bytes; 72h and 73h the other 128. Interrupts go to IRQ 8.
  *
- * Motorola MC146818A data sheet, whose names are used; ports and extended RAM: Intel ICH9 data sheet,
- * 316972, section 13.6. CMOS bytes beyond the clock: IBM PC AT, and those SeaBIOS reads (docs/specs.md).
+ * Motorola MC146818A data sheet, whose names are used; ports and extended RAM: Intel ICH9 data
+ * sheet, 316972, section 13.6. CMOS bytes beyond the clock: IBM PC AT, and those SeaBIOS reads
+ * (docs/specs.md).
  *
- * The time of day is the host's wall clock plus an offset, which setting the time changes. Nothing ticks:
- * what happened since the chip was last looked at is worked out when it is looked at, and the one timer
- * runs only for an enabled interrupt. Periodic interrupts that the guest was too late for are owed: they
- * come back at twice the rate once it reads register C, at most a second's worth.
+ * The time of day is the host's wall clock plus an offset, which setting the time changes. Nothing
+ * ticks: what happened since the chip was last looked at is worked out when it is looked at, and
+ * the one timer runs only for an enabled interrupt. Periodic interrupts that the guest was too late
+ * for are owed: they come back at twice the rate once it reads register C, at most a second's
+ * worth.
  *
  * Not emulated: daylight saving (DSE is kept and does nothing), the square wave pin. Writing a time
  * register without stopping the clock sets the time at once.
@@ -27,77 +29,77 @@
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define RTC_PORT 0x70
-#define RTC_INDEX 0
-#define RTC_DATA 1
+#define RTC_PORT      0x70
+#define RTC_INDEX     0
+#define RTC_DATA      1
 #define RTC_EXT_INDEX 2
-#define RTC_EXT_DATA 3
-#define INDEX_NMI_EN 0x80 /* of port 70h: set keeps NMI away */
-#define INDEX_MASK 0x7f
+#define RTC_EXT_DATA  3
+#define INDEX_NMI_EN  0x80 /* of port 70h: set keeps NMI away */
+#define INDEX_MASK    0x7f
 
-#define REG_SECONDS 0x00
+#define REG_SECONDS       0x00
 #define REG_SECONDS_ALARM 0x01
-#define REG_MINUTES 0x02
+#define REG_MINUTES       0x02
 #define REG_MINUTES_ALARM 0x03
-#define REG_HOURS 0x04
-#define REG_HOURS_ALARM 0x05
-#define REG_DAY_OF_WEEK 0x06
-#define REG_DAY_OF_MONTH 0x07
-#define REG_MONTH 0x08
-#define REG_YEAR 0x09
-#define REG_A 0x0a
-#define REG_B 0x0b
-#define REG_C 0x0c
-#define REG_D 0x0d
-#define REG_CENTURY 0x32
+#define REG_HOURS         0x04
+#define REG_HOURS_ALARM   0x05
+#define REG_DAY_OF_WEEK   0x06
+#define REG_DAY_OF_MONTH  0x07
+#define REG_MONTH         0x08
+#define REG_YEAR          0x09
+#define REG_A             0x0a
+#define REG_B             0x0b
+#define REG_C             0x0c
+#define REG_D             0x0d
+#define REG_CENTURY       0x32
 
-#define A_RS 0x0f
-#define A_DV 0x70
+#define A_RS       0x0f
+#define A_DV       0x70
 #define A_DV_32KHZ 0x20
 #define A_DV_RESET 0x60 /* 11x: the divider chain is held in reset */
-#define A_UIP 0x80
+#define A_UIP      0x80
 #define A_POWER_ON 0x26 /* 32.768 kHz, 1024 Hz */
 
 #define B_24_12 0x02
-#define B_DM 0x04
-#define B_SQWE 0x08
-#define B_UIE 0x10
-#define B_AIE 0x20
-#define B_PIE 0x40
-#define B_SET 0x80
+#define B_DM    0x04
+#define B_SQWE  0x08
+#define B_UIE   0x10
+#define B_AIE   0x20
+#define B_PIE   0x40
+#define B_SET   0x80
 
-#define C_UF 0x10
-#define C_AF 0x20
-#define C_PF 0x40
-#define C_IRQF 0x80
+#define C_UF    0x10
+#define C_AF    0x20
+#define C_PF    0x40
+#define C_IRQF  0x80
 #define C_FLAGS (C_UF | C_AF | C_PF)
 
 #define D_VRT 0x80
 
 #define ALARM_ANY 0xc0 /* both top bits: matches everything */
-#define HOURS_PM 0x80
+#define HOURS_PM  0x80
 
 /* What firmware and old systems look for in the RAM. */
-#define CMOS_EQUIPMENT 0x14
-#define EQUIPMENT_FPU 0x02
+#define CMOS_EQUIPMENT  0x14
+#define EQUIPMENT_FPU   0x02
 #define EQUIPMENT_MOUSE 0x04
-#define CMOS_BASE_MEM 0x15 /* KiB below 640 K, 16 bits */
-#define CMOS_EXT_MEM 0x17  /* KiB above 1 MiB, 16 bits */
-#define CMOS_CHECKSUM 0x2e /* of 10h to 2Dh, high byte first */
-#define CMOS_EXT_MEM2 0x30 /* the same, as found by the firmware */
-#define CMOS_MEM_16M 0x34  /* 64 KiB above 16 MiB, 16 bits */
+#define CMOS_BASE_MEM   0x15 /* KiB below 640 K, 16 bits */
+#define CMOS_EXT_MEM    0x17 /* KiB above 1 MiB, 16 bits */
+#define CMOS_CHECKSUM   0x2e /* of 10h to 2Dh, high byte first */
+#define CMOS_EXT_MEM2   0x30 /* the same, as found by the firmware */
+#define CMOS_MEM_16M    0x34 /* 64 KiB above 16 MiB, 16 bits */
 #define CMOS_BOOT_FLAG1 0x38
 #define CMOS_BOOT_FLAG2 0x3d
-#define CMOS_MEM_4G 0x5b /* 64 KiB above 4 GiB, 24 bits */
-#define CMOS_SMP_COUNT 0x5f
+#define CMOS_MEM_4G     0x5b /* 64 KiB above 4 GiB, 24 bits */
+#define CMOS_SMP_COUNT  0x5f
 
 #define CHAIN_HZ 32768u
 
 /* Times of the update cycle with a 32.768 kHz time base: UIP warns tBUC before it and lasts tUC. */
 #define T_BUC_NS 244000
-#define T_UC_NS 1984000
+#define T_UC_NS  1984000
 
-#define SECS_PER_DAY 86400
+#define SECS_PER_DAY       86400
 #define DAYS_PER_400_YEARS 146097
 
 /* ---- The device ----------------------------------------------------------------------------- */
@@ -134,7 +136,7 @@ struct mc146818 {
 static const struct state_field fields[] = {
     STATE_INT(struct mc146818_state, offset_s, -MAX_SECONDS, MAX_SECONDS),
     STATE_INT(struct mc146818_state, offset_ns, 0, NS_PER_SEC - 1),
-    STATE_INT(struct mc146818_state, seen_s, -MAX_SECONDS, MAX_SECONDS),
+    STATE_INT(struct mc146818_state, seen_s, -2 * MAX_SECONDS, 2 * MAX_SECONDS),
     STATE_INT(struct mc146818_state, chain_base, 0, 1ll << 50),
     STATE_INT(struct mc146818_state, seen_tick, 0, 1ll << 50),
     STATE_INT(struct mc146818_state, repay_at, 0, INT64_MAX),
@@ -165,7 +167,8 @@ struct civil {
 /* Days since 1970-01-01 of a day of the Gregorian calendar; day may be beyond the month's end. */
 static int64_t days_of(int64_t year, int month, int day)
 {
-    /* Years are counted from March, so that the leap day comes last; 400 more keep them positive. */
+    /* Years are counted from March, so that the leap day comes last; 400 more keep them positive.
+     */
     int64_t y = (month <= 2 ? year - 1 : year) + 400;
     int64_t m = month <= 2 ? month + 9 : month - 3;
     int64_t leaps = y / 4 - y / 100 + y / 400;
@@ -375,7 +378,9 @@ static void account_periodic(struct mc146818 *rtc)
     if (!n)
         return;
     if (s->cmos[REG_B] & B_PIE) {
-        n += s->owed - !(s->cmos[REG_C] & C_PF);
+        n += s->owed;
+        if (!(s->cmos[REG_C] & C_PF))
+            n--; /* the one that is raised now */
         s->owed = (uint32_t)min_u64(n, CHAIN_HZ >> shift);
     }
     s->cmos[REG_C] |= C_PF;

@@ -117,9 +117,20 @@ static void hidden_features_stay_hidden(void **state)
     assert_int_equal(seven.eax, 0);
     assert_int_equal(seven.ebx & (BIT(2) | BIT(4) | BIT(11) | BIT(14)), 0); /* SGX HLE RTM MPX */
     assert_int_equal(seven.ecx & (BIT(3) | BIT(7) | BIT(16)), 0);           /* PKU CET_SS LA57 */
-    assert_int_equal(seven.edx & (BIT(20) | BIT(24) | BIT(29)), 0); /* CET_IBT AMX ARCH_CAPS */
+    assert_int_equal(seven.edx & (BIT(20) | BIT(24)), 0); /* CET_IBT AMX */
     assert_int_equal(xsave.eax & ~BIT(2), 0);
     assert_int_equal(leaf(&m, 0xa, 0).eax, 0);
+}
+
+static void max_says_that_it_is_not_affected(void **state)
+{
+    struct cpu_model m = model("max", 1);
+
+    (void)state;
+    assert_true(cpu_has(&m, FEAT_BTC_NO));
+    assert_int_equal(cpu_has(&m, FEAT_ARCH_CAPABILITIES), m.vendor == CPU_INTEL);
+    assert_int_equal(cpu_has(&m, FEAT_SRSO_NO), m.vendor == CPU_AMD);
+    assert_true(leaf(&m, 0x80000008, 0).ebx & BIT(29));
 }
 
 static void osxsave_follows_cr4(void **state)
@@ -296,6 +307,7 @@ int main(void)
         cmocka_unit_test(max_offers_the_system_features_on_every_host),
         cmocka_unit_test(avx_features_never_stand_without_their_base),
         cmocka_unit_test(hidden_features_stay_hidden),
+        cmocka_unit_test(max_says_that_it_is_not_affected),
         cmocka_unit_test(osxsave_follows_cr4),
         cmocka_unit_test(the_apic_bit_follows_its_enable_bit),
         cmocka_unit_test(intel_shows_syscall_in_64_bit_code_alone),

@@ -216,6 +216,23 @@ static void largest_machine_fits_before_its_facs(void **state)
     acpi_tables_fini(&t);
 }
 
+static void facs_is_where_the_fadt_says_at_every_size(void **state)
+{
+    (void)state;
+    for (unsigned ncpus = 1; ncpus <= 64; ncpus++) {
+        struct acpi_config c = config;
+        struct acpi_tables t;
+        uint64_t facs;
+
+        c.ncpus = ncpus;
+        assert_int_equal(acpi_build(&c, &t, NULL), 0);
+        facs = get_le32(table(&t, 0) + 36);
+        assert_int_equal(facs, BASE + t.size - t.nvs);
+        assert_memory_equal(t.data + (facs - BASE), "FACS", 4);
+        acpi_tables_fini(&t);
+    }
+}
+
 static void package_lengths_grow_with_the_content(void **state)
 {
     struct aml a = {0};
@@ -267,6 +284,7 @@ int main(void)
         T(mcfg_covers_all_buses),
         T(size_does_not_depend_on_the_place),
         cmocka_unit_test(largest_machine_fits_before_its_facs),
+        cmocka_unit_test(facs_is_where_the_fadt_says_at_every_size),
         cmocka_unit_test(package_lengths_grow_with_the_content),
         cmocka_unit_test(eisa_identifiers_are_compressed),
     };

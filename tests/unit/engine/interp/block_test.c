@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The block cache and the run loop: what is decoded is what is in memory, and what is counted is exact. */
+/* The block cache and the run loop: what is decoded is what is in memory, and what is counted is
+ * exact. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -69,8 +70,8 @@ static void loop_that_patches_itself_runs_the_new_code_each_time(void **state)
 {
     (void)state;
     /* l: mov ebx,0; add eax,ebx; inc dword [l+1]; dec ecx; jnz l; hlt */
-    RIG_CODE_BYTES(rig, 0xbb, 0, 0, 0, 0, 0x01, 0xd8, 0xff, 0x05, 0x01, 0x10, 0, 0, 0x49, 0x75, 0xf0,
-                   0xf4);
+    RIG_CODE_BYTES(rig, 0xbb, 0, 0, 0, 0, 0x01, 0xd8, 0xff, 0x05, 0x01, 0x10, 0, 0, 0x49, 0x75,
+                   0xf0, 0xf4);
     rig->cs.gpr[REG_RAX] = 0;
     rig->cs.gpr[REG_RCX] = 100;
     rig_run(rig, 10000);
@@ -114,8 +115,8 @@ static void page_overwritten_by_data_is_written_fast_again(void **state)
     (void)state;
     RIG_PUT(rig, RIG_DATA, 0xc3);
     /* call RIG_DATA; mov edi,RIG_DATA; mov ecx,1024; rep stosd; hlt */
-    RIG_CODE_BYTES(rig, 0xe8, 0xfb, 0xef, 0x01, 0x00, 0xbf, 0x00, 0x00, 0x02, 0x00, 0xb9, 0x00, 0x04,
-                   0x00, 0x00, 0xf3, 0xab, 0xf4);
+    RIG_CODE_BYTES(rig, 0xe8, 0xfb, 0xef, 0x01, 0x00, 0xbf, 0x00, 0x00, 0x02, 0x00, 0xb9, 0x00,
+                   0x04, 0x00, 0x00, 0xf3, 0xab, 0xf4);
     rig_run(rig, 100);
     assert_int_equal(rig->stop, VCPU_STOP_HALT);
     assert_int_equal(rig->vm.ram.page_flags[RIG_DATA >> PAGE_SHIFT], 0);
@@ -143,7 +144,8 @@ static void second_page_is_fetched_only_if_the_instruction_needs_it(void **state
 {
     (void)state;
     rig_long(rig);
-    rig_put64(rig, RIG_TABLES + 0x2000 + 8, 0); /* 2 to 4 MiB are absent, 4 KiB below are NOPs and: */
+    rig_put64(rig, RIG_TABLES + 0x2000 + 8,
+              0);                             /* 2 to 4 MiB are absent, 4 KiB below are NOPs and: */
     RIG_PUT(rig, 0x1ffffd, 0x90, 0xeb, 0xfd); /* nop; jmp to it */
     rig->cs.rip = 0x1ffffd;
     rig_run(rig, 100);
@@ -163,8 +165,8 @@ static void remapped_page_runs_the_other_code(void **state)
     /* 40000000 is mapped to 0 or to 2 MiB by a second 1 GiB's table. */
     rig_put64(rig, RIG_TABLES + 0x1008, (RIG_TABLES + 0x3000) | 7);
     rig_put64(rig, RIG_TABLES + 0x3000, 0x87);
-    RIG_PUT(rig, 0x1000, 0x48, 0xff, 0xc0, 0xf4);            /* inc rax; hlt */
-    RIG_PUT(rig, 0x201000, 0x48, 0xff, 0xc1, 0xf4);          /* inc rcx; hlt */
+    RIG_PUT(rig, 0x1000, 0x48, 0xff, 0xc0, 0xf4);   /* inc rax; hlt */
+    RIG_PUT(rig, 0x201000, 0x48, 0xff, 0xc1, 0xf4); /* inc rcx; hlt */
     rig->cs.gpr[REG_RAX] = rig->cs.gpr[REG_RCX] = 0;
     rig->cs.rip = 0x40001000;
     rig_run(rig, 2);

@@ -53,8 +53,7 @@ static enum decode_result decode(const uint8_t *bytes, size_t len)
     return decode_insn(rig->vcpu->engine, buf, sizeof(buf), &insn);
 }
 
-#define DECODE(...)                                                                                \
-    decode((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+#define DECODE(...) decode((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void memory_operand_has_base_index_scale_and_displacement(void **state)
 {
@@ -140,7 +139,8 @@ static void more_than_15_bytes_raise_gp(void **state)
 {
     (void)state;
     set_mode(rig_long);
-    DECODE(0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66);
+    DECODE(0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+           0x66);
     assert_ptr_equal(insn.fn, op_gp0);
 }
 
@@ -325,6 +325,24 @@ static void features_the_model_lacks_raise_ud(void **state)
     assert_int_equal(insn.mnemonic, ZYDIS_MNEMONIC_BSF);
 }
 
+static void sib_without_a_base_has_none_with_rex_b_and_32_bit_addresses(void **state)
+{
+    (void)state;
+    set_mode(rig_long);
+    DECODE(0x67, 0x4b, 0x8d, 0x2c, 0x25, 0x5b, 0x15, 0xcb, 0x6d); /* lea rbp,[r12d+0x6dcb155b] */
+    assert_int_equal(insn.base, R_NONE);
+    assert_int_equal(insn.index, 12);
+    assert_int_equal(insn.disp, 0x6dcb155b);
+}
+
+static void knights_corner_vex_forms_raise_ud(void **state)
+{
+    (void)state;
+    set_mode(rig_long);
+    DECODE(0xc4, 0xe1, 0xfa, 0xb8, 0xea); /* popcnt */
+    assert_ptr_equal(insn.fn, op_ud);
+}
+
 static void instructions_without_a_row_raise_ud(void **state)
 {
     (void)state;
@@ -364,6 +382,8 @@ int main(void)
         T(string_instructions_take_the_source_override),
         T(endbr_and_wide_nops_do_nothing),
         T(features_the_model_lacks_raise_ud),
+        T(sib_without_a_base_has_none_with_rex_b_and_32_bit_addresses),
+        T(knights_corner_vex_forms_raise_ud),
         T(instructions_without_a_row_raise_ud),
     };
 

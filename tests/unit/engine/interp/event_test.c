@@ -479,6 +479,97 @@ static void interrupt_comes_after_the_shadow_of_sti(void **state)
     rig_free(r);
 }
 
+/* A device that raises an interrupt when byte number `at` is written to its port. */
+struct late {
+    struct rig *r;
+    struct pic pic;
+    struct region region;
+    unsigned at, count;
+};
+
+static uint64_t late_read(void *dev, uint64_t off, unsigned size)
+{
+    (void)dev;
+    (void)off;
+    (void)size;
+    return 0;
+}
+
+static void late_write(void *dev, uint64_t off, uint64_t value, unsigned size)
+{
+    struct late *l = dev;
+
+    (void)off;
+    (void)value;
+    (void)size;
+    if (++l->count == l->at)
+        pic_raise(l->r, &l->pic, 0x30);
+}
+
+static const struct io_ops late_ops = {.read = late_read, .write = late_write, .sizes = 1};
+
+/* REP OUTSB of 4096 bytes, which takes several runs. */
+static void rep_outsb_with_interrupt(struct rig *r, unsigned at)
+{
+    struct late l = {.r = r, .at = at};
+
+    l.region =
+        (struct region){.name = "late", .kind = REGION_IO, .size = 1, .ops = &late_ops, .dev = &l};
+    vm_lock(&r->vm);
+    bus_map(&r->vm.ports, &l.region, 0x60);
+    vm_unlock(&r->vm);
+    RIG_CODE_BYTES(r, 0xf3, 0x6e, 0xf4); /* rep outsb; hlt */
+    r->cs.gpr[REG_RSI] = RIG_DATA;
+    r->cs.gpr[REG_RCX] = 4096;
+    r->cs.gpr[REG_RDX] = 0x60;
+    r->cs.rflags |= RFLAGS_IF;
+    rig_run(r, 3);
+    vm_lock(&r->vm);
+    bus_unmap(&l.region);
+    vm_unlock(&r->vm);
+}
+
+static void interrupt_in_the_middle_of_rep_saves_rf(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    rep_outsb_with_interrupt(r, 1);
+    assert_int_equal(s_vector(r), 0x30);
+    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_RF);
+    assert_in_range(r->cs.gpr[REG_RCX], 1, 4095);
+    assert_false(r->cs.rflags & RFLAGS_RF);
+    rig_free(r);
+}
+
+static void interrupt_after_the_last_element_of_rep_saves_no_rf(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    rep_outsb_with_interrupt(r, 4096);
+    assert_int_equal(s_vector(r), 0x30);
+    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF);
+    rig_free(r);
+}
+
+static void rep_that_was_looked_at_leaves_no_rf(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0xf3, 0xaa, 0x90);
+    r->cs.gpr[REG_RDI] = RIG_DATA;
+    r->cs.gpr[REG_RCX] = 2 * PAGE_SIZE;
+    r->cs.dr7 |= 1; /* between the pages there might be a breakpoint */
+    rig_run(r, 1);
+    assert_int_equal(r->cs.gpr[REG_RCX], 0);
+    assert_false(r->cs.rflags & RFLAGS_RF);
+    rig_free(r);
+}
+
 static void sti_cli_lets_nothing_in(void **state)
 {
     struct rig *r = s_protected();
@@ -762,6 +853,9 @@ int main(void)
         cmocka_unit_test(v86_int_without_iopl_is_gp),
         cmocka_unit_test(vme_redirects_to_the_program),
         cmocka_unit_test(interrupt_comes_after_the_shadow_of_sti),
+        cmocka_unit_test(interrupt_in_the_middle_of_rep_saves_rf),
+        cmocka_unit_test(interrupt_after_the_last_element_of_rep_saves_no_rf),
+        cmocka_unit_test(rep_that_was_looked_at_leaves_no_rf),
         cmocka_unit_test(sti_cli_lets_nothing_in),
         cmocka_unit_test(shadow_survives_the_end_of_the_budget),
         cmocka_unit_test(popf_that_sets_if_lets_a_waiting_interrupt_in),

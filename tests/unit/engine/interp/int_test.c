@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Integer instructions where a case needs naming. That all of them equal the host CPU on random operands
- * is the business of tests/cpu.
+ * Integer instructions where a case needs naming. That all of them equal the host CPU on random
+ * operands is the business of tests/cpu.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,7 +53,8 @@ static void thirty_two_bit_results_clear_the_upper_half_and_sixteen_bit_ones_do_
 {
     (void)state;
     rig_long(rig);
-    RIG_CODE_BYTES(rig, 0x01, 0xd8, 0x66, 0x01, 0xd9, 0x00, 0xdc); /* add eax,ebx; add cx,bx; add ah,bl */
+    RIG_CODE_BYTES(rig, 0x01, 0xd8, 0x66, 0x01, 0xd9, 0x00,
+                   0xdc); /* add eax,ebx; add cx,bx; add ah,bl */
     rig->cs.gpr[REG_RAX] = rig->cs.gpr[REG_RCX] = 0x1111222233334444;
     rig->cs.gpr[REG_RBX] = 0x10001;
     rig_run(rig, 3);
@@ -114,7 +115,7 @@ static void idiv_takes_a_128_bit_dividend(void **state)
     rig->cs.gpr[REG_RDX] = (uint64_t)-1; /* -2^64 */
     rig->cs.gpr[REG_RBX] = 16;
     rig_run(rig, 1);
-    assert_true(rig->cs.gpr[REG_RAX] == (uint64_t)-(1ll << 60));
+    assert_true(rig->cs.gpr[REG_RAX] == (uint64_t) - (1ll << 60));
     assert_true(rig->cs.gpr[REG_RDX] == 0);
 }
 
@@ -402,8 +403,8 @@ static void aam_by_zero_raises_de(void **state)
 static void bound_outside_raises_br(void **state)
 {
     (void)state;
-    RIG_CODE_BYTES(rig, 0x62, 0x03, 0x62, 0x03); /* bound eax,[ebx], twice */
-    rig_put64(rig, RIG_DATA, 0x00000005fffffffe);  /* -2 to 5 */
+    RIG_CODE_BYTES(rig, 0x62, 0x03, 0x62, 0x03);  /* bound eax,[ebx], twice */
+    rig_put64(rig, RIG_DATA, 0x00000005fffffffe); /* -2 to 5 */
     rig->cs.gpr[REG_RBX] = RIG_DATA;
     rig->cs.gpr[REG_RAX] = UINT32_MAX;
     rig_run(rig, 1);
@@ -434,8 +435,8 @@ static struct region *map_port(uint8_t *dev)
 {
     struct region *region = calloc(1, sizeof(*region));
 
-    *region = (struct region){
-        .name = "port", .kind = REGION_IO, .size = 4, .ops = &port_ops, .dev = dev};
+    *region =
+        (struct region){.name = "port", .kind = REGION_IO, .size = 4, .ops = &port_ops, .dev = dev};
     vm_lock(&rig->vm);
     bus_map(&rig->vm.ports, region, 0x60);
     vm_unlock(&rig->vm);

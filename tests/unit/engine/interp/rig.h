@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A VM of 4 MiB with one vCPU on the interpreter, for tests of the engine: code is put into RAM, the CPU
- * set to a mode, run for so many instructions, and looked at. Without an interrupt table every exception
- * ends in a shutdown; which one it was is in the engine's own record.
+ * A VM of 4 MiB with one vCPU on the interpreter, for tests of the engine: code is put into RAM,
+ * the CPU set to a mode, run for so many instructions, and looked at. Without an interrupt table
+ * every exception ends in a shutdown; which one it was is in the engine's own record.
  */
 #ifndef TESTS_UNIT_ENGINE_INTERP_RIG_H
 #define TESTS_UNIT_ENGINE_INTERP_RIG_H
@@ -16,10 +16,10 @@
 #include "cpu/model.h"
 #include "engine/interp/interp.h"
 
-#define RIG_RAM (4u << 20)
-#define RIG_CODE 0x1000u
-#define RIG_DATA 0x20000u
-#define RIG_STACK 0x30000u
+#define RIG_RAM    (4u << 20)
+#define RIG_CODE   0x1000u
+#define RIG_DATA   0x20000u
+#define RIG_STACK  0x30000u
 #define RIG_TABLES 0x3f0000u /* page tables of long mode: identity */
 
 struct rig {
@@ -62,7 +62,8 @@ static inline uint64_t rig_get(struct rig *r, gpa_t gpa, size_t len)
     return v;
 }
 
-static inline struct cpu_seg rig_seg(uint16_t selector, uint16_t attr, uint64_t base, uint32_t limit)
+static inline struct cpu_seg rig_seg(uint16_t selector, uint16_t attr, uint64_t base,
+                                     uint32_t limit)
 {
     return (struct cpu_seg){.selector = selector, .attr = attr, .base = base, .limit = limit};
 }
@@ -150,10 +151,10 @@ static inline void rig_run(struct rig *r, uint64_t n)
     r->vm.engine->get(r->vcpu, &r->cs);
 }
 
-#define RIG_PUT(r, gpa, ...)                                                                       \
-    do {                                                                                           \
-        static const uint8_t rig_bytes[] = {__VA_ARGS__};                                          \
-        rig_write(r, gpa, rig_bytes, sizeof(rig_bytes));                                           \
+#define RIG_PUT(r, gpa, ...)                              \
+    do {                                                  \
+        static const uint8_t rig_bytes[] = {__VA_ARGS__}; \
+        rig_write(r, gpa, rig_bytes, sizeof(rig_bytes));  \
     } while (0)
 
 /* Puts the bytes at RIG_CODE. */

@@ -624,6 +624,31 @@ static void invlpg_of_a_non_canonical_address_does_nothing(void **state)
     rig_free(r);
 }
 
+static void invlpg_on_a_32_bit_cpu_drops_a_high_page(void **state)
+{
+    struct rig *r = rig_new_model("pentium3");
+    const uint32_t dir = RIG_TABLES, table = RIG_TABLES + PAGE_SIZE, high = 0xffc00000;
+
+    (void)state;
+    rig_put64(r, dir, 0x83); /* 4 MiB, to itself */
+    rig_put64(r, dir + 0x3ff * 4 - 4, (uint64_t)(table | 3) << 32);
+    rig_put64(r, table, RIG_DATA | 3);
+    rig_put64(r, RIG_DATA, 1);
+    rig_put64(r, RIG_DATA + PAGE_SIZE, 2);
+    r->cs.cr3 = dir;
+    r->cs.cr4 = CR4_PSE;
+    r->cs.cr0 |= CR0_PG;
+    /* mov eax,[ebx]; mov [esi],edi; invlpg [ebx]; mov ecx,[ebx] */
+    RIG_CODE_BYTES(r, 0x8b, 0x03, 0x89, 0x3e, 0x0f, 0x01, 0x3b, 0x8b, 0x0b);
+    r->cs.gpr[REG_RBX] = high;
+    r->cs.gpr[REG_RSI] = table;
+    r->cs.gpr[REG_RDI] = (RIG_DATA + PAGE_SIZE) | 3;
+    rig_run(r, 4);
+    assert_int_equal(r->cs.gpr[REG_RAX], 1);
+    assert_int_equal(r->cs.gpr[REG_RCX], 2);
+    rig_free(r);
+}
+
 static void invpcid_of_an_unknown_type_is_gp(void **state)
 {
     struct rig *r = s_long();
@@ -672,6 +697,7 @@ int main(void)
         cmocka_unit_test(rdrand_repeats_with_a_virtual_clock),
         cmocka_unit_test(rdtsc_in_user_mode_obeys_tsd),
         cmocka_unit_test(invlpg_of_a_non_canonical_address_does_nothing),
+        cmocka_unit_test(invlpg_on_a_32_bit_cpu_drops_a_high_page),
         cmocka_unit_test(invpcid_of_an_unknown_type_is_gp),
     };
 

@@ -478,6 +478,18 @@ static void impossible_state_is_refused(void **state)
     assert_int_equal(testvm_inb(f->tv, MASTER + 1), 0xff);
 }
 
+/* Found by the fuzzer: the refused levels stayed. */
+static void refused_levels_do_not_survive_the_reset(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_false(testvm_load_with(f->pic, "lines", 0, 0xff));
+    program(f, 0x11, 0x01);
+    irq_set(f->in[4], true);
+    assert_int_equal(i8259_ack(f->pic), 0x24);
+    testvm_state_roundtrip(f->pic);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -511,6 +523,7 @@ int main(void)
         T(state_survives_in_the_middle_of_initialisation_and_service),
         T(state_moves_to_another_vm_without_new_edges),
         T(impossible_state_is_refused),
+        T(refused_levels_do_not_survive_the_reset),
     };
 
     return cmocka_run_group_tests_name("i8259", tests, NULL, NULL);

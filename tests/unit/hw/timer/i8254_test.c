@@ -10,13 +10,13 @@
 #include "base/clockconv.h"
 #include "tests/lib/testvm.h"
 
-#define PIT 0x40
-#define CW 0x43
+#define PIT    0x40
+#define CW     0x43
 #define PORT61 0x61
-#define OUT2 0x20
+#define OUT2   0x20
 
-#define LSB 1
-#define MSB 2
+#define LSB  1
+#define MSB  2
 #define BOTH 3
 
 struct fixture {
