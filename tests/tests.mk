@@ -37,11 +37,11 @@ build/guests/tiny/%16.rom: tests/guest/%16.S
 
 # ---- make check ------------------------------------------------------------------------------------
 
-.PHONY: check check-build check-list check-slow fuzz soak demo
+.PHONY: check check-build check-list check-slow check-slow-list fuzz soak demo
 
 # Boots of whole systems under a sanitiser take too long and show nothing that the tiny guests do not.
 WITH_BOOTS = $(if $(MODE),,yes)
-HOSTDIFF_SECONDS = $(if $(MODE),10,40)
+HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),100,700)
 
 check:
 	@scripts/install-deps.sh build test $(if $(WITH_BOOTS),guests)
@@ -59,11 +59,12 @@ endef
 
 check-list:
 	$(call line,lint,120,make -s lint MODE=$(MODE))
-	$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff --seconds $(HOSTDIFF_SECONDS))
+	$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE))
 	$(foreach t,$(UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach t,$(GUESTS),$(call line,guest/$(t),300,tests/guest/run $(BUILD)/doppel $(t)))
-	$(if $(WITH_BOOTS),$(foreach t,$(E2E),$(call line,e2e/$(t),300,tests/e2e/$(t))))
+	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
+	$(if $(WITH_BOOTS),$(call line,e2e/control,300,python3 tests/e2e/control_test.py))
 
 $(BUILD)/tests/cpu/hostdiff: $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.o) $(TESTLIB_OBJ) $(BUILD)/libdoppel.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
@@ -75,10 +76,20 @@ fuzz:
 	@scripts/install-deps.sh build fuzz
 	@tests/fuzz/fuzz.sh $(FUZZ_SECONDS) $(or $(T),$(FUZZ))
 
+# ---- make check-slow: every kernel, other systems --------------------------------------------------
+
+check-slow: check-build
+	@scripts/install-deps.sh guests
+	@$(MAKE) --no-print-directory -s check-slow-list | tests/run
+
+check-slow-list:
+	$(call line,slow/linux,1800,python3 tests/e2e/linux_boot.py)
+	$(call line,slow/small systems,1800,tests/e2e/small_systems.sh)
+
 # ---- make soak T=name ---------------------------------------------------------------------------------
 
 soak: check-build
-	@tests/e2e/soak.sh $(or $(T),boot)
+	@$(if $(filter cpu,$(T)),$(BUILD)/tests/cpu/hostdiff --cases 10000000,tests/e2e/soak.sh $(or $(T),boot))
 
 demo: all
 	@scripts/demo.sh

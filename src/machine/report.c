@@ -196,6 +196,12 @@ static void code_line(struct machine *m, FILE *out, gpa_t gpa)
     fprintf(out, ok ? "\n" : " not in memory\n");
 }
 
+/* Outside 64-bit code addresses wrap at 4 GiB: GNU Mach starts with segments based at 40000000h. */
+static gva_t linear(const struct cpu_state *cs, unsigned seg, uint64_t off)
+{
+    return cpu_64bit(cs) ? off : (uint32_t)(cs->seg[seg].base + off);
+}
+
 static void report_vcpu(struct machine *m, FILE *out, struct vcpu *vcpu)
 {
     static const char *const activity[] = {"running", "halted (HLT)", "waiting for SIPI",
@@ -204,7 +210,6 @@ static void report_vcpu(struct machine *m, FILE *out, struct vcpu *vcpu)
     struct cpu_exception e[EXCEPTIONS];
     struct cpu_state cs;
     unsigned n = 0;
-    bool flat;
     gpa_t gpa;
 
     engine->get(vcpu, &cs);
@@ -224,10 +229,8 @@ static void report_vcpu(struct machine *m, FILE *out, struct vcpu *vcpu)
     fprintf(out, " registers:\n");
     report_registers(out, &cs);
     fprintf(out, " translation:\n");
-    flat = cpu_64bit(&cs);
-    walk_lines(vcpu, out, &cs, "rsp", (flat ? 0 : cs.seg[SEG_SS].base) + cs.gpr[REG_RSP], false,
-               &gpa);
-    walk_lines(vcpu, out, &cs, "rip", (flat ? 0 : cs.seg[SEG_CS].base) + cs.rip, true, &gpa);
+    walk_lines(vcpu, out, &cs, "rsp", linear(&cs, SEG_SS, cs.gpr[REG_RSP]), false, &gpa);
+    walk_lines(vcpu, out, &cs, "rip", linear(&cs, SEG_CS, cs.rip), true, &gpa);
     code_line(m, out, gpa);
 }
 

@@ -666,6 +666,11 @@ static unsigned operand_bytes(const ZydisDecodedInstruction *zi, const ZydisDeco
     }
 }
 
+static bool locks(const ZydisDecodedInstruction *zi)
+{
+    return (zi->attributes & ZYDIS_ATTRIB_HAS_LOCK) || zi->mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
 static void aim_all(struct rng *r, struct hd_case *tc, const ZydisDecodedInstruction *zi,
                     const ZydisDecodedOperand *ops)
 {
@@ -683,6 +688,9 @@ static void aim_all(struct rng *r, struct hd_case *tc, const ZydisDecodedInstruc
         }
         size = operand_bytes(zi, op);
         target = any_target(r, size);
+        /* Linux lets a split lock wait ten milliseconds and more, so only few of them. */
+        if (locks(zi) && size <= 16 && is_pow2(size) && (target & 63) + size > 64 && chance(r, 98))
+            target &= ~(uint64_t)(size - 1);
         aim(tc, zi, op, target - base);
         tc->patch_at = (uint32_t)(target - HD_DATA);
     }

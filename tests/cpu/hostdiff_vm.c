@@ -194,6 +194,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared)
     make_base(v);
     v->data = mem_page(&v->vm, GPA_DATA, true, NULL);
     v->code = mem_page(&v->vm, GPA_CODE, true, NULL);
+    memset(v->code, 0xcc, (size_t)(HD_CODE_PAGES + 1) * PAGE_SIZE);
     v->c->s = v->base;
     tlb_flush(v->c, true);
     return v;

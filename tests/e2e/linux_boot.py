@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unmodified Debian kernels from start to power-off.
 
-linux_boot.py             every test
+linux_boot.py             every test but the soak
 linux_boot.py Quick       the one that `make check` runs: the cloud kernel to its shell, disk and all
 linux_boot.py soak N      N boots of the cloud kernel in a row; prints how many succeeded
 """
@@ -241,6 +241,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "soak":
         Soak.count = int(sys.argv.pop())
         sys.argv[1] = "Soak"
-    elif len(sys.argv) == 1:
+    elif all(arg.startswith("-") for arg in sys.argv[1:]):
         sys.argv += ["Quick", "Kernels", "Ends", "Virtual"]
     unittest.main()

@@ -6,7 +6,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
-    uint8_t buf[64];
+    uint8_t buf[64] = {0};
 
     if (op < 0xc0) {
         testvm_out(f->tv, 0x510, op & 0x80 ? fuzz_take(in, 2) : op & 0x3f, 2);

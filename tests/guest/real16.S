@@ -226,6 +226,36 @@ start:
     mov 0x500, %al
     xor %ah, %ah
     EXPECT_AX 2, "A20 on: it is not"
+
+    /* ---- the last one to write decides, whichever way it took */
+    mov $0xdd, %al               /* keyboard controller: A20 off */
+    out %al, $0x64
+    in $0x92, %al
+    and $2, %ax
+    EXPECT_AX 0, "port 92h shows what the keyboard controller did"
+    in $0x92, %al
+    or $2, %al
+    and $0xfe, %al
+    out %al, $0x92
+    movb $4, %es:0x510
+    mov 0x500, %al
+    xor %ah, %ah
+    EXPECT_AX 2, "A20 off by 64h, on by 92h"
+    mov $0xdf, %al               /* and on */
+    out %al, $0x64
+    in $0x92, %al
+    and $0xfc, %al
+    out %al, $0x92
+    movb $5, %es:0x510
+    mov 0x500, %al
+    xor %ah, %ah
+    EXPECT_AX 5, "A20 on by 64h, off by 92h"
+    mov $0xdf, %al
+    out %al, $0x64
+    movb $6, %es:0x510
+    mov 0x500, %al
+    xor %ah, %ah
+    EXPECT_AX 5, "A20 off by 92h, on by 64h"
     xor %ax, %ax
     mov %ax, %es
 

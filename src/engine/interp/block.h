@@ -30,8 +30,8 @@ struct block {
     uint16_t bytes;
     struct block *hash_next;
     struct block *succ[2]; /* of a direct branch, if in the same page: not taken, taken */
-    uint64_t pad; /* puts each instruction into a cache line of its own */
-    struct insn insns[]; /* count + 1: the last one leaves the block */
+    uint64_t pad;          /* puts each instruction into a cache line of its own */
+    struct insn insns[];   /* count + 1: the last one leaves the block */
 };
 
 /* The interpreter's data per VM (vm->engine_data). */
@@ -69,8 +69,8 @@ static inline gva_t block_linear(const struct interp *c, uint64_t rip)
 /*
  * Going from block to block without the run loop. The run loop sets c->chain to how many blocks may
  * follow one another, so that builds without tail calls keep a bounded stack, and to 0 where each
- * instruction must be looked at. Only the ends of blocks that change nothing but s.rip chain: so of all that
- * interp_boundary_due asks, only vcpu->pending can have changed since the run loop looked.
+ * instruction must be looked at. Only the ends of blocks that change nothing but s.rip chain: so of
+ * all that interp_boundary_due asks, only vcpu->pending can have changed since the run loop looked.
  */
 #define CHAIN_MAX 32
 
@@ -123,8 +123,9 @@ static hot_inline void chain_jump(struct interp *c, uint64_t rip)
 }
 
 /*
- * The end of a block by a direct branch: the successor is remembered in the block. One in the same page
- * needs no look at the TLB: this block's own entry was checked, and nothing that flushes chains.
+ * The end of a block by a direct branch: the successor is remembered in the block. One in the same
+ * page needs no look at the TLB: this block's own entry was checked, and nothing that flushes
+ * chains.
  */
 static hot_inline void chain_direct(struct interp *c, unsigned which, uint64_t rip)
 {

@@ -50,7 +50,6 @@ static struct target target_of(struct interp *c, struct desc *d, uint16_t sel, u
 
     desc_accessed(c, d);
     t.cs = desc_seg(d, (uint16_t)((sel & ~SEL_RPL) | cpl));
-    check_rip(c, &t);
     return t;
 }
 
@@ -199,6 +198,7 @@ void far_jmp(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
         return;
     else
         t = through_gate(c, &d, selector, false).to;
+    check_rip(c, &t);
     commit(c, &t);
     interp_mode_changed(c);
 }
@@ -265,8 +265,10 @@ void far_call(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
             st.mask = UINT64_MAX;
         }
     }
+    /* In the processors' order: the frame is written before the target address is looked at. */
     stack_push(c, &st, g.size, c->s.seg[SEG_CS].selector);
     stack_push(c, &st, g.size, interp_next_rip(c));
+    check_rip(c, &g.to);
     c->s.gpr[REG_RSP] = stack_rsp(&st);
     commit(c, &g.to);
     interp_mode_changed(c);
@@ -306,6 +308,27 @@ static struct cpu_seg return_ss(struct interp *c, const struct target *t, uint16
     return seg_check_ss(c, sel, t->cpl, VEC_GP);
 }
 
+/*
+ * Return frames are read as processors do it, which shows in CR2: the last word first, and of a selector
+ * only its two bytes.
+ */
+struct frame {
+    uint64_t rip, image;
+    uint16_t sel;
+};
+
+static struct frame pop_frame(struct interp *c, struct stack *st, unsigned osize, bool with_flags)
+{
+    struct frame f = {0};
+
+    if (with_flags)
+        f.image = stack_peek(c, st, 2 * osize, osize);
+    f.sel = (uint16_t)stack_peek(c, st, osize, 2);
+    f.rip = stack_peek(c, st, 0, osize);
+    st->sp += (with_flags ? 3 : 2) * osize;
+    return f;
+}
+
 /* Commits a return that also loads SS:RSP; `sp` as popped, with `add` (RET n) on top. */
 static void commit_outer(struct interp *c, const struct target *t, uint16_t ss_sel,
                          const struct cpu_seg *ss, bool ss_null, uint64_t sp, unsigned add)
@@ -332,8 +355,9 @@ static void commit_outer(struct interp *c, const struct target *t, uint16_t ss_s
 void far_ret(struct interp *c, unsigned osize, unsigned pop_bytes)
 {
     struct stack st = stack_here(c);
-    uint64_t rip = stack_pop(c, &st, osize);
-    uint16_t sel = (uint16_t)stack_pop(c, &st, osize);
+    struct frame f = pop_frame(c, &st, osize, false);
+    uint64_t rip = f.rip;
+    uint16_t sel = f.sel;
     struct target t;
     struct cpu_seg ss;
     uint64_t sp;
@@ -391,13 +415,15 @@ static void iret_paragraph(struct interp *c, unsigned osize)
     uint64_t rip, image, mask = osize == 2 ? FLAGS_16 : FLAGS_32;
     bool v86 = c->s.rflags & RFLAGS_VM;
     bool vme = v86 && (c->s.rflags & RFLAGS_IOPL) != RFLAGS_IOPL;
+    struct frame f;
     uint16_t sel;
 
     if (vme && (!(c->s.cr4 & CR4_VME) || osize != 2))
         interp_raise_err(c, VEC_GP, 0);
-    rip = stack_pop(c, &st, osize);
-    sel = (uint16_t)stack_pop(c, &st, osize);
-    image = stack_pop(c, &st, osize);
+    f = pop_frame(c, &st, osize, true);
+    rip = f.rip;
+    sel = f.sel;
+    image = f.image;
     if (rip > c->s.seg[SEG_CS].limit)
         interp_raise_err(c, VEC_GP, 0);
     if (v86)
@@ -457,6 +483,7 @@ void far_iret(struct interp *c, unsigned osize)
     uint64_t rip, image, mask, sp;
     struct target t;
     struct cpu_seg ss;
+    struct frame f;
     uint16_t sel, ss_sel;
     bool ss_null;
 
@@ -473,9 +500,10 @@ void far_iret(struct interp *c, unsigned osize)
         task_return(c);
         return;
     }
-    rip = stack_pop(c, &st, osize);
-    sel = (uint16_t)stack_pop(c, &st, osize);
-    image = stack_pop(c, &st, osize);
+    f = pop_frame(c, &st, osize, true);
+    rip = f.rip;
+    sel = f.sel;
+    image = f.image;
     if (osize == 4 && (image & RFLAGS_VM) && !c->cpl && !in_long_mode(c)) {
         iret_to_v86(c, &st, rip, sel, image);
         return;

@@ -263,6 +263,11 @@ uint64_t stack_pop(struct interp *c, struct stack *st, unsigned size)
     return v;
 }
 
+uint64_t stack_peek(struct interp *c, const struct stack *st, unsigned off, unsigned size)
+{
+    return access_load(c, stack_at(c, st, st->sp + off, size), size, st->key);
+}
+
 uint64_t stack_rsp(const struct stack *st)
 {
     if (st->mask == 0xffff)
@@ -472,7 +477,7 @@ void op_lar(struct interp *c, const struct insn *i)
     require_protected(c);
     ok = inspect(c, load_rm16(c, i), &d) && system_type_in(c, &d, LAR_TYPES, LAR_TYPES_LONG);
     if (ok)
-        reg_set(c, i->reg & 15, i->osize, (d.lo >> 32) & 0x00f0ff00);
+        reg_set(c, i->reg & 15, i->osize, (d.lo >> 32) & 0x00ffff00);
     set_zf(c, ok);
     NEXT(c, i);
 }

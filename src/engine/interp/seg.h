@@ -189,6 +189,8 @@ static inline uint64_t stack_mask(const struct cpu_seg *ss)
 struct stack stack_here(const struct interp *c);
 void stack_push(struct interp *c, struct stack *st, unsigned size, uint64_t v);
 uint64_t stack_pop(struct interp *c, struct stack *st, unsigned size);
+/* `size` bytes at sp + off, which stay there. */
+uint64_t stack_peek(struct interp *c, const struct stack *st, unsigned off, unsigned size);
 /* RSP after use. */
 uint64_t stack_rsp(const struct stack *st);
 /* SS and RSP of privilege `cpl` out of the current TSS; in long mode SS is null. */

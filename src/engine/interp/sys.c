@@ -597,14 +597,14 @@ void op_lmsw(struct interp *c, const struct insn *i)
 /* Register n after the aliases of DR4 and DR5; raises what every access may. */
 static unsigned debug_register(struct interp *c, unsigned n)
 {
+    if (n > 7)
+        interp_raise(c, VEC_UD);
+    require_cpl0(c);
     if (n == 4 || n == 5) {
         if (c->s.cr4 & CR4_DE)
             interp_raise(c, VEC_UD);
         n += 2;
     }
-    if (n > 7)
-        interp_raise(c, VEC_UD);
-    require_cpl0(c);
     if (c->s.dr7 & DR7_GD)
         interp_raise_db(c, DR6_BD);
     return n;

@@ -201,7 +201,21 @@ static uint64_t touched(const struct interp *c, const struct thunk *t)
     }
 }
 
-/* Segment limits are those of the elements that are touched. */
+static bool canonical(gva_t addr)
+{
+    return (addr + BIT(47)) >> 48 == 0;
+}
+
+/* Linear addresses are 32 bits wide outside 64-bit code. */
+static gva_t linear_add(const struct interp *c, gva_t lin, uint64_t n)
+{
+    return c->code64 ? lin + n : (uint32_t)(lin + n);
+}
+
+/*
+ * Segment limits are those of the elements that are touched. Their offsets wrap at 32 bits, also with
+ * 16-bit addresses.
+ */
 static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
 {
     const struct thunk *t = i->thunk;
@@ -210,7 +224,7 @@ static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea,
         return seg_linear(c, i->seg, ea, t->span, access_kind(t));
     for (unsigned j = 0; bits; j++, bits >>= 1)
         if (bits & 1)
-            seg_linear(c, i->seg, ea + j * t->esize, t->esize, access_kind(t));
+            seg_linear(c, i->seg, (uint32_t)(ea + j * t->esize), t->esize, access_kind(t));
     return (uint32_t)(c->s.seg[i->seg].base + ea);
 }
 
@@ -230,9 +244,9 @@ static void copy_operand(struct interp *c, const struct thunk *t, gva_t lin, uin
         if (to_end <= from || (!whole && !(bits >> (at / size) & 1)))
             continue;
         if (how == ACCESS_READ)
-            access_copy_in(c, to + from, lin + from, to_end - from, c->key);
+            access_copy_in(c, to + from, linear_add(c, lin, from), to_end - from, c->key);
         else
-            access_copy_out(c, lin + from, to + from, to_end - from, c->key);
+            access_copy_out(c, linear_add(c, lin, from), to + from, to_end - from, c->key);
     }
 }
 
@@ -281,7 +295,21 @@ bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access ho
     return ok;
 }
 
-/* The same for the segment's checks; *lin is set if they pass. */
+/*
+ * What comes before paging and alignment: segment limits and canonical addresses. The latter, with a mask,
+ * only of the first byte: further ones are the elements' own.
+ */
+static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
+{
+    const struct thunk *t = i->thunk;
+    gva_t lin = operand_linear(c, i, ea, bits), last = lin + (t->mask ? 0 : t->span - 1u);
+
+    if (c->code64 && !(canonical(lin) && canonical(last)))
+        access_probe(c, canonical(lin) ? last : lin, 1, access_kind(t), c->key);
+    return lin;
+}
+
+/* The same without an exception; *lin is set if all is well. */
 static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits,
                       gva_t *lin)
 {
@@ -290,7 +318,7 @@ static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, uint6
 
     c->raise_to = &here;
     if (!sigsetjmp(here, 0)) {
-        *lin = operand_linear(c, i, ea, bits);
+        *lin = checked_linear(c, i, ea, bits);
         ok = true;
     }
     c->raise_to = outer;
@@ -331,14 +359,15 @@ static void run_mirrored(struct interp *c, const struct insn *i, const struct th
         first = left, end = t->span;
     /* What is read, or written only in part: both begin as the guest's memory. */
     if (end > first) {
-        access_copy_in(c, mem + first, lin + first, end - first, c->key);
+        access_copy_in(c, mem + first, linear_add(c, lin, first), end - first, c->key);
         memcpy(before, mem + first, end - first);
     }
     trap = run(c, i, t, mem, ea);
     if ((t->flags & THUNK_STORES) && end > first && memcmp(before, mem + first, end - first))
         copy_operand(c, t, lin, bits, mem, first, end, ACCESS_WRITE);
     if (trap == TRAP_PF)
-        access_probe(c, lin + (ts->code.fault_addr - (uintptr_t)mem), 1, access_kind(t), c->key);
+        access_probe(c, linear_add(c, lin, ts->code.fault_addr - (uintptr_t)mem), 1, access_kind(t),
+                     c->key);
     if (trap && trap != TRAP_PF)
         thunk_raise_trap(c, trap);
     if (trap)
@@ -353,16 +382,18 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
     const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
     unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
     bool first_ok = thunk_accessible(c, lin, first, how);
-    bool second_ok = first == len ? first_ok : thunk_accessible(c, lin + first, len - first, how);
+    bool second_ok = first == len ? first_ok : thunk_accessible(c, linear_add(c, lin, first), len - first, how);
     uint64_t rax = c->s.gpr[REG_RAX], rdx = c->s.gpr[REG_RDX], trap;
     uint8_t *mem = mirror(c, lin, first_ok, second_ok);
 
     if (first_ok && second_ok && !ac && !(lin & (align - 1)))
         return;
+    if (c->code64 && !canonical(lin)) /* before alignment */
+        access_probe(c, lin, 1, how, c->key);
     if (first_ok)
         access_copy_in(c, mem, lin, first, c->key);
     if (second_ok && first < len)
-        access_copy_in(c, mem + first, lin + first, len - first, c->key);
+        access_copy_in(c, mem + first, linear_add(c, lin, first), len - first, c->key);
     fx_image(ts, &c->s.fpu, 0);
     /* XRSTOR must not reach state of the host that the guest has not. */
     c->s.gpr[REG_RAX] = (uint32_t)(rax & c->s.xcr0);
@@ -371,7 +402,7 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
     c->s.gpr[REG_RAX] = rax;
     c->s.gpr[REG_RDX] = rdx;
     if (trap == TRAP_PF) {
-        access_probe(c, lin + (ts->code.fault_addr - (uintptr_t)mem), 1, how, c->key);
+        access_probe(c, linear_add(c, lin, ts->code.fault_addr - (uintptr_t)mem), 1, how, c->key);
         access_probe(c, lin, len, how, c->key);
     } else if (trap) {
         thunk_raise_trap(c, trap);
@@ -412,8 +443,8 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     if (!linear_ok(c, i, ea, bits, &lin)) {
         /* The segment comes before alignment. */
         trap = run(c, i, i->thunk, mirror(c, ea, false, false), ea);
-        if (trap == TRAP_PF)
-            operand_linear(c, i, ea, bits);
+        if (trap == TRAP_PF || t->mask == MASK_BYTES)
+            checked_linear(c, i, ea, bits);
         else if (trap)
             thunk_raise_trap(c, trap);
         return;
@@ -422,7 +453,8 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     first = left < t->span ? left : t->span;
     first_ok = thunk_accessible(c, lin, first, access_kind(t));
     second_ok = first == t->span ? first_ok
-                                 : thunk_accessible(c, lin + first, t->span - first, access_kind(t));
+                                 : thunk_accessible(c, linear_add(c, lin, first), t->span - first,
+                                                    access_kind(t));
     if (!first_ok || !second_ok) {
         run_mirrored(c, i, t, lin, ea, bits, first_ok, second_ok && first < t->span);
         return;

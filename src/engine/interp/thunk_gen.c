@@ -900,7 +900,8 @@ static bool describe_memory(const struct form *f, struct thunk *t)
         t->mask_reg = (uint8_t)ZydisRegisterGetId(f->ops[1].reg.value) & 31;
         t->esize = 1;
         t->mem_n = t->mask_n = t->span;
-        t->flags &= ~THUNK_LOADS;
+        t->flags &= (uint16_t)~THUNK_LOADS;
+        t->flags |= THUNK_NO_SUPPRESS;
         return true;
     }
     switch (zi->mnemonic) {

@@ -6,7 +6,8 @@
  * 200h: long mode, identity-mapped page tables over the first 4 GiB, RSI at boot_params. The
  * others, i386 kernels among them, are entered by the 32-bit protocol at their load address, paging
  * off. A vmlinux ELF file for x86-64 is what a bzImage unpacks to, and takes the same entry at its
- * first byte. Kernels older than protocol 2.02 or not loaded high need a BIOS and are refused.
+ * first byte. Kernels older than protocol 2.02, not loaded high or with a 16-bit entry only need a
+ * BIOS and are refused.
  *
  * Everything in the file is hostile: offsets and sizes are checked against it and against RAM.
  */
@@ -221,7 +222,8 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     if (!bzimage_probe(k, in->kernel.size))
         return err_set(err, EINVAL, "%s is not a Linux bzImage", name);
     version = get_le16(k + HDR_VERSION);
-    if (version < 0x202 || !(k[HDR_LOADFLAGS] & LOADED_HIGH))
+    /* Without a 32-bit entry (iPXE's) there is only the 16-bit one. */
+    if (version < 0x202 || !(k[HDR_LOADFLAGS] & LOADED_HIGH) || !get_le32(k + HDR_CODE32_START))
         return err_set(err, EINVAL,
                        "%s speaks boot protocol %u.%02u, which needs a BIOS: boot it from a disk "
                        "with its own boot loader",

@@ -238,6 +238,15 @@ static void kernel_that_needs_a_bios_is_refused(void **state)
     assert_non_null(strstr(f->b.err.text, "needs a BIOS"));
 }
 
+static void kernel_without_a_32_bit_entry_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    put_le32(f->image + 0x214, 0);
+    assert_true(load(f) < 0);
+    assert_non_null(strstr(f->b.err.text, "needs a BIOS"));
+}
+
 static void sixty_four_bit_kernel_on_32_bit_model_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -374,6 +383,7 @@ int main(void)
         T(kernel_without_64_bit_entry_starts_in_protected_mode),
         T(old_kernel_is_loaded_at_one_megabyte),
         T(kernel_that_needs_a_bios_is_refused),
+        T(kernel_without_a_32_bit_entry_is_refused),
         T(sixty_four_bit_kernel_on_32_bit_model_is_refused),
         T(truncated_payload_is_refused),
         T(setup_past_the_end_is_refused),

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "engine/interp/thunk.h"
 #include "tests/unit/engine/interp/sysrig.h"
 
 /* ---- an interrupt controller with one vector waiting, or none ---- */
@@ -570,6 +571,29 @@ static void rep_that_was_looked_at_leaves_no_rf(void **state)
     rig_free(r);
 }
 
+static bool ferr_that_holds_the_cpu(void *vcpu)
+{
+    vcpu_post(vcpu, PEND_EXIT);
+    return false;
+}
+
+static void x87_instruction_that_waits_for_ferr_is_resumed_and_uses_the_budget(void **state)
+{
+    struct rig *r = s_protected();
+
+    (void)state;
+    RIG_CODE_BYTES(r, 0x90, 0x9b, 0xf4); /* nop; fwait; hlt */
+    r->cs.cr0 &= ~CR0_NE;
+    r->cs.fpu.fsw = 0x8081; /* an invalid operation, unmasked */
+    r->cs.fpu.fcw = 0x37e;
+    thunk_set_ferr(r->vcpu->engine, ferr_that_holds_the_cpu, r->vcpu);
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_KICK);
+    assert_int_equal(r->cs.rip, RIG_CODE + 1);
+    assert_int_equal(r->cs.icount, 2);
+    rig_free(r);
+}
+
 static void sti_cli_lets_nothing_in(void **state)
 {
     struct rig *r = s_protected();
@@ -856,6 +880,7 @@ int main(void)
         cmocka_unit_test(interrupt_in_the_middle_of_rep_saves_rf),
         cmocka_unit_test(interrupt_after_the_last_element_of_rep_saves_no_rf),
         cmocka_unit_test(rep_that_was_looked_at_leaves_no_rf),
+        cmocka_unit_test(x87_instruction_that_waits_for_ferr_is_resumed_and_uses_the_budget),
         cmocka_unit_test(sti_cli_lets_nothing_in),
         cmocka_unit_test(shadow_survives_the_end_of_the_budget),
         cmocka_unit_test(popf_that_sets_if_lets_a_waiting_interrupt_in),
