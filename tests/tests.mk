@@ -41,7 +41,7 @@ build/guests/tiny/%16.rom: tests/guest/%16.S
 
 # Boots of whole systems under a sanitiser take too long and show nothing that the tiny guests do not.
 WITH_BOOTS = $(if $(MODE),,yes)
-HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),100,700)
+HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),40,250)
 
 check:
 	@scripts/install-deps.sh build test $(if $(WITH_BOOTS),guests)

@@ -22,7 +22,8 @@
 #define GPA_CODE  0x10000u
 #define GPA_DATA  0x20000u
 #define GPA_TABLE 0x30000u
-#define TABLE     0x30000000ull /* linear; supervisor only */
+#define GPA_HIGH  0x7000u /* PDPT and PD of the upper half */
+#define TABLE     0xffffff8000000000ull /* linear; supervisor only */
 #define LDT_AT    0x200
 #define GDT_BYTES 128
 
@@ -84,7 +85,10 @@ static void make_tables(struct hd_vm *v)
                       (kind[k] == 2 ? PTE_W : 0));
     /* The TSS's I/O map lies past its limit: every port is #GP. */
     put64(v, GPA_TABLE + 0x800 + 0x60, 0xffffull << 48);
-    map_page(v, TABLE, GPA_PT + 2 * PAGE_SIZE, GPA_TABLE, PTE_W);
+    put64(v, GPA_PML4 + 511 * 8, GPA_HIGH | PTE_P | PTE_W | PTE_A);
+    put64(v, GPA_HIGH, (GPA_HIGH + PAGE_SIZE) | PTE_P | PTE_W | PTE_A);
+    put64(v, GPA_HIGH + PAGE_SIZE, (GPA_PT + 2 * PAGE_SIZE) | PTE_P | PTE_W | PTE_A);
+    put64(v, GPA_PT + 2 * PAGE_SIZE, GPA_TABLE | PTE_P | PTE_W | PTE_A | PTE_D);
 }
 
 static uint64_t descriptor(uint32_t base, uint32_t limit, unsigned attr)
@@ -283,7 +287,7 @@ void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
         out->error = c->exc_has_error ? c->exc_error : 0;
         out->addr = c->exc_vector == VEC_PF ? c->exc_payload : 0;
         /* Linux does not tell ring 3 which kernel pages there are: sanitize_error_code(). */
-        if (out->vector == VEC_PF && out->addr >> 47)
+        if (out->vector == VEC_PF && out->addr >= BIT(47) - PAGE_SIZE)
             out->error |= 1;
     }
     c->raise_to = NULL;

@@ -251,6 +251,11 @@ void far_call(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
     read_target(c, selector, &d);
     if (!desc_is_system(&d)) {
         g.to = direct_target(c, &d, selector, off);
+        if (c->code64 && !is_64bit_code(c, &g.to.cs)) {
+            /* The frame goes to the stack as the new code sees it. */
+            st.flat = false;
+            st.mask = stack_mask(&st.ss);
+        }
     } else if (task_target(c, &d, selector, TASK_CALL)) {
         return;
     } else {
@@ -382,8 +387,8 @@ void far_ret(struct interp *c, unsigned osize, unsigned pop_bytes)
         interp_mode_changed(c);
         return;
     }
-    sp = stack_pop(c, &st, osize);
-    ss_sel = (uint16_t)stack_pop(c, &st, osize);
+    ss_sel = (uint16_t)stack_peek(c, &st, osize, 2);
+    sp = stack_peek(c, &st, 0, osize);
     ss = return_ss(c, &t, ss_sel, &ss_null);
     check_rip(c, &t);
     commit_outer(c, &t, ss_sel, &ss, ss_null, sp, pop_bytes);
@@ -518,8 +523,8 @@ void far_iret(struct interp *c, unsigned osize)
         interp_mode_changed(c);
         return;
     }
-    sp = stack_pop(c, &st, osize);
-    ss_sel = (uint16_t)stack_pop(c, &st, osize);
+    ss_sel = (uint16_t)stack_peek(c, &st, osize, 2);
+    sp = stack_peek(c, &st, 0, osize);
     ss = return_ss(c, &t, ss_sel, &ss_null);
     check_rip(c, &t);
     commit_outer(c, &t, ss_sel, &ss, ss_null, sp, 0);

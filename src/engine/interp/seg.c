@@ -395,7 +395,8 @@ void op_pop_sreg(struct interp *c, const struct insn *i)
     if (i->reg >= SEG_COUNT || i->reg == SEG_CS)
         interp_raise(c, VEC_UD);
     st = stack_here(c);
-    sel = (uint16_t)stack_pop(c, &st, i->osize);
+    sel = (uint16_t)stack_peek(c, &st, 0, 2); /* no more is read, but the slot has osize bytes */
+    st.sp += i->osize;
     rsp = stack_rsp(&st); /* by the old stack's width */
     seg_load_any(c, i->reg, sel);
     c->s.gpr[REG_RSP] = rsp;

@@ -410,10 +410,10 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
             advance(c, i, REG_RDI, 0);
         reg_set(c, REG_RCX, 4, left);
     }
+    if (io) /* for no element too */
+        io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     if (!left)
         return true;
-    if (io)
-        io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     for (;;) {
         /* Single-stepped, it traps after each element. */
         uint64_t max = c->s.rflags & RFLAGS_TF ? 1 : left;

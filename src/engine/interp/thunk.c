@@ -365,9 +365,13 @@ static void run_mirrored(struct interp *c, const struct insn *i, const struct th
     trap = run(c, i, t, mem, ea);
     if ((t->flags & THUNK_STORES) && end > first && memcmp(before, mem + first, end - first))
         copy_operand(c, t, lin, bits, mem, first, end, ACCESS_WRITE);
-    if (trap == TRAP_PF)
-        access_probe(c, linear_add(c, lin, ts->code.fault_addr - (uintptr_t)mem), 1, access_kind(t),
-                     c->key);
+    if (trap == TRAP_PF) {
+        uint64_t at = ts->code.fault_addr - (uintptr_t)mem;
+
+        /* Touched in spite of its mask: then the segment matters after all. */
+        seg_linear(c, i->seg, c->code64 ? ea + at : (uint32_t)(ea + at), 1, access_kind(t));
+        access_probe(c, linear_add(c, lin, at), 1, access_kind(t), c->key);
+    }
     if (trap && trap != TRAP_PF)
         thunk_raise_trap(c, trap);
     if (trap)
@@ -441,12 +445,15 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     gva_t lin;
 
     if (!linear_ok(c, i, ea, bits, &lin)) {
-        /* The segment comes before alignment. */
-        trap = run(c, i, i->thunk, mirror(c, ea, false, false), ea);
-        if (trap == TRAP_PF || t->mask == MASK_BYTES)
-            checked_linear(c, i, ea, bits);
-        else if (trap)
+        /* The segment comes after SSE's own alignment, and before AC's, except for MASKMOVDQU. */
+        bool sse = t->mask == MASK_BYTES && !(t->flags & THUNK_X87);
+
+        lin = c->code64 ? ea : c->s.seg[i->seg].base + ea;
+        trap = run(c, i, sse ? t : i->thunk, mirror(c, lin, false, false), ea);
+        if (trap && trap != TRAP_PF)
             thunk_raise_trap(c, trap);
+        if (trap || t->mask == MASK_BYTES)
+            checked_linear(c, i, ea, bits);
         return;
     }
     left = PAGE_SIZE - (lin & PAGE_MASK);

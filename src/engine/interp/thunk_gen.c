@@ -188,6 +188,14 @@ static bool touches_mxcsr(const ZydisDecodedInstruction *zi)
 
 static bool suppresses_faults(const ZydisDecodedInstruction *zi)
 {
+    switch (zi->mnemonic) { /* E4NF in the manual, E4 in Zydis */
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+        return false;
+    default:
+        break;
+    }
     switch (zi->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:

@@ -82,13 +82,23 @@ static uint8_t abridged_tags(uint16_t tags)
 
 /*
  * The linear address of a state area, of which all can be accessed or that part which the instruction
- * touches. `align` 1: any.
+ * touches. `align` 1: any. Of the segment's limit the first byte comes first, then alignment and (without
+ * one) its page, then the rest.
  */
 static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
                   enum access how)
 {
-    gva_t lin = insn_lin(c, i, size, how);
+    gva_t lin = insn_lin(c, i, 1, how);
 
+    if (!c->code64 && !(c->flat & (1u << i->seg))) {
+        if ((c->key & KEY_MODE) == KEY_USER_ALIGNED)
+            ; /* alignment first, as the host does it */
+        else if (align == 1)
+            access_probe(c, lin, 1, how, c->key);
+        else if (lin & (align - 1))
+            interp_raise_err(c, VEC_GP, 0);
+        lin = insn_lin(c, i, size, how);
+    }
     thunk_area_fault(c, i, lin, size, align, how);
     return lin;
 }

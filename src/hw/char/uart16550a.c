@@ -12,7 +12,8 @@
  * is real.
  *
  * The other end honours RTS: it holds its bytes while RTS is off, so that input typed ahead waits
- * for the system that opens the port. A guest that has never written MCR gets them all the same.
+ * for the system that opens the port. A guest that has never written MCR gets them once it enables the
+ * receive interrupt or has polled LSR for a while: what came before would be lost when it sets up the port.
  *
  * Not emulated: framing and parity errors of the line, sending a break (bytes written meanwhile are
  * lost, as on the wire). A hostile guest reaches the FIFO and writes to the back end, one byte per
@@ -36,6 +37,7 @@
 #define MSR        6
 #define SCR        7
 #define UART_PORTS 8
+#define LISTEN_POLLS 64 /* reads of LSR after which somebody seems to wait for input */
 
 #define IER_ERBFI 0x01
 #define IER_ETBEI 0x02
@@ -135,7 +137,8 @@ struct uart16550a {
         uint8_t dlm;
         bool thre_pending;
         bool mcr_written;
-        uint8_t zero[3];
+        uint8_t lsr_polls; /* while MCR has not been written; stops at LISTEN_POLLS */
+        uint8_t zero[2];
     } state;
 };
 
@@ -158,6 +161,7 @@ static const struct state_field fields[] = {
     STATE_UINT(struct uart16550a_state, dlm, 0, 0xff),
     STATE_BOOL(struct uart16550a_state, thre_pending),
     STATE_BOOL(struct uart16550a_state, mcr_written),
+    STATE_UINT(struct uart16550a_state, lsr_polls, 0, LISTEN_POLLS),
     STATE_UINTS(struct uart16550a_state, zero, 0, 0),
 };
 
@@ -317,12 +321,19 @@ static void rx_clear(struct uart16550a_state *s)
     memset(s->rx_errors, 0, sizeof(s->rx_errors));
 }
 
+static bool listening(const struct uart16550a_state *s)
+{
+    if (s->mcr_written)
+        return s->mcr & MCR_RTS;
+    return (s->ier & IER_ERBFI) || s->lsr_polls >= LISTEN_POLLS;
+}
+
 static size_t can_receive(void *opaque)
 {
     const struct uart16550a *uart = opaque;
     const struct uart16550a_state *s = &uart->state;
 
-    if ((s->mcr & MCR_LOOP) || (s->mcr_written && !(s->mcr & MCR_RTS)))
+    if ((s->mcr & MCR_LOOP) || !listening(s))
         return 0;
     if (s->rx_ready_at > clock_now(uart->dev.vm->clock) || s->rx_count >= rx_depth(s))
         return 0;
@@ -501,6 +512,8 @@ static uint64_t uart_read(void *dev, uint64_t off, unsigned size)
         break;
     case LSR:
         val = read_lsr(s);
+        if (!s->mcr_written && s->lsr_polls < LISTEN_POLLS)
+            s->lsr_polls++;
         break;
     case MSR:
         val = modem_lines(s->mcr, uart->chr) | s->msr_deltas;

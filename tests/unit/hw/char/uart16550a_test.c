@@ -361,10 +361,32 @@ static void input_waits_until_the_guest_raises_rts(void **state)
     assert_int_equal(rd(f, RBR), 't');
 }
 
-static void guest_that_never_writes_mcr_gets_input_all_the_same(void **state)
+static void input_before_anybody_listens_waits(void **state)
 {
     struct fixture *f = *state;
 
+    input(f, "x");
+    assert_int_equal(rd(f, LSR) & 1, 0);
+    open_port(f, 0x07, 0);
+    assert_int_equal(rd(f, RBR), 'x');
+}
+
+static void guest_that_never_writes_mcr_gets_input_when_it_polls(void **state)
+{
+    struct fixture *f = *state;
+
+    input(f, "x");
+    for (unsigned i = 0; i < 100; i++)
+        rd(f, LSR);
+    assert_int_equal(rd(f, LSR) & 1, 1);
+    assert_int_equal(rd(f, RBR), 'x');
+}
+
+static void guest_that_never_writes_mcr_gets_input_by_interrupt(void **state)
+{
+    struct fixture *f = *state;
+
+    wr(f, IER, 0x01);
     input(f, "x");
     assert_int_equal(rd(f, RBR), 'x');
 }
@@ -544,7 +566,9 @@ int main(void)
         T(character_timeout_tells_of_a_few_bytes),
         T(input_arrives_at_the_programmed_rate),
         T(input_waits_until_the_guest_raises_rts),
-        T(guest_that_never_writes_mcr_gets_input_all_the_same),
+        T(input_before_anybody_listens_waits),
+        T(guest_that_never_writes_mcr_gets_input_when_it_polls),
+        T(guest_that_never_writes_mcr_gets_input_by_interrupt),
         T(loopback_returns_bytes_and_modem_lines),
         T(modem_status_change_interrupts),
         T(fifo_overruns_after_sixteen_bytes),
