@@ -352,7 +352,7 @@ static void io_split(struct space *space, struct bus_from from, uint64_t addr, s
             if (!write)
                 memset(data, 0xff, size);
             unknown_access(space->vm, access_rec(space, from, addr, region, off,
-                                                 write ? get_le(data, size) : 0, size, write));
+                                                 get_le(data, size), size, write));
             return;
         }
         io_one(space, from, addr, region, off, data, piece, write);
@@ -375,8 +375,7 @@ static void access_run(struct space *space, struct bus_from from, const struct m
     if (!region) {
         if (!write)
             memset(data, 0xff, size);
-        unknown_access(vm, access_rec(space, from, addr, NULL, 0, write ? get_le(data, size) : 0,
-                                      size, write));
+        unknown_access(vm, access_rec(space, from, addr, NULL, 0, get_le(data, size), size, write));
         return;
     }
     if (region->kind == REGION_IO || (region->kind == REGION_ROMD && write)) {

@@ -4,8 +4,8 @@
  * on the interpreter, in 64-, 32- and 16-bit code; all registers, all flags, vector and x87 state,
  * memory and faults are compared.
  *
- *   hostdiff [--seed S] [--cases N | --per-mnemonic N] [--only MNEMONIC] [--mode 64|32|16]
- *            [--case NUMBER] [--max-reports N] [--table] [--verbose]
+ *   hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N] [--only MNEMONIC]
+ *            [--mode 64|32|16] [--case NUMBER] [--max-reports N] [--table] [--verbose]
  *
  * Prints the seed; `--seed S --case NUMBER` (with the same --only and --mode) runs one case again.
  * Exit status: 0 equal, 1 differences or mnemonics missing, 2 cannot run.
@@ -23,7 +23,7 @@
 #define DEFAULT_PER_MNEMONIC 500
 
 struct options {
-    uint64_t seed, cases, per_mnemonic, one;
+    uint64_t seed, cases, per_mnemonic, seconds, one;
     bool have_one, table, verbose;
     const char *only;
     int mode;
@@ -39,6 +39,7 @@ struct run {
     unsigned ngroups;
     uint64_t made, compared, differ;
     uint64_t next, total;
+    double start;
     unsigned turn, nready;
     struct hd_case ready[HD_BATCH], bad[HD_BATCH];
     struct hd_result interp[HD_BATCH], host[HD_BATCH];
@@ -228,6 +229,14 @@ static struct hd_group *group_of(struct run *r, uint64_t number)
     return &r->groups[number % r->ngroups];
 }
 
+static double seconds(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
 static bool next_case(struct run *r, struct hd_case *out)
 {
     while (r->next < r->total) {
@@ -248,6 +257,8 @@ static bool next_case(struct run *r, struct hd_case *out)
 static void make_ready(struct run *r)
 {
     r->nready = 0;
+    if (r->opt.seconds && seconds() - r->start >= (double)r->opt.seconds)
+        return;
     while (r->nready < HD_BATCH && next_case(r, &r->ready[r->nready]))
         r->nready++;
 }
@@ -375,9 +386,10 @@ static void choose_groups(struct run *r)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: hostdiff [--seed S] [--cases N | --per-mnemonic N] [--only MNEMONIC]\n"
-                    "                [--mode 64|32|16] [--case NUMBER] [--max-reports N] [--table]\n"
-                    "                [--verbose]\n");
+    fprintf(stderr,
+            "usage: hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N]\n"
+            "                [--only MNEMONIC] [--mode 64|32|16] [--case NUMBER] [--max-reports N]\n"
+            "                [--table] [--verbose]\n");
     exit(2);
 }
 
@@ -407,6 +419,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->cases = strtoull(v, NULL, 0);
         else if (!strcmp(a, "--per-mnemonic"))
             o->per_mnemonic = strtoull(v, NULL, 0);
+        else if (!strcmp(a, "--seconds"))
+            o->seconds = strtoull(v, NULL, 0);
         else if (!strcmp(a, "--only"))
             o->only = v;
         else if (!strcmp(a, "--max-reports"))
@@ -420,19 +434,10 @@ static void parse(struct options *o, int argc, char **argv)
     }
 }
 
-static double seconds(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
 int main(int argc, char **argv)
 {
     static struct run r;
     uint64_t x = 88172645463325252ull;
-    double start;
     int status;
 
     parse(&r.opt, argc, argv);
@@ -458,13 +463,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "hostdiff: nothing to do\n");
         return 2;
     }
-    r.total = r.opt.have_one ? 1 : r.opt.cases ? r.opt.cases : r.opt.per_mnemonic * r.ngroups;
-    printf("hostdiff: seed %" PRIu64 ", %" PRIu64 " cases\n", r.opt.seed, r.total);
+    r.total = r.opt.have_one  ? 1
+              : r.opt.cases   ? r.opt.cases
+              : r.opt.seconds ? UINT64_MAX
+                              : r.opt.per_mnemonic * r.ngroups;
+    printf("hostdiff: seed %" PRIu64 "\n", r.opt.seed);
     fflush(stdout);
-    start = seconds();
+    r.start = seconds();
     run_all(&r);
     printf("hostdiff: %" PRIu64 " cases, %" PRIu64 " differ, %.0f a second\n", r.compared, r.differ,
-           (double)r.compared / (seconds() - start));
+           (double)r.compared / (seconds() - r.start));
     status = r.opt.have_one || r.opt.cases ? 0 : coverage(&r);
     native_stop();
     hd_vm_free(r.vm);

@@ -801,6 +801,9 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
         break;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:
+        /* A far call to 64-bit code pushes below 0 then, and Linux retries a write up there for ever. */
+        if (tc->mode != HD_64 && tc->regs.gpr[REG_RSP] < 16)
+            tc->regs.gpr[REG_RSP] = 16;
         if (zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && tc->patch_at) {
             put_le(tc->patch, below(r, 0x2000) + HD_CODE * chance(r, 50), osize);
             put_le16(tc->patch + osize, any_selector(r));

@@ -103,15 +103,20 @@ void op_bound(struct interp *c, const struct insn *i)
 {
     unsigned size = i->osize, shift = 64 - size * 8;
     int64_t lower, upper, index;
-    gva_t a;
+    uint64_t ea;
 
     BEGIN(c, i);
-    a = insn_lin(c, i, 2 * size, ACCESS_READ);
+    ea = insn_ea(c, i);
     index = (int64_t)(c->s.gpr[i->reg] << shift) >> shift;
-    lower = (int64_t)(access_load(c, a, size, c->key) << shift) >> shift;
+    lower = (int64_t)(access_load(c, seg_linear(c, i->seg, ea, size, ACCESS_READ), size, c->key)
+                      << shift) >>
+            shift;
     if (index < lower) /* before the upper bound is read */
         interp_raise(c, VEC_BR);
-    upper = (int64_t)(access_load(c, (uint32_t)(a + size), size, c->key) << shift) >> shift;
+    upper = (int64_t)(access_load(c, seg_linear(c, i->seg, (uint32_t)(ea + size), size, ACCESS_READ),
+                                  size, c->key)
+                      << shift) >>
+            shift;
     if (index > upper)
         interp_raise(c, VEC_BR);
     NEXT(c, i);

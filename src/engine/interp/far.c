@@ -251,11 +251,9 @@ void far_call(struct interp *c, uint16_t selector, uint64_t off, unsigned osize)
     read_target(c, selector, &d);
     if (!desc_is_system(&d)) {
         g.to = direct_target(c, &d, selector, off);
-        if (c->code64 && !is_64bit_code(c, &g.to.cs)) {
-            /* The frame goes to the stack as the new code sees it. */
-            st.flat = false;
-            st.mask = stack_mask(&st.ss);
-        }
+        /* The frame goes to the stack as the new code sees it. */
+        st.flat = is_64bit_code(c, &g.to.cs);
+        st.mask = st.flat ? UINT64_MAX : stack_mask(&st.ss);
     } else if (task_target(c, &d, selector, TASK_CALL)) {
         return;
     } else {
@@ -357,6 +355,14 @@ static void commit_outer(struct interp *c, const struct target *t, uint16_t ss_s
         seg_drop_inner(c, t->cpl);
 }
 
+/* RSP after a return that stays on its stack: added up in the width of the code that is returned to. */
+static uint64_t returned_sp(const struct interp *c, const struct target *t, struct stack *st)
+{
+    if (is_64bit_code(c, &t->cs))
+        st->mask = UINT64_MAX;
+    return stack_rsp(st);
+}
+
 void far_ret(struct interp *c, unsigned osize, unsigned pop_bytes)
 {
     struct stack st = stack_here(c);
@@ -382,7 +388,7 @@ void far_ret(struct interp *c, unsigned osize, unsigned pop_bytes)
     st.sp += pop_bytes;
     if (t.cpl == c->cpl) {
         check_rip(c, &t);
-        c->s.gpr[REG_RSP] = stack_rsp(&st);
+        c->s.gpr[REG_RSP] = returned_sp(c, &t, &st);
         commit(c, &t);
         interp_mode_changed(c);
         return;
@@ -517,7 +523,7 @@ void far_iret(struct interp *c, unsigned osize)
     mask = iret_mask(c, osize);
     if (t.cpl == c->cpl && !c->code64) {
         check_rip(c, &t);
-        c->s.gpr[REG_RSP] = stack_rsp(&st);
+        c->s.gpr[REG_RSP] = returned_sp(c, &t, &st);
         commit(c, &t);
         iret_flags(c, image, mask);
         interp_mode_changed(c);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* memfd_create, REG_RIP */
+#include <cpuid.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -166,19 +167,52 @@ void hostcode_fini(struct hostcode *h)
     memset(h, 0, sizeof(*h));
 }
 
-const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len)
-{
-    const uint8_t *at = hostcode_next(h);
+#define SCRATCH PAGE_SIZE /* at the end of the buffer */
 
-    if (!range_ok(h->used, len, h->size))
-        return NULL;
+static const uint8_t *write_code(struct hostcode *h, size_t at, const uint8_t *code, size_t len)
+{
     if (h->toggled && mprotect(h->rw, h->size, PROT_READ | PROT_WRITE))
         return NULL;
-    memcpy(h->rw + h->used, code, len);
+    memcpy(h->rw + at, code, len);
     if (h->toggled && mprotect(h->rw, h->size, PROT_READ | PROT_EXEC))
         return NULL;
+    return h->rx + at;
+}
+
+/*
+ * Code that was run is about to change under another linear address: SDM vol. 3A section 8.1.3 wants a
+ * serialising instruction before it runs.
+ */
+static void serialise(void)
+{
+    unsigned a, b, c, d;
+
+    __cpuid(0, a, b, c, d);
+}
+
+const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len)
+{
+    const uint8_t *at;
+
+    if (!range_ok(h->used, len, h->size - SCRATCH))
+        return NULL;
+    at = write_code(h, h->used, code, len);
     h->used = align_up(h->used + len, 16);
     return at;
+}
+
+const uint8_t *hostcode_scratch(struct hostcode *h, const uint8_t *code, size_t len)
+{
+    const uint8_t *at = len <= SCRATCH ? write_code(h, h->size - SCRATCH, code, len) : NULL;
+
+    serialise();
+    return at;
+}
+
+void hostcode_reset(struct hostcode *h)
+{
+    h->used = 0;
+    serialise();
 }
 
 /* The first call on a thread. An alternate stack that is there already (a sanitiser's) serves as well. */

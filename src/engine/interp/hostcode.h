@@ -41,16 +41,10 @@ void hostcode_fini(struct hostcode *h);
 
 /* Appends code, aligned to 16; its executable address, or NULL when it does not fit (nothing changes). */
 const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len);
-/* The address that the next hostcode_add will return. */
-static inline const uint8_t *hostcode_next(const struct hostcode *h)
-{
-    return h->rx + h->used;
-}
+/* A place of its own for one function that the next call overwrites; NULL if the code is too long. */
+const uint8_t *hostcode_scratch(struct hostcode *h, const uint8_t *code, size_t len);
 /* Forgets everything; nothing may point into the buffer any more. */
-static inline void hostcode_reset(struct hostcode *h)
-{
-    h->used = 0;
-}
+void hostcode_reset(struct hostcode *h);
 
 #define HOSTCODE_GUARD_ABSENT  0 /* page numbers: an absent page before the present one ... */
 #define HOSTCODE_GUARD_PRESENT 1 /* ... which comes before an absent one */

@@ -201,6 +201,7 @@ void op_enter(struct interp *c, const struct insn *i)
 {
     unsigned size = i->osize, level = i->aux;
     uint64_t sp = c->s.gpr[REG_RSP] - size, bp = c->s.gpr[REG_RBP], frame;
+    gva_t lin;
 
     BEGIN(c, i);
     access_store(c, stack_linear(c, sp, size, ACCESS_WRITE), size, bp & mask_bytes(size), c->key);
@@ -221,7 +222,9 @@ void op_enter(struct interp *c, const struct insn *i)
     }
     sp -= i->imm;
     /* The new top must be writable, though nothing is written there. */
-    access_probe(c, stack_linear(c, sp, size, ACCESS_WRITE), size, ACCESS_WRITE, c->key);
+    lin = stack_linear(c, sp, size, ACCESS_WRITE);
+    if (!access_host(c, lin, size, ACCESS_WRITE, c->key)) /* looks at alignment too */
+        access_probe(c, lin, size, ACCESS_WRITE, c->key);
     reg_set(c, REG_RBP, size, frame);
     set_sp(c, sp);
     NEXT(c, i);

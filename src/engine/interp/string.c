@@ -402,6 +402,8 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
     uint32_t flags = c->aflags; /* committed when all is done: a fault shows the old ones */
 
     BEGIN(c, i);
+    if (io) /* for no element too */
+        io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     if (rep && c->code64 && i->asize == 4) {
         /* As on Intel processors: even no element, or a fault at the first, leaves them cut. */
         if (op == STR_MOVS)
@@ -410,8 +412,6 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
             advance(c, i, REG_RDI, 0);
         reg_set(c, REG_RCX, 4, left);
     }
-    if (io) /* for no element too */
-        io_check(c, (uint16_t)c->s.gpr[REG_RDX], i->osize);
     if (!left)
         return true;
     for (;;) {

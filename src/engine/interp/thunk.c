@@ -296,16 +296,20 @@ bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access ho
 }
 
 /*
- * What comes before paging and alignment: segment limits and canonical addresses. The latter, with a mask,
- * only of the first byte: further ones are the elements' own.
+ * What comes before paging and alignment: segment limits and canonical addresses, with a mask of the
+ * touched elements.
  */
 static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
 {
     const struct thunk *t = i->thunk;
-    gva_t lin = operand_linear(c, i, ea, bits), last = lin + (t->mask ? 0 : t->span - 1u);
+    gva_t lin = operand_linear(c, i, ea, bits), first = lin, last = lin + t->span - 1u;
 
-    if (c->code64 && !(canonical(lin) && canonical(last)))
-        access_probe(c, canonical(lin) ? last : lin, 1, access_kind(t), c->key);
+    if (t->mask && !(t->flags & THUNK_NO_SUPPRESS) && bits) {
+        first = lin + (unsigned)__builtin_ctzll(bits) * t->esize;
+        last = lin + (64u - (unsigned)__builtin_clzll(bits)) * t->esize - 1;
+    }
+    if (c->code64 && !(canonical(first) && canonical(last)))
+        access_probe(c, canonical(first) ? last : first, 1, access_kind(t), c->key);
     return lin;
 }
 
@@ -378,6 +382,29 @@ static void run_mirrored(struct interp *c, const struct insn *i, const struct th
         access_probe(c, lin, t->span, access_kind(t), c->key);
 }
 
+/* XRSTOR must not reach state of the host that the guest has not. */
+static uint64_t run_area(struct interp *c, const struct thunk *t, void *mem)
+{
+    struct thunks *ts = c->thunks;
+    uint64_t rax = c->s.gpr[REG_RAX], rdx = c->s.gpr[REG_RDX], trap;
+
+    fx_image(ts, &c->s.fpu, 0);
+    c->s.gpr[REG_RAX] = (uint32_t)(rax & c->s.xcr0);
+    c->s.gpr[REG_RDX] = 0;
+    trap = hostcode_call(&ts->code, &t->fn, c, mem);
+    c->s.gpr[REG_RAX] = rax;
+    c->s.gpr[REG_RDX] = rdx;
+    return trap;
+}
+
+void thunk_area_misaligned(struct interp *c, const struct insn *i, gva_t lin)
+{
+    uint64_t trap = run_area(c, thunk_with_ac(c, i), mirror(c, lin, true, true));
+
+    if (trap && trap != TRAP_PF)
+        thunk_raise_trap(c, trap);
+}
+
 void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
                       unsigned align, enum access how)
 {
@@ -386,9 +413,11 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
     const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
     unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
     bool first_ok = thunk_accessible(c, lin, first, how);
-    bool second_ok = first == len ? first_ok : thunk_accessible(c, linear_add(c, lin, first), len - first, how);
-    uint64_t rax = c->s.gpr[REG_RAX], rdx = c->s.gpr[REG_RDX], trap;
+    bool second_ok = first == len
+                         ? first_ok
+                         : thunk_accessible(c, linear_add(c, lin, first), len - first, how);
     uint8_t *mem = mirror(c, lin, first_ok, second_ok);
+    uint64_t trap, at;
 
     if (first_ok && second_ok && !ac && !(lin & (align - 1)))
         return;
@@ -398,18 +427,13 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
         access_copy_in(c, mem, lin, first, c->key);
     if (second_ok && first < len)
         access_copy_in(c, mem + first, linear_add(c, lin, first), len - first, c->key);
-    fx_image(ts, &c->s.fpu, 0);
-    /* XRSTOR must not reach state of the host that the guest has not. */
-    c->s.gpr[REG_RAX] = (uint32_t)(rax & c->s.xcr0);
-    c->s.gpr[REG_RDX] = 0;
-    trap = hostcode_call(&ts->code, &t->fn, c, mem);
-    c->s.gpr[REG_RAX] = rax;
-    c->s.gpr[REG_RDX] = rdx;
-    if (trap == TRAP_PF) {
-        access_probe(c, linear_add(c, lin, ts->code.fault_addr - (uintptr_t)mem), 1, how, c->key);
-        access_probe(c, lin, len, how, c->key);
-    } else if (trap) {
+    trap = run_area(c, t, mem);
+    if (trap && trap != TRAP_PF)
         thunk_raise_trap(c, trap);
+    if (trap) {
+        at = ts->code.fault_addr - (uintptr_t)mem;
+        access_probe(c, linear_add(c, lin, at), 1, how, c->key);
+        access_probe(c, lin, len, how, c->key);
     }
 }
 
@@ -434,6 +458,40 @@ static void run_staged(struct interp *c, const struct insn *i, const struct thun
     copy_operand(c, t, lin, bits, staging, 0, t->span, ACCESS_WRITE);
 }
 
+static bool is_writable(const struct interp *c, unsigned seg)
+{
+    return c->code64 || ((c->s.seg[seg].attr & (SEG_TYPE_CODE | SEG_TYPE_WRITE)) == SEG_TYPE_WRITE);
+}
+
+/*
+ * An 80-bit operand outside of its segment, but perhaps not its first eight bytes: processors access it in
+ * two pieces. Raises what the first piece does; the second one's fault is left to the caller.
+ */
+static void run_cut(struct interp *c, const struct insn *i, uint64_t ea)
+{
+    const struct thunk *t = i->thunk;
+    struct thunks *ts = c->thunks;
+    sigjmp_buf here, *outer = c->raise_to;
+    uint8_t *mem = ts->code.guard + (HOSTCODE_GUARD_PRESENT + 1) * PAGE_SIZE - 8, before[8];
+    volatile gva_t lin = 0;
+    volatile bool ok = false;
+
+    c->raise_to = &here;
+    if (!sigsetjmp(here, 0)) {
+        lin = seg_linear(c, i->seg, ea, 8, access_kind(t));
+        ok = true;
+    }
+    c->raise_to = outer;
+    if (!ok)
+        return;
+    access_probe(c, lin, 8, access_kind(t), c->key);
+    access_copy_in(c, mem, lin, 8, c->key);
+    memcpy(before, mem, 8);
+    run(c, i, t, mem, ea);
+    if ((t->flags & THUNK_STORES) && memcmp(before, mem, 8))
+        access_copy_out(c, lin, mem, 8, c->key);
+}
+
 static __attribute__((noinline)) void run_slow(struct interp *c, const struct insn *i, uint64_t ea)
 {
     bool ac = alignment_checked(c);
@@ -446,8 +504,10 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
 
     if (!linear_ok(c, i, ea, bits, &lin)) {
         /* The segment comes after SSE's own alignment, and before AC's, except for MASKMOVDQU. */
-        bool sse = t->mask == MASK_BYTES && !(t->flags & THUNK_X87);
+        bool sse = t->mask == MASK_BYTES && !(t->flags & THUNK_X87) && is_writable(c, i->seg);
 
+        if (t->span == 10 && !c->code64)
+            run_cut(c, i, ea);
         lin = c->code64 ? ea : c->s.seg[i->seg].base + ea;
         trap = run(c, i, sse ? t : i->thunk, mirror(c, lin, false, false), ea);
         if (trap && trap != TRAP_PF)

@@ -973,6 +973,26 @@ static void emit_ac(struct code *o, bool on)
     emit(o, 1, 0x9d); /* popfq */
 }
 
+static bool has_key(const struct thunk *t, const uint8_t *key, unsigned len)
+{
+    return t->key_len == len && !memcmp(t->key, key, len);
+}
+
+static void describe_x87(const struct form *f, struct thunk *t)
+{
+    if (!f->x87)
+        return;
+    t->flags |= THUNK_X87;
+    if (waits_for_x87(f->zi))
+        t->flags |= THUNK_WAITS;
+    if (!is_x87_proper(f->zi))
+        return;
+    t->flags |= THUNK_POINTERS;
+    if (t->flags & THUNK_STORES)
+        t->flags |= THUNK_X87_STORE;
+    t->fop = (uint16_t)((f->zi->opcode & 7u) << 8 | modrm_byte(f));
+}
+
 static void generate(struct form *f, struct code *o, unsigned *at, unsigned *fault)
 {
     unsigned out, jump;
@@ -1023,20 +1043,24 @@ bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
     f.mxcsr |= f.mem >= 0 && misalign_matters(c->vcpu->model, zi);
     key_len = make_key(&f, key);
     slot = hash_key(key, key_len);
-    for (uint32_t n = ts->hash[slot]; n; n = ts->table[n - 1].next)
-        if (ts->table[n - 1].key_len == key_len && !memcmp(ts->table[n - 1].key, key, key_len)) {
+    for (uint32_t n = ac ? 0 : ts->hash[slot]; n; n = ts->table[n - 1].next)
+        if (has_key(&ts->table[n - 1], key, key_len)) {
             *out = &ts->table[n - 1];
             return true;
         }
-    *out = NULL;
-    if (ts->count == THUNKS_MAX)
+    if (ac && has_key(&ts->ac, key, key_len)) {
+        *out = &ts->ac;
         return true;
-    t = &ts->table[ts->count];
+    }
+    *out = NULL;
+    if (!ac && ts->count == THUNKS_MAX)
+        return true;
+    t = ac ? &ts->ac : &ts->table[ts->count];
     memset(t, 0, sizeof(*t));
     if (f.mem >= 0 && !describe_memory(&f, t))
         return false;
     generate(&f, &o, &at, &fault);
-    base = hostcode_add(&ts->code, o.b, o.n);
+    base = ac ? hostcode_scratch(&ts->code, o.b, o.n) : hostcode_add(&ts->code, o.b, o.n);
     if (!base)
         return true;
     t->fn.entry = (uint64_t(*)(void *, void *))(uintptr_t)base;
@@ -1044,20 +1068,11 @@ bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
     t->fn.fault = base + fault;
     memcpy(t->key, key, key_len);
     t->key_len = (uint8_t)key_len;
-    if (f.x87) {
-        t->flags |= THUNK_X87;
-        if (waits_for_x87(zi))
-            t->flags |= THUNK_WAITS;
-        if (is_x87_proper(zi))
-            t->flags |= THUNK_POINTERS;
-        if (is_x87_proper(zi)) {
-            if (t->flags & THUNK_STORES)
-                t->flags |= THUNK_X87_STORE;
-            t->fop = (uint16_t)((zi->opcode & 7u) << 8 | modrm_byte(&f));
-        }
-    }
+    describe_x87(&f, t);
+    *out = t;
+    if (ac)
+        return true;
     t->next = ts->hash[slot];
     ts->hash[slot] = ++ts->count;
-    *out = t;
     return true;
 }

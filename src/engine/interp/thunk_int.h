@@ -53,12 +53,14 @@ struct thunks {
     bool wide, k64, no_fcs;
     uint32_t count;
     uint32_t hash[THUNKS_HASH]; /* index + 1 */
+    struct thunk ac; /* the last one with alignment checks */
     struct thunk table[THUNKS_MAX];
 };
 
 /*
  * The thunk of this form, generated if need be. False: no host function can be made of it (#UD). *out is
- * NULL when the buffer is full. With `ac` the instruction runs under the host's alignment checks.
+ * NULL when the buffer is full. With `ac` the instruction runs under the host's alignment checks;
+ * such a thunk is good until the next one is asked for.
  */
 bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
                  const ZydisDecodedOperand *ops, const uint8_t *bytes, bool ac,
@@ -96,6 +98,9 @@ bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access ho
  */
 void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
                       unsigned align, enum access how);
+
+/* With RFLAGS.AC: which of #AC and #GP it is. */
+void thunk_area_misaligned(struct interp *c, const struct insn *i, gva_t lin);
 
 #define TRAP_PF (VEC_PF + 1)
 

@@ -88,13 +88,18 @@ static uint8_t abridged_tags(uint16_t tags)
 static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
                   enum access how)
 {
-    gva_t lin = insn_lin(c, i, 1, how);
+    bool ac = (c->key & KEY_MODE) == KEY_USER_ALIGNED;
+    gva_t lin;
 
+    if (ac && !c->code64) {
+        lin = insn_lin(c, i, 1, ACCESS_READ);
+        if (lin & (align - 1))
+            thunk_area_misaligned(c, i, lin);
+    }
+    lin = insn_lin(c, i, 1, how);
     if (!c->code64 && !(c->flat & (1u << i->seg))) {
-        if ((c->key & KEY_MODE) == KEY_USER_ALIGNED)
-            ; /* alignment first, as the host does it */
-        else if (align == 1)
-            access_probe(c, lin, 1, how, c->key);
+        if (align == 1 && !ac)
+            access_probe(c, lin, i->osize == 2 ? 2 : 4, how, c->key);
         else if (lin & (align - 1))
             interp_raise_err(c, VEC_GP, 0);
         lin = insn_lin(c, i, size, how);
