@@ -543,10 +543,13 @@ void far_iret(struct interp *c, unsigned osize)
 
 static uint64_t load_far(struct interp *c, const struct insn *i, unsigned osize, uint16_t *sel)
 {
-    gva_t at = insn_lin(c, i, osize + 2, ACCESS_READ);
-    uint64_t off = access_load(c, at, osize, c->key);
+    /* Two accesses, of which the first may fault before the second is outside of its segment. */
+    uint64_t ea = insn_ea(c, i);
+    uint64_t off =
+        access_load(c, seg_linear(c, i->seg, ea, osize, ACCESS_READ), osize, c->key);
 
-    *sel = (uint16_t)access_load(c, c->code64 ? at + osize : (uint32_t)(at + osize), 2, c->key);
+    ea = c->code64 ? ea + osize : (uint32_t)(ea + osize);
+    *sel = (uint16_t)access_load(c, seg_linear(c, i->seg, ea, 2, ACCESS_READ), 2, c->key);
     return off;
 }
 

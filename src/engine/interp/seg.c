@@ -198,7 +198,9 @@ void seg_drop_inner(struct interp *c, unsigned cpl)
         bool conforming =
             (g->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND)) == (SEG_TYPE_CODE | SEG_TYPE_EXPAND);
 
-        if ((g->attr & SEG_ATTR_P) && !conforming &&
+        if (!(g->attr & SEG_ATTR_P))
+            c->s.seg[data_segs[k]].selector = 0; /* a null one loses its RPL, and no base */
+        else if (!conforming &&
             (unsigned)((g->attr & SEG_ATTR_DPL) >> SEG_ATTR_DPL_SHIFT) < cpl)
             seg_set_null(c, data_segs[k], 0, 0);
     }

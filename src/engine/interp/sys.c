@@ -20,6 +20,7 @@
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
      CR0_PG)
 #define DR6_BD       BIT(13)
+#define DR6_BS       BIT(14)
 #define DR6_WRITABLE 0xe00full
 #define DR6_FIXED    0xffff0ff0ull
 #define DR7_GD       BIT(13)
@@ -1044,6 +1045,9 @@ void op_sysret(struct interp *c, const struct insn *i)
     else
         flags_set(c, old | RFLAGS_IF);
     interp_flags_replaced(c, old);
+    /* As if the SYSCALL were over just now: a TF that comes back traps before the next instruction. */
+    if (c->s.rflags & RFLAGS_TF)
+        c->s.pending_dbg |= DR6_BS;
     set_flat_segments(c, cs, (uint16_t)((base + 8) | 3), 3, i->osize == 8);
     interp_mode_changed(c);
 }

@@ -222,6 +222,8 @@ static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea,
 
     if (!t->mask || (t->flags & THUNK_NO_SUPPRESS) || c->code64 || c->flat & (1u << i->seg))
         return seg_linear(c, i->seg, ea, t->span, access_kind(t));
+    if (t->mask == MASK_BYTES && !bits) /* the segment's type counts all the same */
+        return seg_linear(c, i->seg, ea, 1, ACCESS_WRITE);
     for (unsigned j = 0; bits; j++, bits >>= 1)
         if (bits & 1)
             seg_linear(c, i->seg, (uint32_t)(ea + j * t->esize), t->esize, access_kind(t));
@@ -458,9 +460,24 @@ static void run_staged(struct interp *c, const struct insn *i, const struct thun
     copy_operand(c, t, lin, bits, staging, 0, t->span, ACCESS_WRITE);
 }
 
-static bool is_writable(const struct interp *c, unsigned seg)
+/* MASKMOVQ and MASKMOVDQU wrap at the address size, byte by byte. */
+static void run_wrapped(struct interp *c, const struct insn *i, const struct thunk *t, uint64_t ea,
+                        uint64_t bits)
 {
-    return c->code64 || ((c->s.seg[seg].attr & (SEG_TYPE_CODE | SEG_TYPE_WRITE)) == SEG_TYPE_WRITE);
+    struct thunks *ts = c->thunks;
+    uint64_t trap, wrap = mask_bytes(i->asize);
+
+    for (unsigned j = 0; j < t->span; j++)
+        if (bits >> j & 1)
+            access_probe(c, seg_linear(c, i->seg, (ea + j) & wrap, 1, ACCESS_WRITE), 1,
+                         ACCESS_WRITE, c->key);
+    trap = run(c, i, t, ts->staging, ea);
+    if (trap)
+        thunk_raise_trap(c, trap);
+    for (unsigned j = 0; j < t->span; j++)
+        if (bits >> j & 1)
+            access_copy_out(c, seg_linear(c, i->seg, (ea + j) & wrap, 1, ACCESS_WRITE),
+                            ts->staging + j, 1, c->key);
 }
 
 /*
@@ -502,14 +519,19 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     void *p = NULL;
     gva_t lin;
 
+    if (t->mask == MASK_BYTES && ea + t->span - 1 > mask_bytes(i->asize)) {
+        run_wrapped(c, i, t, ea, bits);
+        return;
+    }
     if (!linear_ok(c, i, ea, bits, &lin)) {
-        /* The segment comes after SSE's own alignment, and before AC's, except for MASKMOVDQU. */
-        bool sse = t->mask == MASK_BYTES && !(t->flags & THUNK_X87) && is_writable(c, i->seg);
-
+        /*
+         * Segment limits come after SSE's own alignment and before AC's. An operand that runs out of the
+         * canonical addresses is checked for AC first, one that begins there is not.
+         */
         if (t->span == 10 && !c->code64)
             run_cut(c, i, ea);
-        lin = c->code64 ? ea : c->s.seg[i->seg].base + ea;
-        trap = run(c, i, sse ? t : i->thunk, mirror(c, lin, false, false), ea);
+        lin = c->code64 ? seg_linear(c, i->seg, ea, 1, access_kind(t)) : c->s.seg[i->seg].base + ea;
+        trap = run(c, i, c->code64 && canonical(lin) ? t : i->thunk, mirror(c, lin, false, false), ea);
         if (trap && trap != TRAP_PF)
             thunk_raise_trap(c, trap);
         if (trap || t->mask == MASK_BYTES)

@@ -909,7 +909,6 @@ static bool describe_memory(const struct form *f, struct thunk *t)
         t->esize = 1;
         t->mem_n = t->mask_n = t->span;
         t->flags &= (uint16_t)~THUNK_LOADS;
-        t->flags |= THUNK_NO_SUPPRESS;
         return true;
     }
     switch (zi->mnemonic) {

@@ -430,6 +430,12 @@ static void write_control(struct i8254 *pit, uint8_t val, int64_t now)
         pit->state.owed = 0;
 }
 
+static void drop_next(struct i8254_counter *c)
+{
+    c->next = 0;
+    c->switch_at = TIMER_NEVER;
+}
+
 /* A complete count ("Write Operations", and under each mode "Writing a new count"). */
 static void load_count(struct i8254_counter *c, uint32_t count, int64_t now)
 {
@@ -445,6 +451,7 @@ static void load_count(struct i8254_counter *c, uint32_t count, int64_t now)
         c->next = count;
     } else {
         c->load = count;
+        drop_next(c);
         c->phase = c->gate ? RUN : HOLD;
         c->base = c->gate ? now + 1 : 0; /* loaded by the next CLK pulse */
     }
@@ -491,16 +498,17 @@ static void set_gate(struct i8254_counter *c, bool gate, int64_t now)
             return;
         if (c->next)
             c->load = c->next;
-        c->next = 0;
+        drop_next(c);
         c->phase = RUN;
         c->base = now + 1;
     } else if (!gate) {
+        c->switch_at = TIMER_NEVER; /* a count that waits is loaded by the trigger */
         c->base = now < c->base ? 0 : now - c->base;
         c->phase = HOLD;
     } else if (periodic(mode)) {
         if (c->next)
             c->load = c->next;
-        c->next = 0;
+        drop_next(c);
         c->phase = RUN;
         c->base = now + 1;
     } else {

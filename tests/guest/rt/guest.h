@@ -94,6 +94,8 @@ static inline void invlpg(const volatile void *p)
     __asm__ volatile("invlpg (%0)" : : "r"(p) : "memory");
 }
 
+void *memset(void *p, int c, size_t n);
+void *memcpy(void *d, const void *s, size_t n);
 void put_char(char c);
 void put_str(const char *s);
 void put_hex(uint64_t v);

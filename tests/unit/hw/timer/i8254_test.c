@@ -238,6 +238,24 @@ static void mode2_counts_n_to_1(void **state)
     assert_int_equal(latched(f, 2), 3);
 }
 
+static void a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger(void **state)
+{
+    struct fixture *f = *state;
+
+    gate2(f, true);
+    program(f, 2, 2, 100);
+    pulses(f, 11);
+    count(f, 2, 50); /* for the end of this period */
+    gate2(f, false);
+    pulses(f, 500);
+    testvm_state_roundtrip(f->pit);
+    gate2(f, true);
+    testvm_state_roundtrip(f->pit); /* it used to be "loaded at an impossible time" */
+    pulses(f, 1);
+    control(f, 2, 0, 0, 0);
+    assert_in_range(testvm_inb(f->tv, PIT + 2), 48, 50);
+}
+
 static void mode2_gate_low_raises_out_and_its_rise_reloads(void **state)
 {
     struct fixture *f = *state;
@@ -704,6 +722,7 @@ int main(void)
         T(mode1_new_count_waits_for_the_next_trigger),
         T(mode2_is_low_for_the_last_pulse_of_each_period),
         T(mode2_counts_n_to_1),
+        T(a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger),
         T(mode2_gate_low_raises_out_and_its_rise_reloads),
         T(mode2_new_count_takes_over_at_the_end_of_the_period),
         T(mode3_even_count_is_a_square_wave),
