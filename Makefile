@@ -44,14 +44,14 @@ UNIT    = backend/block/raw backend/char/chardev control/options control/qmp con
           core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
           cpu/cpu_state cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
           engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
-          engine/interp/sys engine/interp/tlb hw/acpi/ich9_pm hw/block/nvme hw/char/uart16550a \
-          hw/input/i8042 hw/intc/i8259 hw/intc/ioapic hw/intc/lapic hw/misc/debugcon \
-          hw/misc/fw_cfg hw/misc/i8237 hw/misc/ignored_ports hw/misc/isa_debug_exit hw/pci/msi \
-          hw/pci/pci hw/pci/q35_host hw/timer/i8254 hw/timer/mc146818 machine/acpi \
-          machine/bzimage machine/e820 machine/multiboot machine/props machine/pvh \
-          machine/report
+          engine/interp/sys engine/interp/thunk engine/interp/tlb hw/acpi/ich9_pm hw/block/nvme \
+          hw/char/uart16550a hw/input/i8042 hw/intc/i8259 hw/intc/ioapic hw/intc/lapic \
+          hw/misc/debugcon hw/misc/fw_cfg hw/misc/i8237 hw/misc/ignored_ports \
+          hw/misc/isa_debug_exit hw/pci/msi hw/pci/pci hw/pci/q35_host hw/timer/i8254 \
+          hw/timer/mc146818 machine/acpi machine/bzimage machine/e820 machine/multiboot \
+          machine/props machine/pvh machine/report
 FUZZ    = bzimage debugcon decode fw_cfg i8042 i8237 i8254 i8259 ich9_pm ignored_ports ioapic \
-          isa_debug_exit lapic mc146818 multiboot nvme pci pvh uart16550a
+          isa_debug_exit lapic mc146818 msi multiboot nvme pci pvh uart16550a
 TESTLIB = fuzzdev testvm
 
 HOSTDIFF = hostdiff hostdiff_gen hostdiff_native hostdiff_vm
@@ -61,6 +61,9 @@ TESTLIB_OBJ = $(TESTLIB:%=$(BUILD)/tests/lib/%.o)
 # ---- rules -------------------------------------------------------------------------------------
 
 .PHONY: all deps install clean fmt lint
+# Objects of test programs are kept: a second make has nothing to do.
+.SECONDARY:
+
 all: deps
 	@$(MAKE) --no-print-directory $(BUILD)/doppel
 
@@ -89,6 +92,7 @@ lint: $(OBJ)
 	@scripts/lint.sh $(BUILD) $(HW:%=$(BUILD)/hw/%.o)
 
 fmt:
+	@scripts/install-deps.sh fmt
 	clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
 
 install: all

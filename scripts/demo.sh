@@ -13,8 +13,11 @@ demo=build/demo
 scripts/install-deps.sh guests
 scripts/fetch-guest.sh busybox cloud
 mkdir -p "$demo"
-[ "$demo/initrd.gz" -nt scripts/init ] && [ "$demo/initrd.gz" -nt build/guests/cloud/vmlinuz ] ||
+for source in scripts/init scripts/make-initrd.sh build/guests/cloud/vmlinuz; do
+    [ "$demo/initrd.gz" -nt "$source" ] && continue
     scripts/make-initrd.sh cloud "$demo/initrd.gz"
+    break
+done
 [ -e "$demo/disk.img" ] || scripts/make-disk.sh "$demo/disk.img"
 
 set -- run --kernel build/guests/cloud/vmlinuz --initrd "$demo/initrd.gz" \

@@ -18,15 +18,20 @@ say() { echo "fetch-guest: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 apt_lists=
-apt() {
+apt() { # complaints go to $guests/apt.log
     tool=$1
     shift
     if [ -n "$apt_lists" ]; then
         "$tool" -o Dir::State::lists="$apt_lists/lists" -o Dir::Cache="$apt_lists/cache" \
-            -o APT::Sandbox::User= -o Debug::NoLocking=1 "$@"
+            -o APT::Sandbox::User= -o Debug::NoLocking=1 "$@" 2>"$guests/apt.log"
     else
-        "$tool" -o APT::Sandbox::User= "$@"
+        "$tool" -o APT::Sandbox::User= "$@" 2>"$guests/apt.log"
     fi
+}
+
+trouble=
+why() { # the first complaint, in brackets
+    [ -s "$guests/apt.log" ] && sed -n '1s/^\([EW]: *\)\{0,1\}\(.*\)/ (\2)/p' "$guests/apt.log"
 }
 
 own_lists() {
@@ -34,41 +39,59 @@ own_lists() {
     apt_lists=$guests/apt
     mkdir -p "$apt_lists/lists/partial" "$apt_lists/cache/archives/partial"
     say "fetching package lists into $apt_lists"
-    apt apt-get -qq update || die "the package lists can not be fetched; check the network and /etc/apt/sources.list."
+    apt apt-get -qq update ||
+        die "the package lists can not be fetched; check the network and apt's sources$(why)."
+    # Success may be partial, or none at all.
+    trouble=$(why) || true
 }
 
-# The package that really holds the kernel: linux-image-amd64 only depends on it.
+# The package that really holds the kernel: linux-image-amd64 only depends on it, on the newest.
 resolve() {
     case $1 in
     linux-image-*)
-        apt apt-cache depends "$1" 2>/dev/null |
+        apt apt-cache depends "$1" |
             sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*\)/\1/p' | head -n 1 ;;
-    *) apt apt-cache show "$1" 2>/dev/null | sed -n 's/^Package: //p' | head -n 1 ;;
+    *) apt apt-cache show "$1" | sed -n 's/^Package: //p' | head -n 1 ;;
     esac
 }
 
+# apt-get leaves what it has of a download that is cut off under its final name: not in debs.
+get() { # package directory
+    rm -rf "$2/debs.new" "$2/debs"
+    mkdir -p "$2/debs.new"
+    (cd "$2/debs.new" && apt apt-get -qq download "$1") && mv "$2/debs.new" "$2/debs"
+}
+
 download() { # package directory
-    rm -rf "$2/debs"
-    mkdir -p "$2/debs"
     real=$(resolve "$1")
     [ -n "$real" ] || { own_lists && real=$(resolve "$1"); } || true
-    [ -n "$real" ] || die "no package $1 is known to apt; is this Debian or Ubuntu with its main archive?"
+    [ -n "$real" ] || die "no package $1 is known to apt; check the network, and that this is Debian with its main archive$trouble."
     say "downloading $real"
-    (cd "$2/debs" && apt apt-get -qq download "$real") ||
-        { own_lists && real=$(resolve "$1") && (cd "$2/debs" && apt apt-get -qq download "$real"); } ||
-        die "$real can not be downloaded; check the network."
+    # Lists that are out of date name a version that the archive has no more.
+    get "$real" "$2" || { own_lists && real=$(resolve "$1") && [ -n "$real" ] && get "$real" "$2"; } ||
+        die "$real can not be downloaded; check the network$(why)."
 }
 
 fetch() { # name package
     dir=$guests/$1
     [ ! -e "$dir/.done" ] || return 0
-    command -v dpkg-deb >/dev/null || die "dpkg-deb is missing; guests are unpacked from Debian packages."
+    for tool in apt-get dpkg-deb; do
+        command -v $tool >/dev/null || die "$tool is missing; guests are unpacked from Debian packages."
+    done
     mkdir -p "$dir"
     set -- "$1" "$2" "$dir"/debs/*.deb
     [ -e "$3" ] || download "$2" "$dir"
     rm -rf "$dir/root"
-    dpkg-deb -x "$dir"/debs/*.deb "$dir/root"
+    dpkg-deb -x "$dir"/debs/*.deb "$dir/root" 2>"$guests/apt.log" || {
+        rm -rf "$dir/debs"
+        die "$2 can not be unpacked; try again, it will be downloaded once more$(why)."
+    }
 }
+
+mkdir -p "$guests" || die "$guests can not be made."
+# One at a time: two tests may ask for the same guest.
+exec 9>"$guests/.lock"
+flock 9
 
 for name in "$@"; do
     case $name in

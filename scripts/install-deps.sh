@@ -6,7 +6,8 @@
 # become root, and it only names them and fails. Asks for nothing if nothing is missing.
 #
 #   build  to build doppel        guests  to fetch and pack guests (make demo, e2e)
-#   test   for make check         fuzz    for make fuzz and make fmt
+#   test   for make check         fuzz    for make fuzz
+#   fmt    for make fmt
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -23,6 +24,7 @@ need() { # package, then a test that says whether it is there
     esac
 }
 program() { need "$2" command -v "$1"; }
+fuzzer() { echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | clang -fsanitize=fuzzer -x c -o /dev/null -; }
 header() { need "$2" test -e "/usr/include/$1" -o -e "/usr/include/$(uname -m)-linux-gnu/$1"; }
 
 for kind in "${@:-build}"; do
@@ -46,9 +48,13 @@ for kind in "${@:-build}"; do
         program python3 python3 ;;
     fuzz)
         program clang clang
+        need libclang-rt-dev fuzzer
+        program llvm-cov llvm
+        program python3 python3 ;;
+    fmt)
         program clang-format clang-format ;;
     *)
-        say "install-deps.sh: unknown kind '$kind'; there are build, guests, test and fuzz."
+        say "install-deps.sh: unknown kind '$kind'; there are build, guests, test, fuzz and fmt."
         exit 2 ;;
     esac
 done
@@ -62,17 +68,33 @@ elif command -v sudo >/dev/null; then
 else
     root=none
 fi
-if [ -n "${NO_INSTALL:-}" ] || [ "$root" = none ] || ! command -v apt-get >/dev/null; then
+if ! command -v apt-get >/dev/null; then
+    say "these packages (Debian's names) are missing:$missing"
+    say "install what your distribution calls them and try again."
+    exit 1
+fi
+if [ -n "${NO_INSTALL:-}" ] || [ "$root" = none ]; then
     say "these packages are missing:$missing"
-    say "install them and try again: apt-get install$missing"
+    say "install them as root and try again: apt-get install$missing"
     exit 1
 fi
 say "these packages are missing and will be installed${root:+ with sudo}:$missing"
-export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086
-$root apt-get install -y -qq --no-install-recommends $missing >/dev/null || {
-    $root apt-get update -qq && $root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+    # shellcheck disable=SC2086
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing \
+        >"$log" 2>&1
+}
+# The lists may be missing or out of date.
+install || {
+    $root apt-get update -qq >"$log" 2>&1 || true
+    reason=$(cat "$log")
+    install
 } || {
-    say "they can not be installed; try: apt-get update && apt-get install$missing"
+    [ -n "$reason" ] || reason=$(cat "$log")
+    reason=$(echo "$reason" | sed -n '/^[EW]: /{s/^[EW]: *//p;q}')
+    say "they can not be installed${reason:+ ($reason)}."
+    say "check the network and apt's sources, or try: apt-get update && apt-get install$missing"
     exit 1
 }

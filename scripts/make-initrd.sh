@@ -28,7 +28,7 @@ chmod 755 "$root/init" "$root/bin/busybox"
 : >"$root/etc/modules"
 for module in $modules; do
     modprobe -d "$package" -S "$version" --show-depends "$module" 2>/dev/null || true
-done | sed -n 's|^insmod [^ ]*\(/lib/modules/[^ ]*\).*|\1|p' | awk '!seen[$0]++' |
+done | sed -n 's|^insmod .*\(/lib/modules/[^ ]*\).*|\1|p' | awk '!seen[$0]++' |
     while read -r file; do
         mkdir -p "$root$(dirname "$file")"
         cp "$package$file" "$root$file"

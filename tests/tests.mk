@@ -17,7 +17,7 @@ GUEST_FLAGS = -ffreestanding -fno-pic -no-pie -nostdlib -static -mgeneral-regs-o
               -fno-stack-protector -fcf-protection=none -O1 -Wall -Wextra -Werror \
               -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments
 GUEST_RT    = tests/guest/rt/boot.S tests/guest/rt/rt.c
-GUEST_DEPS  = $(GUEST_RT) tests/guest/rt/guest.h tests/guest/rt/link.ld
+GUEST_DEPS  = $(GUEST_RT) tests/guest/rt/guest.h tests/guest/rt/irq.h tests/guest/rt/link.ld
 GUESTS      = $(shell sed -n 's/^\([a-z0-9_]*\) .*/\1/p' tests/guest/guests.list)
 GUEST_BIN   = $(filter %64.elf %32.elf,$(GUESTS:%=build/guests/tiny/%.elf)) \
               $(patsubst %,build/guests/tiny/%.rom,$(filter %16,$(GUESTS)))
@@ -41,6 +41,10 @@ build/guests/tiny/%16.rom: tests/guest/%16.S
 
 # Boots of whole systems under a sanitiser take too long and show nothing that the tiny guests do not.
 WITH_BOOTS = $(if $(MODE),,yes)
+# TSan owns the low addresses at which hostdiff's child maps what the guest sees, and its signal wrapper
+# runs with the AC flag that a thunk has set for a guest's alignment check.
+NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
+CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode,$(FUZZ)))
 HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),40,250)
 
 check:
@@ -58,10 +62,10 @@ define line
 endef
 
 check-list:
-	$(call line,lint,120,make -s lint MODE=$(MODE))
-	$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE))
+	$(if $(MODE),,$(call line,lint,120,make -s lint))
+	$(if $(NOT_TSAN),$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE)))
 	$(foreach t,$(UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
-	$(foreach t,$(FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
+	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach t,$(GUESTS),$(call line,guest/$(t),300,tests/guest/run $(BUILD)/doppel $(t)))
 	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
 	$(if $(WITH_BOOTS),$(call line,e2e/control,300,python3 tests/e2e/control_test.py))
@@ -78,8 +82,9 @@ fuzz:
 
 # ---- make check-slow: every kernel, other systems --------------------------------------------------
 
-check-slow: check-build
-	@scripts/install-deps.sh guests
+check-slow:
+	@scripts/install-deps.sh build test guests
+	@$(MAKE) --no-print-directory check-build
 	@$(MAKE) --no-print-directory -s check-slow-list | tests/run
 
 check-slow-list:
@@ -88,8 +93,12 @@ check-slow-list:
 
 # ---- make soak T=name ---------------------------------------------------------------------------------
 
-soak: check-build
+soak:
+	@scripts/install-deps.sh build test guests
+	@$(MAKE) --no-print-directory check-build
 	@$(if $(filter cpu,$(T)),$(BUILD)/tests/cpu/hostdiff --cases 10000000,tests/e2e/soak.sh $(or $(T),boot))
 
-demo: all
-	@scripts/demo.sh
+demo:
+	@scripts/install-deps.sh build guests
+	@$(MAKE) --no-print-directory $(BUILD)/doppel
+	@DOPPEL=$(BUILD)/doppel scripts/demo.sh

@@ -105,7 +105,7 @@ static void examine_cpu(struct report *r)
     uint32_t *regs = (uint32_t[12]){0};
     unsigned i, level = cpu_level();
 
-    if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
+    if ((unsigned)__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
         for (i = 0; i < 3; i++)
             __get_cpuid(0x80000002 + i, &regs[4 * i], &regs[4 * i + 1], &regs[4 * i + 2],
                         &regs[4 * i + 3]);

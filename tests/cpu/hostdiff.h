@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host differential: the same instruction in the same state, natively in a child process and on the
- * interpreter, and everything compared.
+ * The host differential: the same instruction in the same state, natively in a child process and on
+ * the interpreter, and everything compared.
  *
- * Both sides see the same linear addresses: three code pages of which the third is absent, and six data
- * pages (HD_DATA_MAP). In 64-bit code segments are flat and FS and GS have bases; 32- and 16-bit code
- * runs in segments of an LDT. The native side enters a case by returning from a signal handler and
- * leaves it by the next signal: the instruction's own fault, the INT3 that stands after it, or the
- * single-step trap where the instruction branches.
+ * Both sides see the same linear addresses: three code pages of which the third is absent, and six
+ * data pages (HD_DATA_MAP). In 64-bit code segments are flat and FS and GS have bases; 32- and
+ * 16-bit code runs in segments of an LDT. The native side enters a case by returning from a signal
+ * handler and leaves it by the next signal: the instruction's own fault, the INT3 that stands after
+ * it, or the single-step trap where the instruction branches.
  */
 #ifndef TESTS_CPU_HOSTDIFF_H
 #define TESTS_CPU_HOSTDIFF_H
@@ -22,31 +22,45 @@
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
 
+/*
+ * Under ASan and TSan there is no native side: their shadow memory lies where random addresses must
+ * find nothing, and their signal handling is not for a process that lives in a handler. The
+ * interpreter runs the cases all the same, for what the sanitiser has to say of it.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HD_NATIVE 0
+#else
+#define HD_NATIVE 1
+#endif
+
 #define HD_CODE       0x10000000ull
 #define HD_CODE_PAGES 2 /* mapped ones; the next is not */
 #define HD_DATA       0x20000000ull
 #define HD_DATA_PAGES 6
 /* 0 absent, 1 read-only, 2 writable */
-#define HD_DATA_MAP   {2, 2, 0, 2, 1, 0}
+#define HD_DATA_MAP      \
+    {                    \
+        2, 2, 0, 2, 1, 0 \
+    }
 #define HD_DATA_BYTES (HD_DATA_PAGES * PAGE_SIZE)
 
 enum hd_mode { HD_64, HD_32, HD_16, HD_MODES };
 
 /* Segments of the LDT: index << 3 | 7 is the selector. */
 enum hd_ldt {
-    LDT_CODE32,      /* at HD_CODE, limited */
-    LDT_CODE16,      /* at HD_CODE */
-    LDT_DATA32,      /* at HD_DATA, limit to its end */
+    LDT_CODE32, /* at HD_CODE, limited */
+    LDT_CODE16, /* at HD_CODE */
+    LDT_DATA32, /* at HD_DATA, limit to its end */
     LDT_DATA16,
-    LDT_FLAT,        /* base 0, 4 GiB */
-    LDT_DOWN32,      /* expand-down */
+    LDT_FLAT,   /* base 0, 4 GiB */
+    LDT_DOWN32, /* expand-down */
     LDT_DOWN16,
     LDT_DATA_RO,
     LDT_CODE32_FLAT,
     LDT_ABSENT,
-    LDT_CODE_XO,     /* execute-only */
-    LDT_DATA_ODD,    /* base that is no multiple of anything */
-    LDT_CONFORMING,  /* absent: Linux allows no other */
+    LDT_CODE_XO,    /* execute-only */
+    LDT_DATA_ODD,   /* base that is no multiple of anything */
+    LDT_CONFORMING, /* absent: Linux allows no other */
     LDT_COUNT,
 };
 #define LDT_SEL(n) ((uint16_t)((n) << 3 | 7))
@@ -67,10 +81,10 @@ struct hd_regs {
 struct hd_case {
     uint64_t number;
     uint32_t mnemonic;
-    uint8_t mode;  /* enum hd_mode */
+    uint8_t mode; /* enum hd_mode */
     uint8_t len;
-    uint8_t step;  /* native: stop by TF; else by INT3 */
-    uint8_t dump;  /* native: copy the memory afterwards */
+    uint8_t step; /* native: stop by TF; else by INT3 */
+    uint8_t dump; /* native: copy the memory afterwards */
     uint8_t code[16];
     struct hd_regs regs;
     struct cpu_fpu fpu;

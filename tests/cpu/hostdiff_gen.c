@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random encodings and states for hostdiff. At the start every opcode of every map is decoded with every
- * prefix that matters; what Zydis makes of it and the model offers becomes a template of its mnemonic. A
- * case is a template with the free bits drawn: registers, addressing form, prefixes, immediates. Then the
- * registers are set so that memory operands fall where something can go wrong.
+ * Random encodings and states for hostdiff. At the start every opcode of every map is decoded with
+ * every prefix that matters; what Zydis makes of it and the model offers becomes a template of its
+ * mnemonic. A case is a template with the free bits drawn: registers, addressing form, prefixes,
+ * immediates. Then the registers are set so that memory operands fall where something can go wrong.
  *
  * Everything in a case follows from (seed, number).
  */
@@ -15,12 +15,13 @@
 
 enum { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
-struct template {
+struct template
+{
     uint16_t mnemonic, width;
     uint8_t mode, enc, map, opcode;
     uint8_t pp; /* legacy: 0, 66, F2, F3; else 0..3 */
     uint8_t w, l, b;
-    uint8_t mem; /* ModRM.mod is not 3 */
+    uint8_t mem;     /* ModRM.mod is not 3 */
     uint8_t reg, rm; /* rm 8: any */
 };
 
@@ -74,7 +75,8 @@ const char *gen_skip_reason(uint32_t mnemonic)
     return NULL;
 }
 
-/* ---- templates -------------------------------------------------------------------------------------- */
+/* ---- templates
+ * -------------------------------------------------------------------------------------- */
 
 void gen_decoder(ZydisDecoder *z, unsigned mode)
 {
@@ -149,11 +151,13 @@ static unsigned encode(const struct template *t, const struct bits *f, const uin
         put(code, &n, 0x62);
         put(code, &n, (r ^ 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | (r2 ^ 1) << 4 | t->map);
         put(code, &n, (unsigned)t->w << 7 | (~v & 15) << 3 | 4 | t->pp);
-        put(code, &n, f->z << 7 | (unsigned)t->l << 5 | (unsigned)t->b << 4 | (v2 ^ 1) << 3 | f->aaa);
+        put(code, &n,
+            f->z << 7 | (unsigned)t->l << 5 | (unsigned)t->b << 4 | (v2 ^ 1) << 3 | f->aaa);
     }
     put(code, &n, t->opcode);
-    put(code, &n, (t->mem ? f->mod % 3 : 3u) << 6 | (unsigned)t->reg << 3 |
-                      (t->rm < 8 ? t->rm : f->modrm_rm & 7));
+    put(code, &n,
+        (t->mem ? f->mod % 3 : 3u) << 6 | (unsigned)t->reg << 3 |
+            (t->rm < 8 ? t->rm : f->modrm_rm & 7));
     for (unsigned k = 0; k < ntail && n < 15; k++)
         put(code, &n, tail[k]);
     return n;
@@ -306,7 +310,8 @@ struct hd_group *gen_groups(struct hd_gen *g, unsigned *n)
     return g->groups;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------- */
+/* ---- values
+ * ------------------------------------------------------------------------------------------- */
 
 static uint64_t any_int(struct rng *r)
 {
@@ -484,7 +489,8 @@ static void any_fpu(struct rng *r, struct cpu_fpu *f)
 
 static uint16_t any_selector(struct rng *r)
 {
-    static const uint16_t gdt[] = {0, 1, 2, 3, 0x23, 0x2b, 0x33, 0x10, 0x18, 0x43, 0x53, 0x63, 0x80};
+    static const uint16_t gdt[] = {0,    1,    2,    3,    0x23, 0x2b, 0x33,
+                                   0x10, 0x18, 0x43, 0x53, 0x63, 0x80};
 
     switch (below(r, 8)) {
     case 0:
@@ -498,8 +504,9 @@ static uint16_t any_selector(struct rng *r)
 
 static void any_regs(struct rng *r, unsigned mode, struct hd_regs *s)
 {
-    static const uint16_t data[] = {LDT_SEL(LDT_DATA32), LDT_SEL(LDT_DATA16),  LDT_SEL(LDT_FLAT),
-                                    LDT_SEL(LDT_DOWN32), LDT_SEL(LDT_DATA_RO), LDT_SEL(LDT_DATA_ODD)};
+    static const uint16_t data[] = {LDT_SEL(LDT_DATA32),  LDT_SEL(LDT_DATA16),
+                                    LDT_SEL(LDT_FLAT),    LDT_SEL(LDT_DOWN32),
+                                    LDT_SEL(LDT_DATA_RO), LDT_SEL(LDT_DATA_ODD)};
 
     for (unsigned k = 0; k < 16; k++)
         s->gpr[k] = mode == HD_64 ? any_int(r) : any_int(r) & UINT32_MAX;
@@ -529,15 +536,16 @@ static void any_regs(struct rng *r, unsigned mode, struct hd_regs *s)
 
 static uint64_t segment_base(const struct hd_regs *s, unsigned mode, ZydisRegister reg)
 {
-    unsigned k = reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? reg - ZYDIS_REGISTER_ES
-                                                                      : SEG_DS;
+    unsigned k =
+        reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? reg - ZYDIS_REGISTER_ES : SEG_DS;
 
     if (mode == HD_64)
         return k == SEG_FS ? s->fs_base : k == SEG_GS ? s->gs_base : 0;
     return s->seg[k] & 4 && s->seg[k] >> 3 < LDT_COUNT ? hd_ldt[s->seg[k] >> 3].base : 0;
 }
 
-/* ---- where memory operands fall ------------------------------------------------------------------ */
+/* ---- where memory operands fall
+ * ------------------------------------------------------------------ */
 
 static uint64_t any_target(struct rng *r, unsigned size)
 {
@@ -546,8 +554,9 @@ static uint64_t any_target(struct rng *r, unsigned size)
 
     if (size > 512) { /* state areas */
         off = below(r, 0x1400) & ~(chance(r, 85) ? 63u : 0);
-        return HD_DATA + (where < 85 ? off : where < 92 ? 0x2000 - below(r, size) / 64 * 64
-                                             : 0x3000 + (off & 0xfff) + 0x800);
+        return HD_DATA + (where < 85   ? off
+                          : where < 92 ? 0x2000 - below(r, size) / 64 * 64
+                                       : 0x3000 + (off & 0xfff) + 0x800);
     }
     if (where < 62) {
         off = below(r, PAGE_SIZE);
@@ -666,6 +675,28 @@ static unsigned operand_bytes(const ZydisDecodedInstruction *zi, const ZydisDeco
     }
 }
 
+/*
+ * Does a state area go on at address 0? Its parts then lie where nobody puts them, and which of
+ * them faults first is past describing: such cases are left out.
+ */
+static bool area_wraps(const struct hd_case *tc, const ZydisDecodedInstruction *zi,
+                       const ZydisDecodedOperand *ops)
+{
+    const ZydisDecodedOperandMem *m = &ops[0].mem;
+    uint64_t mask = asize_mask(zi), ea = (uint64_t)m->disp.value;
+    unsigned size = operand_bytes(zi, &ops[0]);
+
+    if (ops[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        (size <= 64 && zi->mnemonic != ZYDIS_MNEMONIC_FNSTENV &&
+         zi->mnemonic != ZYDIS_MNEMONIC_FLDENV))
+        return false;
+    if (gpr_index(m->base) >= 0)
+        ea += tc->regs.gpr[gpr_index(m->base)];
+    if (gpr_index(m->index) >= 0)
+        ea += tc->regs.gpr[gpr_index(m->index)] * m->scale;
+    return (ea & mask) + size - 1 > mask || (ea & mask) + size < size;
+}
+
 static bool locks(const ZydisDecodedInstruction *zi)
 {
     return (zi->attributes & ZYDIS_ATTRIB_HAS_LOCK) || zi->mnemonic == ZYDIS_MNEMONIC_XCHG;
@@ -679,8 +710,10 @@ static void aim_all(struct rng *r, struct hd_case *tc, const ZydisDecodedInstruc
         uint64_t base, target;
         unsigned size;
 
-        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || chance(r, 3))
+        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
+        if (operand_bytes(zi, op) <= 128 && chance(r, 3))
+            continue; /* anywhere */
         base = segment_base(&tc->regs, tc->mode, op->mem.segment);
         if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
             aim_vsib(r, tc, zi, op, base);
@@ -696,7 +729,8 @@ static void aim_all(struct rng *r, struct hd_case *tc, const ZydisDecodedInstruc
     }
 }
 
-/* ---- what particular instructions want in memory and registers ------------------------------------ */
+/* ---- what particular instructions want in memory and registers
+ * ------------------------------------ */
 
 static void patch_area(struct rng *r, struct hd_case *tc, bool xsave)
 {
@@ -732,9 +766,9 @@ static void patch_words(struct rng *r, struct hd_case *tc, unsigned count, unsig
 {
     for (unsigned k = 0; k < count; k++)
         put_le(tc->patch + k * size,
-               selectors && k == 1            ? any_selector(r)
+               selectors && k == 1       ? any_selector(r)
                : chance(r, 70) || k == 3 ? HD_CODE * (tc->mode == HD_64) + below(r, 0x2000)
-                                              : any_int(r),
+                                         : any_int(r),
                size);
     tc->patch_len = count * size;
 }
@@ -784,11 +818,13 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
             uint64_t flags = rnd(r) & ~(RFLAGS_TF | RFLAGS_VM);
 
             /*
-             * With AC in the image of a misaligned frame the host raises #AC in the middle of IRET, with
-             * AC clear, and Linux takes that for a split lock and tries again for ever.
+             * With AC in the image of a misaligned frame the host raises #AC in the middle of IRET,
+             * with AC clear, and Linux takes that for a split lock and tries again for ever.
              */
             if (tc->patch_at & (osize - 1))
                 flags &= ~RFLAGS_AC;
+            if (get_le(tc->patch, osize) == tc->regs.rip) /* it would run twice */
+                tc->patch[0] ^= 0x80;
             put_le(tc->patch + 2 * osize, flags, osize);
             put_le(tc->patch + 4 * osize, any_selector(r), osize);
         }
@@ -801,7 +837,8 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
         break;
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:
-        /* A far call to 64-bit code pushes below 0 then, and Linux retries a write up there for ever. */
+        /* A far call to 64-bit code pushes below 0 then, and Linux retries a write up there for
+         * ever. */
         if (tc->mode != HD_64 && tc->regs.gpr[REG_RSP] < 16)
             tc->regs.gpr[REG_RSP] = 16;
         if (zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && tc->patch_at) {
@@ -835,14 +872,14 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
     case ZYDIS_MNEMONIC_VERR:
     case ZYDIS_MNEMONIC_VERW:
     case ZYDIS_MNEMONIC_ARPL:
-        if (zi->mnemonic != ZYDIS_MNEMONIC_MOV || (ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-                                                   ops[0].reg.value >= ZYDIS_REGISTER_ES &&
-                                                   ops[0].reg.value <= ZYDIS_REGISTER_GS)) {
+        if (zi->mnemonic != ZYDIS_MNEMONIC_MOV ||
+            (ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && ops[0].reg.value >= ZYDIS_REGISTER_ES &&
+             ops[0].reg.value <= ZYDIS_REGISTER_GS)) {
             put_le16(tc->patch, any_selector(r));
             tc->patch_len = 2;
             for (unsigned k = 0; k < 2; k++)
-                if (ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_index(ops[k].reg.value) >= 0 &&
-                    chance(r, 80))
+                if (ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                    gpr_index(ops[k].reg.value) >= 0 && chance(r, 80))
                     set_part(&tc->regs.gpr[gpr_index(ops[k].reg.value)], any_selector(r), 0xffff);
         }
         break;
@@ -860,8 +897,8 @@ static void set_special(struct rng *r, struct hd_case *tc, const ZydisDecodedIns
 }
 
 /*
- * Does the native side single-step? Not IRET, which loads TF itself: where it lands there is an INT3 or
- * nothing.
+ * Does the native side single-step? Not IRET, which loads TF itself: where it lands there is an
+ * INT3 or nothing.
  */
 static bool steps(const ZydisDecodedInstruction *zi)
 {
@@ -886,7 +923,8 @@ static bool steps(const ZydisDecodedInstruction *zi)
     }
 }
 
-/* ---- a case --------------------------------------------------------------------------------------------- */
+/* ---- a case
+ * --------------------------------------------------------------------------------------------- */
 
 static void any_bits(struct rng *r, const struct template *t, struct bits *f)
 {
@@ -940,7 +978,8 @@ bool gen_case(struct hd_gen *g, const struct hd_group *group, uint64_t seed, uin
         any_bits(&r, t, &f);
         memset(out->code, 0, sizeof(out->code));
         n = encode(t, &f, tail, sizeof(tail), out->code);
-        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder[group->mode], out->code, n, &zi, ops)) &&
+        if (ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&g->decoder[group->mode], out->code, n, &zi, ops)) &&
             zi.mnemonic == group->mnemonic && available(g, &zi))
             break;
     }
@@ -964,5 +1003,5 @@ bool gen_case(struct hd_gen *g, const struct hd_group *group, uint64_t seed, uin
     set_special(&r, out, &zi, ops);
     if (!range_ok(out->patch_at, out->patch_len, HD_DATA_BYTES))
         out->patch_len = 0;
-    return true;
+    return !area_wraps(out, &zi, ops);
 }

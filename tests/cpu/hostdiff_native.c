@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The native side of hostdiff: a child that lives inside its signal handler. Each case is entered by
- * sigreturn and comes back with the next signal, about three microseconds a case.
+ * The native side of hostdiff: a child that lives inside its signal handler. Each case is entered
+ * by sigreturn and comes back with the next signal, about three microseconds a case.
  *
- * The handler puts its own FS base back before it does anything that might use thread-local storage, and
- * sets the case's segments last.
+ * The handler puts its own FS base back before it does anything that might use thread-local
+ * storage, and sets the case's segments last.
  */
 #include <cpuid.h>
 #include <signal.h>
@@ -27,7 +27,7 @@
 enum { G_EFL = 17, G_CSGSFS = 18, G_ERR = 19, G_TRAPNO = 20, G_CR2 = 22, G_RIP = 16 };
 static const uint8_t greg_of[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
 
-#define XSTATE_ALL 0xe7ull
+#define XSTATE_ALL    0xe7ull
 #define FLAGS_HANDLER 0x202ull
 
 const struct hd_desc hd_ldt[LDT_COUNT] = {
@@ -65,7 +65,8 @@ static uint32_t xsave_offset(unsigned component)
     return __get_cpuid_count(0xd, component, &a, &b, &c, &d) ? b : 0;
 }
 
-/* ---- state --------------------------------------------------------------------------------------- */
+/* ---- state
+ * --------------------------------------------------------------------------------------- */
 
 static void fpu_to_area(const struct cpu_fpu *f, uint8_t *p)
 {
@@ -176,7 +177,8 @@ static void load_case(const struct hd_case *tc, ucontext_t *uc)
     fpu_to_area(&tc->fpu, (uint8_t *)uc->uc_mcontext.fpregs);
 }
 
-/* ---- the handler ---------------------------------------------------------------------------------- */
+/* ---- the handler
+ * ---------------------------------------------------------------------------------- */
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
 {
@@ -272,7 +274,8 @@ static void on_signal(int sig, siginfo_t *si, void *context)
                          : "memory");
 }
 
-/* ---- set-up ----------------------------------------------------------------------------------------- */
+/* ---- set-up
+ * ----------------------------------------------------------------------------------------- */
 
 static void die(const char *what)
 {
@@ -311,15 +314,16 @@ static void map_pages(void)
     int code = (int)syscall(SYS_memfd_create, "code", 0);
     size_t code_bytes = (HD_CODE_PAGES + 1) * PAGE_SIZE;
 
-    if (data < 0 || code < 0 || ftruncate(data, HD_DATA_BYTES) || ftruncate(code, (off_t)code_bytes))
+    if (data < 0 || code < 0 || ftruncate(data, HD_DATA_BYTES) ||
+        ftruncate(code, (off_t)code_bytes))
         die("hostdiff: memfd");
     n.data = mmap(NULL, HD_DATA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, data, 0);
     n.code = mmap(NULL, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, code, 0);
     for (unsigned k = 0; k < HD_DATA_PAGES; k++)
-        if (kind[k] && mmap((void *)(HD_DATA + k * PAGE_SIZE), PAGE_SIZE,
-                            kind[k] == 2 ? PROT_READ | PROT_WRITE : PROT_READ,
-                            MAP_SHARED | MAP_FIXED | MAP_POPULATE, data,
-                            (off_t)k * PAGE_SIZE) == MAP_FAILED)
+        if (kind[k] &&
+            mmap((void *)(HD_DATA + k * PAGE_SIZE), PAGE_SIZE,
+                 kind[k] == 2 ? PROT_READ | PROT_WRITE : PROT_READ,
+                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, data, (off_t)k * PAGE_SIZE) == MAP_FAILED)
             die("hostdiff: mmap");
     if (mmap((void *)HD_CODE, (size_t)HD_CODE_PAGES * PAGE_SIZE, PROT_READ | PROT_EXEC,
              MAP_SHARED | MAP_FIXED | MAP_POPULATE, code, 0) == MAP_FAILED)

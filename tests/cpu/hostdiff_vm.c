@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interpreter's side of hostdiff: a VM with the child's address layout, Linux's GDT as far as ring 3
- * sees it, and the same LDT. A case is one instruction; an exception is looked at as it is raised, before
- * delivery would change the state.
+ * The interpreter's side of hostdiff: a VM with the child's address layout, Linux's GDT as far as
+ * ring 3 sees it, and the same LDT. A case is one instruction; an exception is looked at as it is
+ * raised, before delivery would change the state.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@
 #define GPA_CODE  0x10000u
 #define GPA_DATA  0x20000u
 #define GPA_TABLE 0x30000u
-#define GPA_HIGH  0x7000u /* PDPT and PD of the upper half */
+#define GPA_HIGH  0x7000u               /* PDPT and PD of the upper half */
 #define TABLE     0xffffff8000000000ull /* linear; supervisor only */
 #define LDT_AT    0x200
 #define GDT_BYTES 128
@@ -42,7 +42,7 @@ struct hd_vm {
     struct interp *c;
     struct hd_shared *shared;
     uint8_t *data, *code;
-    uint64_t code_at; /* offset of the last case's bytes */
+    uint64_t code_at;      /* offset of the last case's bytes */
     struct cpu_state base; /* what all cases have in common */
     uint64_t ldt[LDT_COUNT], gdt[GDT_BYTES / 8];
 };
@@ -156,8 +156,8 @@ static void make_base(struct hd_vm *v)
     *s = v->c->s;
     s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     s->cr3 = GPA_PML4;
-    s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_DE |
-             CR4_PGE | CR4_MCE | CR4_UMIP;
+    s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE | CR4_DE | CR4_PGE |
+             CR4_MCE | CR4_UMIP;
     s->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     s->xcr0 = v->model.xcr0_mask;
     s->gdtr = (struct cpu_dtr){.base = TABLE, .limit = GDT_BYTES - 1};
@@ -173,8 +173,10 @@ static void make_base(struct hd_vm *v)
 
 struct hd_vm *hd_vm_new(struct hd_shared *shared)
 {
-    static const struct vm_config config = {
-        .name = "hostdiff", .ram_bytes = RAM_BYTES, .clock = CLOCK_MANUAL, .engine = &engine_interp};
+    static const struct vm_config config = {.name = "hostdiff",
+                                            .ram_bytes = RAM_BYTES,
+                                            .clock = CLOCK_MANUAL,
+                                            .engine = &engine_interp};
     struct hd_vm *v = calloc(1, sizeof(*v));
     struct err err = {0};
     struct vcpu *vcpu;
@@ -248,8 +250,8 @@ static void load_case(struct hd_vm *v, const struct hd_case *tc)
 }
 
 /*
- * Until the instruction is complete: a REP may take several rounds, and a full code buffer one more. Only
- * branches (which are stepped) stay where they are. Leaves by longjmp on an exception.
+ * Until the instruction is complete: a REP may take several rounds, and a full code buffer one
+ * more. Only branches (which are stepped) stay where they are. Leaves by longjmp on an exception.
  */
 static void run_instruction(struct interp *c, uint64_t rip, bool branch)
 {

@@ -190,7 +190,8 @@ class Ends(Boot):
             # What acpid would hear: the first interrupt of the ACPI controller.
             vm.send("while grep -q '^ *9: *0 ' /proc/interrupts; do sleep 0.1; done; poweroff -f\n")
             time.sleep(1)
-            self.assertEqual(harness.doppel("stop", "b", "--powerdown")[0], 0)
+            status, _, err = harness.doppel("stop", "b", "--powerdown")
+            self.assertEqual(status, 0, err + vm.text())
             self.assertEqual(vm.wait(BOOT), 0)
 
     def test_snapshot_loses_writes(self):

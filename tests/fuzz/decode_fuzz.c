@@ -68,6 +68,29 @@ static void choose_mode(struct rig *r, const uint8_t *h)
         r->cs.idtr.limit = 0x3ff;
 }
 
+/*
+ * Random bytes seldom make an EVEX or VEX prefix that means something: this puts one in front, with
+ * its fixed bits right and the rest from the input, and the three-byte opcode maps of SSE.
+ */
+static void decode_prefixed(struct interp *c, const uint8_t *in)
+{
+    uint8_t evex[15] = {0x62, (uint8_t)((in[0] & 0xf3) | (in[3] % 3 + 1)), in[1] | 4, in[2]};
+    uint8_t vex[15] = {0xc4, (uint8_t)((in[0] & 0xe0) | (in[3] % 3 + 1)), in[1]};
+    uint8_t sse[15] = {(const uint8_t[]){0x66, 0xf2, 0xf3, 0x90}[in[0] & 3], 0x0f,
+                       in[0] & 4   ? 0x38
+                       : in[0] & 8 ? 0x3a
+                                   : in[1]};
+    struct insn insn;
+
+    evex[1] &= 0xf3;
+    memcpy(evex + 4, in + 4, sizeof(evex) - 4);
+    memcpy(vex + 3, in + 4, sizeof(vex) - 4);
+    memcpy(sse + 3, in + 4, sizeof(sse) - 4);
+    decode_insn(c, evex, sizeof(evex), &insn);
+    decode_insn(c, vex, sizeof(vex), &insn);
+    decode_insn(c, sse, sizeof(sse), &insn);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -95,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         memcpy(buf, data + HEADER + n, have);
         decode_insn(r->vcpu->engine, buf, (unsigned)have, &insn);
+        decode_prefixed(r->vcpu->engine, buf);
     }
     rig_run(r, BUDGET);
     rig_free(r);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * 32-bit protected mode without paging and with: what long mode no longer has. Segment limits and types,
- * call gates, tasks, BOUND, INTO, virtual-8086 mode, 16-bit code, PSE and PAE paging. SDM vol. 3A ch. 5-7, 20.
+ * 32-bit protected mode without paging and with: what long mode no longer has. Segment limits and
+ * types, call gates, tasks, BOUND, INTO, virtual-8086 mode, 16-bit code, PSE and PAE paging. SDM
+ * vol. 3A ch. 5-7, 20.
  */
 #include "rt/guest.h"
 
@@ -154,12 +155,16 @@ static void sixteen_bit_code(void)
                      "push %%ax; pop %%cx; .byte 0x66; lret; .code32;"
                      "2: xor %%eax, %%eax; lcall *(%1)"
                      : "=&a"(ret)
-                     : "r"(&(struct { uint32_t off; uint16_t sel; } __attribute__((packed))){0, S0})
+                     : "r"(&(struct {
+                         uint32_t off;
+                         uint16_t sel;
+                     } __attribute__((packed))){0, S0})
                      : "ecx", "memory");
     CHECK_EQ(ret, 0x2345);
 }
 
-/* ---- call gates ----------------------------------------------------------------------------------- */
+/* ---- call gates
+ * ----------------------------------------------------------------------------------- */
 
 uint32_t gate_saw[4];
 void gate_target(void);
@@ -198,7 +203,8 @@ static void call_gate_not_present(void)
     CHECK_EQ(trap.error, S0);
 }
 
-/* ---- tasks ---------------------------------------------------------------------------------------- */
+/* ---- tasks
+ * ---------------------------------------------------------------------------------------- */
 
 static struct tss32 other;
 static uint32_t other_stack[1024];
@@ -209,9 +215,15 @@ __asm__(".globl other_task; other_task: 1: mov %ecx, other_saw; pushf; pop %edx;
 
 static void make_task(uint16_t sel)
 {
-    other = (struct tss32){.eip = (uintptr_t)other_task, .cs = SEL_CODE, .ss = SEL_DATA,
-                           .ds = SEL_DATA, .es = SEL_DATA, .eflags = 2, .ecx = 0xc0ffee,
-                           .esp = (uintptr_t)(other_stack + 1024), .iomap = sizeof(other)};
+    other = (struct tss32){.eip = (uintptr_t)other_task,
+                           .cs = SEL_CODE,
+                           .ss = SEL_DATA,
+                           .ds = SEL_DATA,
+                           .es = SEL_DATA,
+                           .eflags = 2,
+                           .ecx = 0xc0ffee,
+                           .esp = (uintptr_t)(other_stack + 1024),
+                           .iomap = sizeof(other)};
     gdt[sel / 8] = descriptor((uintptr_t)&other, sizeof(other) - 1, 0x0089);
 }
 
@@ -223,8 +235,8 @@ static void call_to_a_task_and_back(void)
     CHECK_EQ(trap.count, 0);
     CHECK_EQ(other_saw, 0xc0ffee);
     CHECK_EQ(other.link, SEL_TSS);
-    CHECK(other.edx & (1 << 14));              /* NT in the new task */
-    CHECK_EQ(gdt[S0 / 8] >> 41 & 1, 0);        /* not busy after the return */
+    CHECK(other.edx & (1 << 14));       /* NT in the new task */
+    CHECK_EQ(gdt[S0 / 8] >> 41 & 1, 0); /* not busy after the return */
     CHECK_EQ(gdt[SEL_TSS / 8] >> 41 & 1, 1);
 }
 
@@ -288,7 +300,8 @@ static void double_fault_through_a_task_gate(void)
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
 }
 
-/* ---- virtual-8086 mode -------------------------------------------------------------------------------- */
+/* ---- virtual-8086 mode
+ * -------------------------------------------------------------------------------- */
 
 static struct {
     uint32_t vector, error, ip, cs, flags, es, ds;
@@ -330,10 +343,10 @@ static void run_v86(const void *code, unsigned len, uint32_t flags)
     enter_v86(0x20000000, 0x20002 | flags);
     trap_hook = NULL;
 }
-#define RUN_V86(flags, ...)                                                                        \
-    do {                                                                                           \
-        static const uint8_t code_[] = {__VA_ARGS__};                                              \
-        run_v86(code_, sizeof(code_), flags);                                                      \
+#define RUN_V86(flags, ...)                           \
+    do {                                              \
+        static const uint8_t code_[] = {__VA_ARGS__}; \
+        run_v86(code_, sizeof(code_), flags);         \
     } while (0)
 
 static void v86_saves_the_segments(void)
@@ -394,7 +407,8 @@ static void v86_io_follows_the_bitmap(void)
     CHECK_EQ(v86.vector, GP);
 }
 
-/* ---- 32-bit paging -------------------------------------------------------------------------------------- */
+/* ---- 32-bit paging
+ * -------------------------------------------------------------------------------------- */
 
 static void two_level_paging_and_its_bits(void)
 {
@@ -454,8 +468,276 @@ static void self_modifying_code(void)
     uint32_t got;
 
     __asm__ volatile("movl $1, %%eax; mov $3f, %%edx; movb $2, 1(%%edx); 3: movl $9, %%eax"
-                     : "=&a"(got) : : "edx", "memory");
+                     : "=&a"(got)
+                     :
+                     : "edx", "memory");
     CHECK_EQ(got, 2);
+}
+
+/* ---- #TS: the stack of an inner level
+ * ------------------------------------------------------------------- */
+
+static void user_ud(void)
+{
+    __asm__ volatile("ud2");
+}
+static void user_int_90(void)
+{
+    __asm__ volatile("int $0x90");
+}
+
+/* Level 1 code, and what the TSS says about its stack. */
+static void inner_stack(uint16_t ss1, uint32_t esp1)
+{
+    gdt[S1 / 8] = 0x00cfbb000000ffffull;
+    tss.ss1 = ss1;
+    tss.esp1 = esp1;
+}
+
+static void stacks_of_inner_levels(void)
+{
+    static const struct {
+        uint16_t ss;
+        uint8_t vector;
+        uint16_t error;
+    } table[] = {
+        {0, TS, 0},                   /* null */
+        {0x7fb9, TS, 0x7fb8},         /* beyond the GDT */
+        {SEL_DATA, TS, SEL_DATA},     /* RPL and DPL 0 */
+        {S2, TS, S2},                 /* RPL 0, DPL 1 */
+        {S3 | 1, SS, S3},             /* not present */
+        {SEL_CODE | 1, TS, SEL_CODE}, /* code */
+    };
+
+    gdt[S0 / 8] = gate((uintptr_t)gate_target, S1, 0xec, 0);
+    gdt[S2 / 8] = descriptor(0, 0xfffff, 0xc0b3);
+    gdt[S3 / 8] = descriptor(0, 0xfffff, 0xc033);
+    idt_set(0x90, idt_stub(0x90), S1, 0xee, 0);
+    for (unsigned i = 0; i < 6; i++) {
+        inner_stack(table[i].ss, (uintptr_t)(other_stack + 1024));
+        run_user(user_through_gate);
+        CHECK_EQ(trap.vector, table[i].vector);
+        CHECK_EQ(trap.error, table[i].error);
+        CHECK_EQ(trap.cs, SEL_UCODE);
+        run_user(user_int_90);
+        CHECK_EQ(trap.vector, table[i].vector);
+        CHECK_EQ(trap.error, table[i].error);
+        /* An exception is no program's wish: EXT. */
+        idt_set(UD, idt_stub(UD), S1, 0x8e, 0);
+        run_user(user_ud);
+        idt_set(UD, idt_stub(UD), SEL_CODE, 0x8e, 0);
+        CHECK_EQ(trap.vector, table[i].vector);
+        CHECK_EQ(trap.error, table[i].error | 1);
+    }
+    /* Room for nothing below the new stack pointer: #SS with the selector. */
+    gdt[S2 / 8] = descriptor((uintptr_t)other_stack, 0xfff, 0x40b3);
+    inner_stack(S2 | 1, 4);
+    run_user(user_int_90);
+    CHECK_EQ(trap.vector, SS);
+    CHECK_EQ(trap.error, S2);
+    idt_set(0x90, idt_stub(0x90), SEL_CODE, 0xee, 0);
+}
+
+static void pop_of_a_selector_reads_two_bytes(void)
+{
+    /* The stack ends behind the selector: nothing of the slot's upper half is touched. */
+    gdt[S0 / 8] = descriptor(0, 0xfff, 0x4093);
+    *(volatile uint16_t *)0xffe = SEL_DATA;
+    TRAP("mov %%esp, %%ecx; mov %%edx, %%ss; mov $0xffe, %%esp; pop %%fs; mov %%ss, %%eax;"
+         "mov $0x10, %%edx; mov %%edx, %%ss; mov %%ecx, %%esp",
+         .d = S0);
+    CHECK_EQ(trap.count, 0);
+}
+
+/* ---- mode bits
+ * ---------------------------------------------------------------------------------------------- */
+
+static void long_mode_needs_pae(void)
+{
+    write_cr3((uintptr_t)page_alloc());
+    __asm__ volatile("wrmsr" : : "c"(0xc0000080), "a"(0x100), "d"(0));
+    TRAP("mov %%edx, %%cr0", .d = read_cr0() | 0x80000000);
+    EXPECT_FAULT(GP, 0);
+    __asm__ volatile("wrmsr" : : "c"(0xc0000080), "a"(0), "d"(0));
+    TRAP("mov %%edx, %%cr0", .d = (read_cr0() | 0x80000000) & ~1u);
+    EXPECT_FAULT(GP, 0);
+    TRAP("mov %%edx, %%cr4", .d = read_cr4() | 1u << 17); /* PCIDE outside of long mode */
+    EXPECT_FAULT(GP, 0);
+}
+
+/* ---- paging: what has more than 32 bits
+ * --------------------------------------------------------------------- */
+
+static void pse_36(void)
+{
+    uint32_t *dir = page_alloc();
+
+    for (unsigned i = 0; i < 1024; i++)
+        dir[i] = i << 22 | 0x83;
+    dir[0x100] = 0x83 | 1u << 13; /* 4 GiB */
+    dir[0x101] = 0x83 | 1u << 21; /* reserved */
+    write_cr4(read_cr4() | 0x10);
+    write_cr3((uintptr_t)dir);
+    *(volatile uint32_t *)0 = 0x600d;
+    write_cr0(read_cr0() | 0x80010000);
+    CHECK(*(volatile uint32_t *)0x40000000 != 0x600d);
+    TRAP("mov (%%edx), %%eax", .d = 0x40400000);
+    EXPECT_FAULT(PF, 9);
+    write_cr0(read_cr0() & ~0x80000000u);
+}
+
+static void pae_nx_and_reserved_bits(void)
+{
+    static uint64_t pdpt[4] __attribute__((aligned(32)));
+    uint64_t *dir = page_alloc(), *table = page_alloc();
+
+    for (unsigned i = 0; i < 512; i++)
+        dir[i] = (uint64_t)i << 21 | 0x83;
+    pdpt[0] = (uintptr_t)dir | 1;
+    dir[510] = (uintptr_t)table | 3;
+    table[0] = 0x200003;
+    table[1] = 0x201003 | PTE_NX;
+    table[2] = 0x202003 | 1ull << 62;
+    table[3] = 0x203003 | 1ull << 51;
+    dir[509] = 0x200083 | 1ull << 13;
+    *(volatile uint8_t *)0x200000 = 0xc3;
+    *(volatile uint8_t *)0x201000 = 0xc3;
+    write_cr4(read_cr4() | 0x20);
+    write_cr3((uintptr_t)pdpt);
+    write_cr0(read_cr0() | 0x80010000);
+    TRAP("mov (%%edx), %%eax", .d = (510u << 21) + 0x1000); /* NXE is off: reserved */
+    EXPECT_FAULT(PF, 9);
+    __asm__ volatile("wrmsr" : : "c"(0xc0000080), "a"(0x800), "d"(0));
+    TRAP("call *%%edx", .d = 510u << 21);
+    CHECK_EQ(trap.count, 0);
+    TRAP("mov (%%edx), %%eax; call *%%edx", .d = (510u << 21) + 0x1000);
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.error, 0x11);
+    CHECK_EQ(trap.cr2, (510u << 21) + 0x1000);
+    TRAP("mov (%%edx), %%eax", .d = (510u << 21) + 0x2000);
+    EXPECT_FAULT(PF, 9);
+    TRAP("mov (%%edx), %%eax", .d = (510u << 21) + 0x3000);
+    EXPECT_FAULT(PF, 9);
+    TRAP("mov (%%edx), %%eax", .d = 509u << 21);
+    EXPECT_FAULT(PF, 9);
+    write_cr0(read_cr0() & ~0x80000000u);
+    write_cr4(read_cr4() & ~0x20u);
+    __asm__ volatile("wrmsr" : : "c"(0xc0000080), "a"(0), "d"(0));
+}
+
+/* ---- I/O permissions
+ * -------------------------------------------------------------------------------------------- */
+
+static struct {
+    struct tss32 t;
+    uint8_t map[0x20];
+    uint8_t last;
+} __attribute__((packed)) io_tss __attribute__((aligned(64)));
+
+static void user_in_61(void)
+{
+    __asm__ volatile("in $0x61, %%al; int $0x80" ::: "eax");
+}
+static void user_inw_61(void)
+{
+    __asm__ volatile("in $0x61, %%ax; int $0x80" ::: "eax");
+}
+
+static void io_permission_bitmap(void)
+{
+    memcpy(&io_tss.t, (const void *)&tss, sizeof(io_tss.t));
+    io_tss.t.iomap = sizeof(io_tss.t);
+    memset(io_tss.map, 0xff, sizeof(io_tss.map) + 1);
+    gdt[S0 / 8] = descriptor((uintptr_t)&io_tss, sizeof(io_tss) - 1, 0x0089);
+    __asm__ volatile("ltr %w0" : : "r"(S0));
+    run_user(user_in_61);
+    CHECK_EQ(trap.vector, GP);
+    CHECK_EQ(trap.error, 0);
+    io_tss.map[0x61 / 8] &= (uint8_t) ~(1 << (0x61 & 7));
+    run_user(user_in_61);
+    CHECK_EQ(trap.vector, 0x80);
+    run_user(user_inw_61);
+    CHECK_EQ(trap.vector, GP);
+    io_tss.map[0x62 / 8] &= (uint8_t) ~(1 << (0x62 & 7));
+    run_user(user_inw_61);
+    CHECK_EQ(trap.vector, 0x80);
+    RUN_V86(0, 0xe4, 0x61, 0x0f, 0x0b);
+    CHECK_EQ(v86.vector, UD);
+    RUN_V86(0x3000, 0xe4, 0x71); /* IOPL does not matter */
+    CHECK_EQ(v86.vector, GP);
+    gdt[SEL_TSS / 8] &= ~(2ull << 40);
+    __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
+}
+
+static void task_debug_bit_traps_in_the_new_task(void)
+{
+    make_task(S0);
+    other.trap = 1;
+    write_dr6(0xffff0ff0);
+    trap_hook = NULL;
+    TRAP("lcall $0x48, $0", .a = 0);
+    CHECK_EQ(trap.vector, DB);
+    CHECK_EQ(trap.ip, (uintptr_t)other_task);
+    CHECK_EQ(read_dr6() & 0xe00f, 0x8000);
+    write_dr6(0xffff0ff0);
+    gdt[SEL_TSS / 8] &= ~(2ull << 40);
+    gdt[S0 / 8] &= ~(2ull << 40);
+    __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
+}
+
+/* With VME a clear bit of the map below the I/O bitmap sends INT n to the program's own table at 0.
+ */
+static void v86_redirected_interrupts(void)
+{
+    static struct {
+        struct tss32 t;
+        uint8_t redirect[32];
+        uint8_t end;
+    } __attribute__((packed)) vme_tss __attribute__((aligned(64)));
+    uint32_t old = *(volatile uint32_t *)(0x21 * 4);
+
+    memcpy(&vme_tss.t, (const void *)&tss, sizeof(vme_tss.t));
+    vme_tss.t.iomap = sizeof(vme_tss.t) + 32;
+    vme_tss.end = 0xff;
+    memset(vme_tss.redirect, 0, 32);
+    vme_tss.redirect[0x22 / 8] = 1 << (0x22 & 7);
+    gdt[S0 / 8] = descriptor((uintptr_t)&vme_tss, sizeof(vme_tss) - 1, 0x0089);
+    __asm__ volatile("ltr %w0" : : "r"(S0));
+    *(volatile uint32_t *)(0x21 * 4) = 0x20000040; /* 2000h:40h */
+    *(volatile uint32_t *)0x20040 = 0x0b0f04b0;    /* mov al, 4; ud2 */
+    write_cr4(read_cr4() | 1);
+    RUN_V86(0, 0xcd, 0x21);
+    CHECK_EQ(v86.vector, UD);
+    CHECK_EQ(v86.ip, 0x42);
+    RUN_V86(0, 0xcd, 0x22); /* not redirected, and IOPL is 0 */
+    CHECK_EQ(v86.vector, GP);
+    CHECK_EQ(v86.error, 0);
+    RUN_V86(0, 0xfb, 0x0f, 0x0b); /* STI sets VIF */
+    CHECK_EQ(v86.vector, UD);
+    CHECK_EQ(v86.flags & (1u << 19 | 1u << 9), 1u << 19);
+    RUN_V86(1u << 20, 0xfb); /* and faults if VIP waits for it */
+    CHECK_EQ(v86.vector, GP);
+    RUN_V86(1u << 19, 0x9c, 0x58, 0x0f, 0x0b); /* PUSHF shows VIF as IF, and IOPL 3 */
+    CHECK_EQ(v86.vector, UD);
+    write_cr4(read_cr4() & ~1u);
+    *(volatile uint32_t *)(0x21 * 4) = old;
+    gdt[SEL_TSS / 8] &= ~(2ull << 40);
+    __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
+}
+
+static void flags_in_32_bit_frames(void)
+{
+    TRAP("ud2", .a = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    TRAP("mov %%dx, %%ds", .d = 0x7fb8);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    TRAP("bound %%eax, (%%edx)", .a = 0x7fffffff, .d = (uintptr_t)cell);
+    CHECK_EQ(trap.vector, BR);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    TRAP("mov $0x7fffffff, %%eax; inc %%eax; into", .a = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, 0);
+    TRAP("int $0x80", .a = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, 0);
 }
 
 const struct guest_case guest_cases[] = {
@@ -488,5 +770,14 @@ const struct guest_case guest_cases[] = {
     {"paging: two levels, PSE, A and D", two_level_paging_and_its_bits},
     {"paging: PAE and its PDPTEs", pae_paging},
     {"self-modifying code", self_modifying_code},
+    {"#TS and #SS: stacks of inner levels, EXT", stacks_of_inner_levels},
+    {"POP FS reads two bytes", pop_of_a_selector_reads_two_bytes},
+    {"#GP: long mode without PAE", long_mode_needs_pae},
+    {"paging: PSE-36", pse_36},
+    {"paging: PAE, NX and reserved bits", pae_nx_and_reserved_bits},
+    {"I/O permission bitmap", io_permission_bitmap},
+    {"#DB: T bit of a task", task_debug_bit_traps_in_the_new_task},
+    {"V86: VME", v86_redirected_interrupts},
+    {"RF of faults and traps", flags_in_32_bit_frames},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every exception vector and its causes in long mode: error code, CR2, RF, saved RIP. SDM vol. 3A ch. 6. */
+/* Every exception vector and its causes in long mode: error code, CR2, RF, saved RIP. SDM vol. 3A
+ * ch. 6. */
 #include "rt/guest.h"
 
-#define GUARD 0x7f000000ull /* a page the cases play with, above the image */
-#define BACKING 0x2000000ull /* its RAM, and that of the page before it */
+#define GUARD   0x7f000000ull /* a page the cases play with, above the image */
+#define BACKING 0x2000000ull  /* its RAM, and that of the page before it */
 
 static void div_by_zero(void)
 {
@@ -277,7 +278,8 @@ static void noncanonical_load(void)
 {
     TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(0x8000000000000000ull));
     EXPECT_FAULT(GP, 0);
-    TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(0x00007ffffffffffdull)); /* the last bytes are beyond */
+    TRAP("mov (%%rdx), %%eax",
+         .d = (uintptr_t)(0x00007ffffffffffdull)); /* the last bytes are beyond */
     CHECK(trap.count == 1);
 }
 
@@ -318,7 +320,8 @@ static void reserved_bits_of_control_registers(void)
     EXPECT_FAULT(GP, 0);
     TRAP("mov %%rdx, %%cr4", .d = (uintptr_t)(read_cr4() | (1ull << 31)));
     EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr4", .d = (uintptr_t)(read_cr4() & ~0x20ull)); /* PAE may not go in long mode */
+    TRAP("mov %%rdx, %%cr4",
+         .d = (uintptr_t)(read_cr4() & ~0x20ull)); /* PAE may not go in long mode */
     EXPECT_FAULT(GP, 0);
 }
 
@@ -344,7 +347,8 @@ static void unknown_msr(void)
 
 static void noncanonical_msr(void)
 {
-    TRAP("wrmsr", .c = (uintptr_t)(0xc0000082), .a = (uintptr_t)(0), .d = (uintptr_t)(0x80000000)); /* LSTAR */
+    TRAP("wrmsr", .c = (uintptr_t)(0xc0000082), .a = (uintptr_t)(0),
+         .d = (uintptr_t)(0x80000000)); /* LSTAR */
     EXPECT_FAULT(GP, 0);
 }
 
@@ -354,7 +358,8 @@ static void reserved_efer_bits(void)
     EXPECT_FAULT(GP, 0);
 }
 
-/* ---- page faults -------------------------------------------------------------------------------- */
+/* ---- page faults --------------------------------------------------------------------------------
+ */
 
 static volatile uint64_t *guard(uint64_t bits)
 {
@@ -477,7 +482,9 @@ static void rep_movs_resumes_after_a_fault(void)
 
     guard(0);
     trap_hook = movs_hook;
-    __asm__ volatile("rep movsb" : "=c"(count), "=D"(di) : "0"(100), "1"(GUARD - 10), "S"(0x200000)
+    __asm__ volatile("rep movsb"
+                     : "=c"(count), "=D"(di)
+                     : "0"(100), "1"(GUARD - 10), "S"(0x200000)
                      : "memory");
     trap_hook = NULL;
     CHECK_EQ(movs_regs[0], 90);
@@ -538,7 +545,9 @@ static void user_cr(void)
 }
 static void user_misaligned(void)
 {
-    __asm__ volatile("pushf; orl $0x40000, (%%rsp); popf; mov (%0), %%eax" : : "r"(GUARD + 1)
+    __asm__ volatile("pushf; orl $0x40000, (%%rsp); popf; mov (%0), %%eax"
+                     :
+                     : "r"(GUARD + 1)
                      : "rax");
     __asm__ volatile("int $0x80");
 }
@@ -696,8 +705,10 @@ static void syscall_disabled(void)
 
 static void iret_to_a_noncanonical_address(void)
 {
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $8; mov $0x8000000000000000, %%rax;"
-         "push %%rax; iretq", .a = 0);
+    TRAP(
+        "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $8; mov $0x8000000000000000, %%rax;"
+        "push %%rax; iretq",
+        .a = 0);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.error, 0);
 }
@@ -711,6 +722,321 @@ static void far_jump_to_data(void)
 
     TRAP("ljmp *(%%rdx)", .d = (uintptr_t)(&p));
     EXPECT_FAULT(GP, SEL_DATA);
+}
+
+/* ---- RF in the frame
+ * ------------------------------------------------------------------------------ */
+
+static void rf_of_faults_and_traps(void)
+{
+    TRAP("div %%ecx", .c = 0, .a = 1, .d = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    TRAP("mov %%dx, %%ds", .d = 0x7fb8);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    gdt[SEL_FREE / 8] = 0x00cf13000000ffff;
+    TRAP("mov %%dx, %%ds", .d = SEL_FREE);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    TRAP("mov %%dx, %%ss", .d = SEL_FREE);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    write_cr0(read_cr0() | 8);
+    TRAP("fnop", .a = 0);
+    __asm__ volatile("clts");
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    write_dr7(0x2400);
+    TRAP("mov %%dr0, %%rax", .a = 0);
+    write_dr7(0x400);
+    write_dr6(0xffff0ff0);
+    CHECK_EQ(trap.vector, DB);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+    /* Traps: INT n, INT1, a watchpoint, a step. */
+    TRAP("int $0x80", .a = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, 0);
+    TRAP(".byte 0xf1", .a = 0);
+    CHECK_EQ(trap.flags & FLAG_RF, 0);
+    write_dr0((uintptr_t)&watched);
+    write_dr7(0x402 | 0x90000);
+    TRAP("movl $7, (%%rdx)", .d = (uintptr_t)&watched);
+    write_dr7(0x400);
+    write_dr6(0xffff0ff0);
+    CHECK_EQ(trap.vector, DB);
+    CHECK_EQ(trap.flags & FLAG_RF, 0);
+    /* A step within a repeated instruction is a trap with RF: the instruction is not over. */
+    TRAP("mov %%rdx, %%rdi; mov $3, %%ecx; pushf; orl $0x100, (%%rsp); popf; rep stosb",
+         .d = (uintptr_t)&watched);
+    write_dr6(0xffff0ff0);
+    CHECK_EQ(trap.vector, DB);
+    CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
+}
+
+/* ---- exceptions that meet: SDM vol. 3A table 6-5
+ * ---------------------------------------------------- */
+
+enum second { SECOND_NP, SECOND_GP, SECOND_PF, SECOND_SS };
+
+/* Makes the delivery of `vector` fail in this way. */
+static void spoil(unsigned vector, enum second how)
+{
+    switch (how) {
+    case SECOND_NP:
+        idt_set(vector, idt_stub(vector), SEL_CODE, vector == BP ? 0x6e : 0x0e, 0);
+        break;
+    case SECOND_GP:
+        idt_set(vector, idt_stub(vector), SEL_DATA, vector == BP ? 0xee : 0x8e, 0);
+        break;
+    case SECOND_PF:
+        guard(0);
+        tss.ist[4] = GUARD + 0x800;
+        idt_set(vector, idt_stub(vector), SEL_CODE, vector == BP ? 0xee : 0x8e, 5);
+        break;
+    case SECOND_SS:
+        tss.ist[4] = 0x8000000000000000ull;
+        idt_set(vector, idt_stub(vector), SEL_CODE, vector == BP ? 0xee : 0x8e, 5);
+        break;
+    }
+}
+
+static void cause(unsigned vector)
+{
+    switch (vector) {
+    case DE:
+        TRAP("div %%ecx", .c = 0, .a = 1, .d = 0);
+        break;
+    case DB:
+        TRAP(".byte 0xf1", .a = 0);
+        break;
+    case BP:
+        TRAP("int3", .a = 0);
+        break;
+    case UD:
+        TRAP("ud2", .a = 0);
+        break;
+    case NP:
+        gdt[SEL_FREE / 8] = 0x00cf13000000ffff;
+        TRAP("mov %%dx, %%ds", .d = SEL_FREE);
+        break;
+    case GP:
+        TRAP("mov %%dx, %%ds", .d = 0x7fb8);
+        break;
+    case PF:
+        guard(0);
+        TRAP("mov (%%rdx), %%eax", .d = GUARD);
+        break;
+    case NMI:
+        *(volatile uint32_t *)0xfee000f0 = 0x1ff;
+        TRAP("movl $0x44400, 0x300(%%rdx); mov $10000, %%ecx; 3: loop 3b", .d = 0xfee00000);
+        /* The frame was never made, and NMIs stay blocked until an IRET. */
+        __asm__ volatile(
+            "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $8; lea 1f(%%rip), %%rax;"
+            "push %%rax; iretq; 1:" ::
+                : "rax", "memory");
+        break;
+    default:
+        break;
+    }
+}
+
+static void meetings(void)
+{
+    static const struct {
+        uint8_t first, second, vector;
+        uint16_t error;
+    } table[] = {
+        {DE, SECOND_NP, DF, 0},
+        {DE, SECOND_GP, DF, 0},
+        {DE, SECOND_SS, DF, 0},
+        {DE, SECOND_PF, PF, 2}, /* a page fault after a contributory one is served on its own */
+        {NP, SECOND_GP, DF, 0},
+        {NP, SECOND_PF, PF, 2},
+        {GP, SECOND_NP, DF, 0},
+        {GP, SECOND_SS, DF, 0},
+        {GP, SECOND_PF, PF, 2},
+        {PF, SECOND_NP, DF, 0},
+        {PF, SECOND_GP, DF, 0},
+        {PF, SECOND_SS, DF, 0},
+        {PF, SECOND_PF, DF, 0},
+        {UD, SECOND_NP, NP, UD * 8 + 3}, /* benign first; EXT */
+        {UD, SECOND_GP, GP, SEL_DATA + 1},
+        {UD, SECOND_SS, SS, 1},
+        {UD, SECOND_PF, PF, 2},
+        {BP, SECOND_NP, NP, BP * 8 + 2}, /* a program's own interrupt: no EXT */
+        {BP, SECOND_GP, GP, SEL_DATA},
+        {BP, SECOND_SS, SS, 0},
+        {BP, SECOND_PF, PF, 2},
+        {DB, SECOND_NP, NP, DB * 8 + 3}, /* INT1 counts as external */
+        {DB, SECOND_GP, GP, SEL_DATA + 1},
+        {NMI, SECOND_NP, NP, NMI * 8 + 3},
+        {NMI, SECOND_GP, GP, SEL_DATA + 1},
+        {NMI, SECOND_PF, PF, 2},
+    };
+
+    tss.ist[0] = (uintptr_t)page_alloc() + 4096;
+    idt_set(DF, idt_stub(DF), SEL_CODE, 0x8e, 1);
+    for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        unsigned v = table[i].first;
+
+        spoil(v, table[i].second);
+        cause(v);
+        idt_set(v, idt_stub(v), SEL_CODE, v == BP ? 0xee : 0x8e, 0);
+        if (trap.vector != table[i].vector || trap.error != table[i].error) {
+            CHECK_EQ(i << 16 | trap.vector, i << 16 | table[i].vector);
+            CHECK_EQ(i << 16 | trap.error, i << 16 | table[i].error);
+        }
+    }
+    idt_set(DF, idt_stub(DF), SEL_CODE, 0x8e, 0);
+}
+
+/* ---- the tables themselves
+ * ----------------------------------------------------------------------------- */
+
+struct table_register {
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed));
+
+static void limit_of_the_idt(void)
+{
+    struct table_register old, small;
+
+    __asm__ volatile("sidt %0" : "=m"(old));
+    small = old;
+    small.limit = 0x90 * 16 + 14; /* one byte short */
+    __asm__ volatile("lidt %0" : : "m"(small));
+    TRAP("int $0x90", .a = 0);
+    __asm__ volatile("lidt %0" : : "m"(old));
+    EXPECT_FAULT(GP, 0x90 * 8 + 2);
+    TRAP("int $0x90", .a = 0);
+    EXPECT_TRAP(0x90, 2);
+    small.base = 0x8000000000000000ull;
+    TRAP("lidt (%%rdx)", .d = (uintptr_t)&small);
+    EXPECT_FAULT(GP, 0);
+}
+
+static void user_int_80(void)
+{
+    __asm__ volatile("int $0x80");
+}
+static void user_load_from_ldt(void)
+{
+    __asm__ volatile("mov $0xf, %%eax; mov %%eax, %%es; int $0x81" ::: "rax");
+}
+
+/* From ring 3 as well the access is the supervisor's: U is 0 in the error code. */
+static void pf_on_the_idt(void)
+{
+    struct table_register old, here;
+
+    guard(0);
+    for (unsigned i = 0; i < 0x800; i++)
+        ((volatile uint8_t *)(GUARD - 0x800))[i] = idt[i];
+    __asm__ volatile("sidt %0" : "=m"(old));
+    here = (struct table_register){old.limit, GUARD - 0x800};
+    __asm__ volatile("lidt %0" : : "m"(here));
+    run_user(user_int_80);
+    __asm__ volatile("lidt %0" : : "m"(old));
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.error, 0);
+    CHECK_EQ(trap.cr2, GUARD);
+    CHECK_EQ(trap.cs, SEL_UCODE);
+}
+
+static void pf_on_a_descriptor(void)
+{
+    guard(0);
+    gdt[SEL_FREE / 8] =
+        0xfff | (GUARD & 0xffffff) << 16 | 0x82ull << 40 | (GUARD >> 24 & 0xff) << 56;
+    gdt[SEL_FREE / 8 + 1] = 0;
+    __asm__ volatile("lldt %w0" : : "r"(SEL_FREE));
+    TRAP("mov %%dx, %%es", .d = 0xc);
+    EXPECT_FAULT(PF, 0);
+    CHECK_EQ(trap.cr2, GUARD + 8);
+    run_user(user_load_from_ldt);
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.error, 0);
+    guard(PTE_P | PTE_W);
+    *(volatile uint64_t *)(GUARD + 8) = 0x00cff2000000ffffull; /* not accessed yet */
+    guard(PTE_P);
+    TRAP("mov %%dx, %%es", .d = 0xf); /* the accessed bit cannot be written */
+    EXPECT_FAULT(PF, 3);
+    run_user(user_load_from_ldt);
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.error, 3);
+    guard(PTE_P | PTE_W); /* for the supervisor only: it is the one who reads */
+    run_user(user_load_from_ldt);
+    CHECK_EQ(trap.vector, 0x81);
+    CHECK_EQ(*(volatile uint64_t *)(GUARD + 8) >> 40 & 1, 1);
+    __asm__ volatile("mov %w0, %%es; lldt %w1" : : "r"(SEL_DATA), "r"(0));
+}
+
+static void pf_on_the_task_segment(void)
+{
+    uint64_t base = GUARD + 4096 - 30, stack = (uintptr_t)page_alloc() + 4096;
+
+    /* RSP0 is on the absent page, IST1 behind it. */
+    guard(0);
+    *pte(GUARD + 4096, 1) = (BACKING + 8192) | PTE_P | PTE_W;
+    invlpg((void *)(GUARD + 4096));
+    *(volatile uint64_t *)(base + 36) = stack;
+    idt_set(PF, idt_stub(PF), SEL_CODE, 0x8e, 1);
+    gdt[SEL_FREE / 8] = 0x67 | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    gdt[SEL_FREE / 8 + 1] = base >> 32;
+    __asm__ volatile("ltr %w0" : : "r"(SEL_FREE));
+    run_user(user_int_80);
+    gdt[SEL_TSS / 8] &= ~(2ull << 40);
+    __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
+    idt_set(PF, idt_stub(PF), SEL_CODE, 0x8e, 0);
+    CHECK_EQ(trap.vector, PF);
+    CHECK_EQ(trap.error, 0);
+    CHECK_EQ(trap.cr2, base + 4);
+    CHECK_EQ(trap.cs, SEL_UCODE);
+}
+
+/* ---- #AC
+ * -------------------------------------------------------------------------------------------------
+ */
+
+#define USER_AC(name, access)                                                        \
+    static void name(void)                                                           \
+    {                                                                                \
+        __asm__ volatile("pushf; orl $0x40000, (%%rsp); popf; " access "; int $0x80" \
+                         :                                                           \
+                         : "r"(GUARD)                                                \
+                         : "rax", "memory");                                         \
+    }
+USER_AC(ac_word, "mov 1(%0), %%ax")
+USER_AC(ac_long, "mov 2(%0), %%eax")
+USER_AC(ac_quad, "mov 4(%0), %%rax")
+USER_AC(ac_store, "mov %%eax, 3(%0)")
+USER_AC(ac_push, "lea 0x801(%0), %%rsp; push %%rax")
+USER_AC(ac_byte, "mov 3(%0), %%al")
+USER_AC(ac_aligned, "mov 8(%0), %%rax; mov 6(%0), %%ax")
+
+static void alignment_checks(void)
+{
+    static void (*const checked[])(void) = {ac_word, ac_long, ac_quad, ac_store, ac_push};
+
+    write_cr0(read_cr0() | 1u << 18);
+    guard(PTE_P | PTE_W | PTE_U);
+    for (unsigned i = 0; i < 5; i++) {
+        run_user(checked[i]);
+        CHECK_EQ(trap.vector, AC);
+        CHECK_EQ(trap.error, 0);
+        CHECK_EQ(trap.flags & (FLAG_RF | 1u << 18), FLAG_RF | 1u << 18);
+    }
+    guard(0); /* Intel's look at the alignment before the page */
+    run_user(ac_long);
+    CHECK_EQ(trap.vector, AC);
+    run_user(ac_byte);
+    CHECK_EQ(trap.vector, PF);
+    guard(PTE_P | PTE_W | PTE_U);
+    run_user(ac_byte);
+    CHECK_EQ(trap.vector, 0x80);
+    run_user(ac_aligned);
+    CHECK_EQ(trap.vector, 0x80);
+    TRAP(
+        "pushf; orl $0x40000, (%%rsp); popf; mov 1(%%rdx), %%eax; pushf; andl $~0x40000, (%%rsp); popf",
+        .d = GUARD); /* ring 0 */
+    CHECK_EQ(trap.count, 0);
+    write_cr0(read_cr0() & ~(1ull << 18));
 }
 
 const struct guest_case guest_cases[] = {
@@ -776,5 +1102,12 @@ const struct guest_case guest_cases[] = {
     {"#UD: SYSCALL disabled", syscall_disabled},
     {"#GP: IRET to a non-canonical address", iret_to_a_noncanonical_address},
     {"#GP: far jump to data", far_jump_to_data},
+    {"RF of faults and traps", rf_of_faults_and_traps},
+    {"#DF: who meets whom, and EXT", meetings},
+    {"#GP: limit of the IDT", limit_of_the_idt},
+    {"#PF: on the IDT", pf_on_the_idt},
+    {"#PF: on a descriptor", pf_on_a_descriptor},
+    {"#PF: on the TSS", pf_on_the_task_segment},
+    {"#AC: sizes", alignment_checks},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -1,92 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Interrupt paths and timers: PIC, I/O APIC, local APIC, MSI, PIT, RTC, PM timer; STI shadow, HLT, TPR. */
-#include "rt/guest.h"
-
-#define LAPIC 0xfee00000ull
-#define IOAPIC 0xfec00000ull
-#define SPIN 50000000ull /* TSC ticks that nothing here should take */
-
-static volatile unsigned seen[256], order[16], norder;
-
-static void lapic_w(unsigned reg, uint32_t v)
-{
-    *(volatile uint32_t *)(LAPIC + reg) = v;
-}
-static uint32_t lapic_r(unsigned reg)
-{
-    return *(volatile uint32_t *)(LAPIC + reg);
-}
-static void ioapic_w(unsigned reg, uint32_t v)
-{
-    *(volatile uint32_t *)IOAPIC = reg;
-    *(volatile uint32_t *)(IOAPIC + 0x10) = v;
-}
-static uint32_t ioapic_r(unsigned reg)
-{
-    *(volatile uint32_t *)IOAPIC = reg;
-    return *(volatile uint32_t *)(IOAPIC + 0x10);
-}
-
-static bool hook(struct frame *f)
-{
-    if (f->vector < 0x20)
-        return false;
-    seen[f->vector]++;
-    order[norder++ & 15] = (unsigned)f->vector;
-    if (f->vector >= 0x20 && f->vector < 0x28) {
-        out8(0x20, 0x20);
-    } else if (f->vector >= 0x28 && f->vector < 0x30) {
-        out8(0xa0, 0x20);
-        out8(0x20, 0x20);
-    } else if (f->vector != 0xff) {
-        lapic_w(0xb0, 0);
-    }
-    return true;
-}
-
-static void start(void)
-{
-    for (unsigned i = 0; i < 256; i++)
-        seen[i] = 0;
-    norder = 0;
-    trap_hook = hook;
-    /* PIC: vectors 20h and 28h, all masked. */
-    out8(0x20, 0x11);
-    out8(0x21, 0x20);
-    out8(0x21, 4);
-    out8(0x21, 1);
-    out8(0xa0, 0x11);
-    out8(0xa1, 0x28);
-    out8(0xa1, 2);
-    out8(0xa1, 1);
-    out8(0x21, 0xff);
-    out8(0xa1, 0xff);
-    lapic_w(0xf0, 0x1ff);
-    lapic_w(0x80, 0);
-    lapic_w(0x350, 0x700); /* LINT0: ExtINT */
-    lapic_w(0x320, 0x10000);
-}
-
-static void stop(void)
-{
-    __asm__ volatile("cli");
-    trap_hook = NULL;
-    out8(0x21, 0xff);
-    out8(0xa1, 0xff);
-}
-
-/* Interrupts on until vector has come or time is up. */
-static bool wait_for(unsigned vector)
-{
-    uint64_t t = rdtsc();
-    unsigned before = seen[vector];
-
-    __asm__ volatile("sti");
-    while (seen[vector] == before && rdtsc() - t < SPIN * 20)
-        ;
-    __asm__ volatile("cli");
-    return seen[vector] != before;
-}
+/* Interrupt paths and timers: PIC, I/O APIC, local APIC, MSI, PIT, RTC, PM timer; STI shadow, HLT,
+ * TPR. */
+#include "rt/irq.h"
 
 static void pit_through_the_pic(void)
 {
@@ -285,7 +200,7 @@ static void x2apic_mode(void)
     trap_hook = NULL;
     TRAP("wrmsr", .c = 0x802, .a = 0, .d = 0);
     EXPECT_FAULT(GP, 0);
-    trap_hook = hook;
+    trap_hook = irq_hook;
     __asm__ volatile("sti; nop; cli");
     CHECK_EQ(seen[0x55], 1);
     wrmsr(0x80b, 0);
@@ -337,6 +252,594 @@ static void spurious_irq_7(void)
     stop();
 }
 
+/* ---- 8259A: lines that a program can move, seen by polling with IF = 0 --------------------------
+ */
+
+static bool until_status(uint8_t mask, uint8_t want)
+{
+    uint64_t t = rdtsc();
+
+    while (rdtsc() - t < SPIN * 20)
+        if ((in8(0x64) & mask) == want)
+            return true;
+    return false;
+}
+
+static void irq4(bool on)
+{
+    out8(0x3fb, 3);
+    out8(0x3fc, on ? 0x0b : 0);
+    out8(0x3f9, on ? 2 : 0); /* transmitter empty */
+}
+
+static void irq1(bool on)
+{
+    if (on) {
+        until_status(2, 0);
+        out8(0x64, 0x60);
+        until_status(2, 0);
+        out8(0x60, 0x01);
+        until_status(2, 0);
+        out8(0x64, 0xd2); /* as if the keyboard had sent it */
+        until_status(2, 0);
+        out8(0x60, 0x5a);
+        until_status(1, 1);
+    } else {
+        while (in8(0x64) & 1)
+            in8(0x60);
+    }
+}
+
+static uint8_t poll(void)
+{
+    out8(0x20, 0x0c);
+    return in8(0x20);
+}
+static uint8_t pic_isr(void)
+{
+    out8(0x20, 0x0b);
+    return in8(0x20);
+}
+static uint8_t pic_irr(void)
+{
+    out8(0x20, 0x0a);
+    return in8(0x20);
+}
+
+static void pic_start(uint8_t icw4, uint8_t mask)
+{
+    irq4(false);
+    irq1(false);
+    start();
+    lapic_w(0x350, 0x10000);
+    out8(0x4d0, 0);
+    out8(0x4d1, 0);
+    pic_init(icw4);
+    out8(0x21, mask);
+}
+
+static void pic_stop(void)
+{
+    irq4(false);
+    irq1(false);
+    pic_init(1);
+    out8(0x4d0, 0);
+    out8(0x4d1, 0x0e); /* IRQ 9 to 11, as firmware leaves it */
+    stop();
+}
+
+static void pic_poll(void)
+{
+    pic_start(1, 0xed);
+    CHECK_EQ(poll() & 0x80, 0);
+    irq4(true);
+    CHECK_EQ(pic_irr() & 0x10, 0x10);
+    CHECK_EQ(poll(), 0x84);
+    CHECK_EQ(pic_isr(), 0x10);
+    CHECK_EQ(poll() & 0x80, 0);
+    out8(0x20, 0x20);
+    CHECK_EQ(pic_isr(), 0);
+    CHECK_EQ(poll() & 0x80, 0); /* an edge counts once */
+    irq4(false);
+    irq4(true);
+    CHECK_EQ(poll(), 0x84);
+    pic_stop();
+}
+
+static void pic_level_triggered(void)
+{
+    pic_start(1, 0xed);
+    out8(0x4d0, 0xff);
+    out8(0x4d1, 0xff);
+    CHECK_EQ(in8(0x4d0), 0xf8); /* IRQ 0 to 2, 8 and 13 are always edges */
+    CHECK_EQ(in8(0x4d1), 0xde);
+    out8(0x4d0, 0x10);
+    irq4(true);
+    CHECK_EQ(poll(), 0x84);
+    CHECK_EQ(poll() & 0x80, 0);
+    out8(0x20, 0x20);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0x20);
+    irq4(false);
+    CHECK_EQ(poll() & 0x80, 0);
+    irq4(true);
+    irq4(false);
+    CHECK_EQ(pic_irr() & 0x10, 0); /* a level that is gone leaves nothing */
+    pic_stop();
+}
+
+static void pic_priorities_and_specific_eoi(void)
+{
+    pic_start(1, 0xed);
+    irq4(true);
+    CHECK_EQ(poll(), 0x84);
+    irq1(true);
+    CHECK_EQ(poll(), 0x81); /* above the one in service */
+    irq4(false);
+    irq4(true);
+    CHECK_EQ(poll() & 0x80, 0);
+    CHECK_EQ(pic_isr(), 0x12);
+    out8(0x20, 0x61); /* specific EOI: 1 */
+    CHECK_EQ(pic_isr(), 0x10);
+    out8(0x20, 0x64);
+    CHECK_EQ(pic_isr(), 0);
+    CHECK_EQ(poll(), 0x84);
+    pic_stop();
+}
+
+static void pic_rotation(void)
+{
+    pic_start(1, 0xed);
+    out8(0x20, 0xc1); /* 1 is the lowest: 4 comes first */
+    irq1(true);
+    irq4(true);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0xa0); /* EOI, and 4 becomes the lowest */
+    irq4(false);
+    irq4(true);
+    CHECK_EQ(poll(), 0x81);
+    out8(0x20, 0xe1); /* specific EOI, and 1 becomes the lowest */
+    irq1(false);
+    irq1(true);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0x20);
+    CHECK_EQ(poll(), 0x81);
+    out8(0x20, 0xc7);
+    out8(0x20, 0x20);
+    pic_stop();
+}
+
+static void pic_special_mask(void)
+{
+    pic_start(1, 0xed);
+    irq1(true);
+    CHECK_EQ(poll(), 0x81);
+    irq4(true);
+    CHECK_EQ(poll() & 0x80, 0);
+    out8(0x21, 0xef);
+    CHECK_EQ(poll() & 0x80, 0); /* masked, and yet in the way */
+    out8(0x20, 0x68);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0x48);
+    out8(0x20, 0x61);
+    out8(0x20, 0x64);
+    CHECK_EQ(pic_isr(), 0);
+    pic_stop();
+}
+
+static void pic_mask_keeps_the_request(void)
+{
+    pic_start(1, 0xff);
+    irq4(true);
+    CHECK_EQ(pic_irr() & 0x10, 0x10);
+    CHECK_EQ(poll() & 0x80, 0);
+    CHECK_EQ(in8(0x21), 0xff);
+    out8(0x21, 0xef);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0x20);
+    pic_stop();
+}
+
+static uint8_t isr_in_handler;
+static bool aeoi_hook(struct frame *f)
+{
+    isr_in_handler = pic_isr();
+    seen[f->vector]++;
+    return true;
+}
+
+static void pic_automatic_eoi(void)
+{
+    pic_start(3, 0xed);
+    lapic_w(0x350, 0x700);
+    trap_hook = aeoi_hook;
+    irq4(true);
+    isr_in_handler = 0xff;
+    CHECK(wait_for(0x24));
+    CHECK_EQ(isr_in_handler, 0);
+    irq4(false);
+    irq4(true);
+    CHECK(wait_for(0x24));
+    CHECK_EQ(seen[0x24], 2);
+    pic_init(1);
+    out8(0x21, 0xef);
+    irq4(false);
+    irq4(true);
+    window();
+    CHECK_EQ(isr_in_handler, 0x10);
+    pic_stop();
+}
+
+static void pic_initialisation_forgets(void)
+{
+    pic_start(1, 0xed);
+    irq4(true);
+    CHECK_EQ(poll(), 0x84);
+    out8(0x20, 0xc4);
+    pic_init(1);
+    CHECK_EQ(pic_isr(), 0);
+    CHECK_EQ(pic_irr() & 0x10, 0); /* the edge detector is reset: a line must go low first */
+    out8(0x21, 0xed);
+    CHECK_EQ(poll() & 0x80, 0);
+    pic_stop();
+}
+
+static void slave_through_irq_2(void)
+{
+    pic_start(1, 0xff);
+    out8(0x21, 0xfb);
+    out8(0xa1, 0xfe);
+    cmos_w(0x0a, 0x26);
+    cmos_r(0x0c);
+    cmos_w(0x0b, 0x42);
+    {
+        uint64_t t = rdtsc();
+
+        while (!(pic_irr() & 4) && rdtsc() - t < SPIN * 20)
+            ;
+    }
+    CHECK_EQ(poll(), 0x82);
+    out8(0xa0, 0x0c);
+    CHECK_EQ(in8(0xa0), 0x80);
+    out8(0xa0, 0x20);
+    out8(0x20, 0x20);
+    cmos_w(0x0b, 0x02);
+    cmos_r(0x0c);
+    pic_stop();
+}
+
+static void request_without_a_source_is_irq_7(void)
+{
+    pic_start(1, 0xff);
+    /* The I/O APIC asks for an acknowledge that the 8259A knows nothing of. */
+    ioapic_w(0x10 + 4 * 2 + 1, 0);
+    ioapic_w(0x10 + 4 * 2, 0x700);
+    irq4(true);
+    CHECK(wait_for(0x27));
+    CHECK_EQ(pic_isr(), 0);
+    ioapic_w(0x10 + 4 * 2, 0x10000);
+    pic_stop();
+}
+
+/* ---- I/O APIC: the same line as pin 4
+ * -------------------------------------------------------------- */
+
+#define RTE4 (0x10 + 4 * 2)
+
+static void ioapic_start(uint32_t high, uint32_t low)
+{
+    pic_start(1, 0xff);
+    ioapic_w(RTE4, 0x10000);
+    ioapic_w(RTE4 + 1, high);
+    ioapic_w(RTE4, low);
+}
+
+static void ioapic_stop(void)
+{
+    irq4(false);
+    ioapic_w(RTE4, 0x10000);
+    ioapic_w(RTE4, 0x10000);
+    pic_stop();
+}
+
+static unsigned storms;
+static bool level_hook(struct frame *f)
+{
+    if (f->vector != 0x44)
+        return false;
+    seen[0x44]++;
+    CHECK_EQ(ioapic_r(RTE4) & 0x4000, 0x4000);             /* remote IRR until the EOI */
+    CHECK_EQ(lapic_r(0x180 + 0x20) >> (0x44 & 31) & 1, 1); /* TMR: level */
+    CHECK_EQ(lapic_r(0x100 + 0x20) >> (0x44 & 31) & 1, 1); /* ISR */
+    CHECK_EQ(lapic_r(0xa0), 0x40);                         /* PPR */
+    if (++storms == 3)
+        irq4(false);
+    lapic_w(0xb0, 0);
+    return true;
+}
+
+static void ioapic_level_and_remote_irr(void)
+{
+    ioapic_start(0, 0x8044);
+    storms = 0;
+    trap_hook = level_hook;
+    irq4(true);
+    window();
+    window();
+    window();
+    window();
+    CHECK_EQ(seen[0x44], 3); /* again after each EOI, until the line fell */
+    CHECK_EQ(ioapic_r(RTE4) & 0x4000, 0);
+    ioapic_stop();
+}
+
+/* Lowers the line: a level would come again and again. */
+static bool once_hook(struct frame *f)
+{
+    if (f->vector >= 0x20)
+        irq4(false);
+    return irq_hook(f);
+}
+
+static void ioapic_masked(void)
+{
+    ioapic_start(0, 0x10045);
+    irq4(true); /* an edge under the mask is lost */
+    ioapic_w(RTE4, 0x45);
+    window();
+    CHECK_EQ(seen[0x45], 0);
+    irq4(false);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x45], 1);
+    ioapic_w(RTE4, 0x18045);
+    window();
+    CHECK_EQ(seen[0x45], 1);
+    trap_hook = once_hook;
+    ioapic_w(RTE4, 0x8045); /* a level is still there */
+    window();
+    CHECK_EQ(seen[0x45], 2);
+    ioapic_stop();
+}
+
+static void ioapic_logical_destinations(void)
+{
+    uint32_t ldr = lapic_r(0xd0);
+
+    lapic_w(0xe0, 0xffffffff);
+    lapic_w(0xd0, 0x04000000);
+    ioapic_start(0x06000000, 0x846);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 1);
+    irq4(false);
+    ioapic_w(RTE4 + 1, 0x02000000);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 1); /* another one's bit */
+    irq4(false);
+    lapic_w(0xe0, 0x0fffffff); /* clusters */
+    lapic_w(0xd0, 0x12000000);
+    ioapic_w(RTE4 + 1, 0x13000000);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 2);
+    irq4(false);
+    ioapic_w(RTE4 + 1, 0x23000000);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 2);
+    irq4(false);
+    lapic_w(0xe0, 0xffffffff);
+    ioapic_w(RTE4 + 1, 0x12000000);
+    ioapic_w(RTE4, 0x946); /* lowest priority */
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 3);
+    irq4(false);
+    ioapic_w(RTE4 + 1, 0xff000000); /* physical broadcast */
+    ioapic_w(RTE4, 0x46);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 4);
+    irq4(false);
+    ioapic_w(RTE4 + 1, 0x0e000000);
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x46], 4); /* nobody's */
+    lapic_w(0xd0, ldr);
+    ioapic_stop();
+}
+
+static bool nmi_hook(struct frame *f)
+{
+    if (f->vector != NMI)
+        return irq_hook(f);
+    seen[NMI]++;
+    return true;
+}
+
+static void nmi_by_the_io_apic_and_by_lint0(void)
+{
+    ioapic_start(0, 0x400);
+    trap_hook = nmi_hook;
+    irq4(true);
+    spin(100000);
+    CHECK_EQ(seen[NMI], 1); /* IF is 0 */
+    irq4(false);
+    ioapic_w(RTE4, 0x10000);
+    lapic_w(0x350, 0x400); /* the 8259A's output is an NMI */
+    out8(0x21, 0xef);
+    irq4(true);
+    spin(100000);
+    CHECK_EQ(seen[NMI], 2);
+    lapic_w(0x350, 0x10000);
+    ioapic_stop();
+}
+
+static void ioapic_eoi_register(void)
+{
+    CHECK_EQ(ioapic_r(1) & 0xff, 0x20);
+    if (!(lapic_r(0x30) & 1u << 24))
+        return;
+    ioapic_start(0, 0x8047);
+    lapic_w(0xf0, 0x11ff); /* no EOI broadcast */
+    irq4(true);
+    window();
+    CHECK_EQ(seen[0x47], 1);
+    window();
+    CHECK_EQ(seen[0x47], 1);
+    CHECK_EQ(ioapic_r(RTE4) & 0x4000, 0x4000);
+    irq4(false);
+    *(volatile uint32_t *)(IOAPIC + 0x40) = 0x47;
+    CHECK_EQ(ioapic_r(RTE4) & 0x4000, 0);
+    lapic_w(0xf0, 0x1ff);
+    ioapic_stop();
+}
+
+/* ---- local APIC
+ * --------------------------------------------------------------------------------------- */
+
+static void ipi_shorthands(void)
+{
+    start();
+    lapic_w(0x310, 0xff000000);
+    lapic_w(0x300, 0x80048); /* all with self */
+    window();
+    CHECK_EQ(seen[0x48], 1);
+    lapic_w(0x300, 0xc0048); /* all but self: nobody */
+    window();
+    CHECK_EQ(seen[0x48], 1);
+    lapic_w(0x300, 0x00048); /* the broadcast destination */
+    window();
+    CHECK_EQ(seen[0x48], 2);
+    lapic_w(0x310, 0x07000000);
+    lapic_w(0x300, 0x00048); /* nobody's id */
+    window();
+    CHECK_EQ(seen[0x48], 2);
+    lapic_w(0x310, 0);
+    lapic_w(0x300, 0x00048);
+    lapic_w(0x300, 0x00048); /* merges with the one in IRR */
+    window();
+    CHECK_EQ(seen[0x48], 3);
+    stop();
+}
+
+static void error_status(void)
+{
+    start();
+    lapic_w(0x370, 0x58);
+    lapic_w(0x280, 0);
+    lapic_w(0x280, 0);
+    CHECK_EQ(lapic_r(0x280), 0);
+    lapic_w(0x300, 0x40005);     /* an illegal vector */
+    CHECK_EQ(lapic_r(0x280), 0); /* shows after a write */
+    lapic_w(0x280, 0);
+    CHECK_EQ(lapic_r(0x280) & 0x20, 0x20);
+    window();
+    CHECK_EQ(seen[0x58], 1);
+    lapic_w(0x280, 0);
+    CHECK_EQ(lapic_r(0x280), 0);
+    lapic_r(0x3f0); /* a reserved register */
+    lapic_w(0x280, 0);
+    CHECK_EQ(lapic_r(0x280) & 0x80, 0x80);
+    lapic_w(0x280, 0);
+    lapic_w(0x370, 0x10000);
+    window();
+    stop();
+}
+
+static bool nest_hook(struct frame *f)
+{
+    if (f->vector < 0x20)
+        return false;
+    seen[f->vector]++;
+    order[norder++ & 15] = (unsigned)f->vector;
+    __asm__ volatile("sti; nop; nop; cli");
+    lapic_w(0xb0, 0);
+    order[norder++ & 15] = (unsigned)f->vector | 0x100;
+    return true;
+}
+
+static void handlers_nest_by_class(void)
+{
+    start();
+    trap_hook = nest_hook;
+    lapic_w(0x80, 0x50);
+    lapic_w(0x300, 0x40061);
+    lapic_w(0x300, 0x40041);
+    lapic_w(0x300, 0x40068);
+    lapic_w(0x300, 0x40091);
+    window();
+    CHECK_EQ(norder, 6);
+    CHECK_EQ(order[0], 0x91);
+    CHECK_EQ(order[1], 0x191);
+    CHECK_EQ(order[2], 0x68);
+    CHECK_EQ(order[3], 0x168); /* 61h is of the same class: it does not nest */
+    CHECK_EQ(order[4], 0x61);
+    lapic_w(0x80, 0);
+    window();
+    CHECK_EQ(seen[0x41], 1);
+    stop();
+}
+
+static void disabled_by_software(void)
+{
+    start();
+    lapic_w(0x320, 0x59);
+    lapic_w(0xf0, 0xff);
+    CHECK_EQ(lapic_r(0x320) & 0x10000, 0x10000); /* every LVT masks itself */
+    lapic_w(0x320, 0x59);
+    CHECK_EQ(lapic_r(0x320) & 0x10000, 0x10000); /* and stays so */
+    lapic_w(0x300, 0x40049);
+    window();
+    CHECK_EQ(seen[0x49], 0);
+    lapic_w(0xf0, 0x1ef);
+    CHECK_EQ(lapic_r(0xf0) & 0x1ff, 0x1ef);
+    lapic_w(0x320, 0x10000);
+    stop();
+}
+
+/* ---- an interrupt in the middle of a repeated instruction
+ * --------------------------------------------- */
+
+static uintptr_t rep_ip, rep_flags, rep_cx;
+static bool rep_hook(struct frame *f)
+{
+    if (f->vector == 0x5a && !rep_ip) {
+        rep_ip = f->ip;
+        rep_flags = f->flags;
+        rep_cx = f->cx;
+    }
+    return irq_hook(f);
+}
+
+static void repeated_string_is_interrupted_and_goes_on(void)
+{
+    extern char rep_here[];
+    uint64_t count = 0x800000, di = 0x2000000;
+
+    start();
+    trap_hook = rep_hook;
+    rep_ip = 0;
+    lapic_w(0x3e0, 0xb);
+    lapic_w(0x320, 0x5a);
+    lapic_w(0x380, 20000);
+    /* The shadow of STI covers the first element. */
+    __asm__ volatile("sti; .globl rep_here; rep_here: rep lodsb; cli"
+                     : "+c"(count), "+S"(di)
+                     :
+                     : "rax", "memory");
+    lapic_w(0x320, 0x10000);
+    stop();
+    CHECK_EQ(count, 0);
+    CHECK_EQ(di, 0x2800000);
+    CHECK_EQ(seen[0x5a], 1);
+    CHECK_EQ(rep_ip, (uintptr_t)rep_here);
+    CHECK(rep_cx > 0 && rep_cx < 0x800000);
+    CHECK_EQ(rep_flags & FLAG_RF, FLAG_RF);
+}
+
 const struct guest_case guest_cases[] = {
     {"PIT through the PIC, periodic", pit_through_the_pic},
     {"PIT one-shot", pit_one_shot_fires_once},
@@ -354,5 +857,25 @@ const struct guest_case guest_cases[] = {
     {"PM timer", pm_timer_runs},
     {"port 61h", port_61_toggles_and_counter_2_counts},
     {"PIC in-service register", spurious_irq_7},
+    {"PIC: poll", pic_poll},
+    {"PIC: level-triggered", pic_level_triggered},
+    {"PIC: priorities", pic_priorities_and_specific_eoi},
+    {"PIC: rotation", pic_rotation},
+    {"PIC: special mask mode", pic_special_mask},
+    {"PIC: mask", pic_mask_keeps_the_request},
+    {"PIC: automatic EOI", pic_automatic_eoi},
+    {"PIC: initialisation", pic_initialisation_forgets},
+    {"PIC: slave", slave_through_irq_2},
+    {"PIC: no source", request_without_a_source_is_irq_7},
+    {"I/O APIC: level, remote IRR", ioapic_level_and_remote_irr},
+    {"I/O APIC: mask", ioapic_masked},
+    {"I/O APIC: destinations", ioapic_logical_destinations},
+    {"NMI by the I/O APIC and LINT0", nmi_by_the_io_apic_and_by_lint0},
+    {"I/O APIC: EOI register", ioapic_eoi_register},
+    {"IPI shorthands", ipi_shorthands},
+    {"APIC error status", error_status},
+    {"handlers nest by class", handlers_nest_by_class},
+    {"APIC disabled by software", disabled_by_software},
+    {"interrupt within REP", repeated_string_is_interrupted_and_goes_on},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

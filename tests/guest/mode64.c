@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Changes of mode and of privilege: long and compatibility mode, out of long mode and back, call gates,
- * SYSCALL, SYSENTER, IRET, ISTs, bases, debug traps across them. SDM vol. 3A ch. 5, 6, 9.8, vol. 3B ch. 18.
+ * Changes of mode and of privilege: long and compatibility mode, out of long mode and back, call
+ * gates, SYSCALL, SYSENTER, IRET, ISTs, bases, debug traps across them. SDM vol. 3A ch. 5, 6, 9.8,
+ * vol. 3B ch. 18.
  */
 #include "rt/guest.h"
 
-#define GUARD 0x7f000000ull
-#define BACKING 0x2000000ull
-#define SEL_CODE32 0x18
-#define SEL_UCODE32 0x33
-#define S0 SEL_FREE
-#define S1 (SEL_FREE + 8)
-#define S2 (SEL_FREE + 16)
-#define EFER 0xc0000080
-#define STAR 0xc0000081
-#define LSTAR 0xc0000082
-#define FMASK 0xc0000084
-#define FS_BASE 0xc0000100
-#define GS_BASE 0xc0000101
+#define GUARD          0x7f000000ull
+#define BACKING        0x2000000ull
+#define SEL_CODE32     0x18
+#define SEL_UCODE32    0x33
+#define S0             SEL_FREE
+#define S1             (SEL_FREE + 8)
+#define S2             (SEL_FREE + 16)
+#define EFER           0xc0000080
+#define STAR           0xc0000081
+#define LSTAR          0xc0000082
+#define FMASK          0xc0000084
+#define FS_BASE        0xc0000100
+#define GS_BASE        0xc0000101
 #define KERNEL_GS_BASE 0xc0000102
-#define DR6_CLEAR 0xffff0ff0
+#define DR6_CLEAR      0xffff0ff0
 
 struct far_ptr {
     uint32_t off;
@@ -40,12 +41,14 @@ void user_return_now(void)
     __asm__ volatile("int $0x80");
 }
 
-/* ---- compatibility mode -------------------------------------------------------------------------- */
+/* ---- compatibility mode
+ * -------------------------------------------------------------------------- */
 
 /* 40h is INC EAX there and REX in 64-bit code. */
 void compat_inc(void);
-__asm__(".code32; .globl compat_inc; compat_inc: mov $0x1234, %eax; .byte 0x40; push %eax; pop %ecx;"
-        "lret; .code64");
+__asm__(
+    ".code32; .globl compat_inc; compat_inc: mov $0x1234, %eax; .byte 0x40; push %eax; pop %ecx;"
+    "lret; .code64");
 
 static void far_call_into_compatibility_mode(void)
 {
@@ -54,7 +57,8 @@ static void far_call_into_compatibility_mode(void)
     TRAP("mov %%rsp, %%r8; lcall *(%%rdx); sub %%rsp, %%r8; mov %%r8, compat_sp(%%rip);"
          "mov %%rax, compat_ax(%%rip);"
          ".pushsection .data; .globl compat_sp, compat_ax; compat_sp: .quad 1; compat_ax: .quad 0;"
-         ".popsection", .d = (uintptr_t)&p);
+         ".popsection",
+         .d = (uintptr_t)&p);
     {
         extern uint64_t compat_sp, compat_ax;
 
@@ -64,14 +68,34 @@ static void far_call_into_compatibility_mode(void)
     }
 }
 
-/* A write of a 32-bit register in compatibility mode clears the upper half; the others keep theirs or not. */
+/* A write of a 32-bit register in compatibility mode clears the upper half; the others keep theirs
+ * or not. */
 static void iret_into_compatibility_mode(void)
 {
     TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x18; lea 3f(%%rip), %%rax;"
-         "push %%rax; iretq; .code32; 3: .byte 0x40; mov %%cs, %%edx; int $0x80; .code64", .a = 0);
+         "push %%rax; iretq; .code32; 3: .byte 0x40; mov %%cs, %%edx; int $0x80; .code64",
+         .a = 0);
     CHECK_EQ(trap.vector, 0x80);
     CHECK_EQ(trap.cs, SEL_CODE32);
     CHECK_EQ(trap.sp, trap_sp);
+}
+
+/* SDM vol. 1 section 3.4.1.1 leaves the upper halves open; Intel's processors cut RSP and keep the
+ * rest. */
+static void far_jump_cuts_the_stack_pointer(void)
+{
+    extern char compat_cut[];
+    struct far_ptr p = {(uint32_t)(uintptr_t)compat_cut, SEL_CODE32};
+    uint64_t sp, b = 0x1122334455667788ull;
+
+    __asm__ volatile("mov %%rsp, %%r12; mov $0x520001000, %%rsp; ljmp *(%2);"
+                     ".code32; .globl compat_cut; compat_cut: ljmp $8, $3f; .code64;"
+                     "3: mov %%rsp, %0; mov %%r12, %%rsp"
+                     : "=&r"(sp), "+b"(b)
+                     : "r"(&p)
+                     : "r12", "memory");
+    CHECK_EQ(sp, 0x20001000);
+    CHECK_EQ(b, 0x1122334455667788ull);
 }
 
 void compat16(void);
@@ -98,8 +122,9 @@ static void limits_count_in_compatibility_mode(void)
     __asm__ volatile("mov %w0, %%es" : : "r"(S0));
     TRAP("mov %%es:0x1000, %%eax", .a = 0);
     CHECK_EQ(trap.count, 0);
-    TRAP("lcall *(%%rdx); jmp 2f; .code32; .globl compat_limit; compat_limit: mov %%es:8, %%al; lret; .code64",
-         .d = (uintptr_t)&p);
+    TRAP(
+        "lcall *(%%rdx); jmp 2f; .code32; .globl compat_limit; compat_limit: mov %%es:8, %%al; lret; .code64",
+        .d = (uintptr_t)&p);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.ip, (uintptr_t)compat_limit);
     CHECK_EQ(trap.error, 0);
@@ -154,31 +179,33 @@ static void exceptions_of_ring_3_compatibility_code(void)
     CHECK_EQ(trap.ip, 0x20005);
 }
 
-/* ---- out of long mode and back ------------------------------------------------------------------- */
+/* ---- out of long mode and back
+ * ------------------------------------------------------------------- */
 
 /*
- * Copied to 8000h. 32-bit compatibility code comes in: paging off, LME off, 32-bit protected mode, 16-bit
- * protected mode, real mode with an INT through the table at 0, and all the way back.
+ * Copied to 8000h. 32-bit compatibility code comes in: paging off, LME off, 32-bit protected mode,
+ * 16-bit protected mode, real mode with an INT through the table at 0, and all the way back.
  */
 extern char away[], away_end[], away_marks[], away_cr3[];
-__asm__(".balign 16; .globl away, away_end, away_marks, away_cr3; .code32;"
-        "away: pushf; mov %cr0, %eax; and $0x7fffffff, %eax; mov %eax, %cr0;"
-        "mov $0xc0000080, %ecx; rdmsr; mov %eax, 0x8000 + (away_marks - away); and $~0x100, %eax; wrmsr;"
-        "mov $1, %eax; .byte 0x40; mov %eax, 0x8000 + (away_marks - away) + 4;"
-        "ljmp $0x48, $(1f - away); .code16;"
-        "1: mov $0x50, %ax; mov %ax, %ds; mov %ax, %es; mov %ax, %ss; mov %cr0, %eax; and $0xfe, %al;"
-        "mov %eax, %cr0; ljmp $0x800, $(2f - away);"
-        "2: mov %cs, %ax; mov %ax, %ds; xor %ax, %ax; mov %ax, %ss; mov %esp, %ebx; mov $0x7000, %sp;"
-        "sidt (away_idt - away); lidt (away_ivt - away); int $0x60; lidt (away_idt - away);"
-        "mov %ebx, %esp; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; ljmpl $0x18, $0x8000 + (3f - away);"
-        ".code32; 3: mov $0x10, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss;"
-        "mov $0xc0000080, %ecx; rdmsr; mov %eax, 0x8000 + (away_marks - away) + 12; or $0x100, %eax; wrmsr;"
-        "mov 0x8000 + (away_cr3 - away), %eax; mov %eax, %cr3;"
-        "mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0; rdmsr;"
-        "mov %eax, 0x8000 + (away_marks - away) + 16; popf; lret;"
-        ".code16; away_int: movw $0x60, %cs:(away_marks - away) + 8; iret;"
-        "away_ivt: .word 0x3ff; .long 0; away_idt: .skip 8; away_cr3: .long 0; .balign 4;"
-        "away_marks: .skip 32; .globl away_int; away_end: .code64");
+__asm__(
+    ".balign 16; .globl away, away_end, away_marks, away_cr3; .code32;"
+    "away: pushf; mov %cr0, %eax; and $0x7fffffff, %eax; mov %eax, %cr0;"
+    "mov $0xc0000080, %ecx; rdmsr; mov %eax, 0x8000 + (away_marks - away); and $~0x100, %eax; wrmsr;"
+    "mov $1, %eax; .byte 0x40; mov %eax, 0x8000 + (away_marks - away) + 4;"
+    "ljmp $0x48, $(1f - away); .code16;"
+    "1: mov $0x50, %ax; mov %ax, %ds; mov %ax, %es; mov %ax, %ss; mov %cr0, %eax; and $0xfe, %al;"
+    "mov %eax, %cr0; ljmp $0x800, $(2f - away);"
+    "2: mov %cs, %ax; mov %ax, %ds; xor %ax, %ax; mov %ax, %ss; mov %esp, %ebx; mov $0x7000, %sp;"
+    "sidt (away_idt - away); lidt (away_ivt - away); int $0x60; lidt (away_idt - away);"
+    "mov %ebx, %esp; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; ljmpl $0x18, $0x8000 + (3f - away);"
+    ".code32; 3: mov $0x10, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss;"
+    "mov $0xc0000080, %ecx; rdmsr; mov %eax, 0x8000 + (away_marks - away) + 12; or $0x100, %eax; wrmsr;"
+    "mov 0x8000 + (away_cr3 - away), %eax; mov %eax, %cr3;"
+    "mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0; rdmsr;"
+    "mov %eax, 0x8000 + (away_marks - away) + 16; popf; lret;"
+    ".code16; away_int: movw $0x60, %cs:(away_marks - away) + 8; iret;"
+    "away_ivt: .word 0x3ff; .long 0; away_idt: .skip 8; away_cr3: .long 0; .balign 4;"
+    "away_marks: .skip 32; .globl away_int; away_end: .code64");
 
 static void to_real_mode_and_back(void)
 {
@@ -224,7 +251,8 @@ static void mode_bits_that_may_not_change(void)
     CHECK_EQ(rdmsr(EFER) & 0x400, 0x400);
 }
 
-/* ---- call gates, conforming code ----------------------------------------------------------------- */
+/* ---- call gates, conforming code
+ * ----------------------------------------------------------------- */
 
 uint64_t gate_saw[5];
 void gate_target(void);
@@ -234,7 +262,8 @@ __asm__(".globl gate_target; gate_target: mov %cs, %eax; mov %rax, gate_saw(%rip
 
 static void set_gate(uint16_t sel, uint64_t off, uint16_t cs, uint8_t type, uint64_t hi)
 {
-    gdt[sel / 8] = (off & 0xffff) | (uint64_t)cs << 16 | (uint64_t)type << 40 | (off >> 16 & 0xffff) << 48;
+    gdt[sel / 8] =
+        (off & 0xffff) | (uint64_t)cs << 16 | (uint64_t)type << 40 | (off >> 16 & 0xffff) << 48;
     gdt[sel / 8 + 1] = off >> 32 | hi;
 }
 
@@ -242,7 +271,9 @@ static void user_call_gate(void)
 {
     static const struct far_ptr p = {0, S0 | 3};
 
-    __asm__ volatile("mov %%rsp, %%r8; lcall *(%0); sub %%rsp, %%r8; mov %%r8d, %%eax; int $0x80" : : "r"(&p));
+    __asm__ volatile("mov %%rsp, %%r8; lcall *(%0); sub %%rsp, %%r8; mov %%r8d, %%eax; int $0x80"
+                     :
+                     : "r"(&p));
 }
 
 static void user_jump_gate(void)
@@ -329,16 +360,18 @@ static void conforming_code_keeps_the_privilege(void)
     CHECK_EQ(trap.error, S0);
 }
 
-/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT ------------------------------------------------------------ */
+/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT
+ * ------------------------------------------------------------ */
 
 uint64_t sc_saw[6];
 void sc_entry64(void), sc_entry32(void), sc_bad(void);
-__asm__(".globl sc_entry64, sc_entry32, sc_bad;"
-        "sc_entry64: mov %cs, %eax; mov %rax, sc_saw(%rip); mov %ss, %eax; mov %rax, sc_saw + 8(%rip);"
-        "mov %rcx, sc_saw + 16(%rip); mov %r11, sc_saw + 24(%rip); pushf; pop %rax;"
-        "mov %rax, sc_saw + 32(%rip); sysretq;"
-        "sc_entry32: mov $0x20000, %ecx; mov $0x202, %r11d; sysretl;"
-        "sc_bad: mov $0x800000000000, %rcx; .globl sc_bad_ret; sc_bad_ret: sysretq");
+__asm__(
+    ".globl sc_entry64, sc_entry32, sc_bad;"
+    "sc_entry64: mov %cs, %eax; mov %rax, sc_saw(%rip); mov %ss, %eax; mov %rax, sc_saw + 8(%rip);"
+    "mov %rcx, sc_saw + 16(%rip); mov %r11, sc_saw + 24(%rip); pushf; pop %rax;"
+    "mov %rax, sc_saw + 32(%rip); sysretq;"
+    "sc_entry32: mov $0x20000, %ecx; mov $0x202, %r11d; sysretl;"
+    "sc_bad: mov $0x800000000000, %rcx; .globl sc_bad_ret; sc_bad_ret: sysretq");
 
 static void set_syscall(void (*entry)(void), uint64_t mask)
 {
@@ -348,7 +381,8 @@ static void set_syscall(void (*entry)(void), uint64_t mask)
 }
 
 void user_syscall(void);
-__asm__(".globl user_syscall, user_syscall_ret; user_syscall: stc; std; syscall; user_syscall_ret: int $0x80");
+__asm__(
+    ".globl user_syscall, user_syscall_ret; user_syscall: stc; std; syscall; user_syscall_ret: int $0x80");
 
 static void syscall_and_sysret(void)
 {
@@ -405,11 +439,12 @@ static void user_sysenter(void)
 }
 
 void se_entry(void), se_exit64(void), se_exit32(void);
-__asm__(".globl se_entry, se_exit64, se_exit32;"
-        "se_entry: mov %cs, %eax; mov %rax, sc_saw(%rip); mov %ss, %eax; mov %rax, sc_saw + 8(%rip);"
-        "mov %rsp, sc_saw + 16(%rip); pushf; pop sc_saw + 24(%rip); jmp *sc_saw + 40(%rip);"
-        "se_exit64: mov $user_return_now, %edx; mov $0x21ff00, %ecx; sysexitq;"
-        "se_exit32: mov $0x20000, %edx; mov $0x21ff00, %ecx; sysexitl");
+__asm__(
+    ".globl se_entry, se_exit64, se_exit32;"
+    "se_entry: mov %cs, %eax; mov %rax, sc_saw(%rip); mov %ss, %eax; mov %rax, sc_saw + 8(%rip);"
+    "mov %rsp, sc_saw + 16(%rip); pushf; pop sc_saw + 24(%rip); jmp *sc_saw + 40(%rip);"
+    "se_exit64: mov $user_return_now, %edx; mov $0x21ff00, %ecx; sysexitq;"
+    "se_exit32: mov $0x20000, %edx; mov $0x21ff00, %ecx; sysexitl");
 
 static void sysenter_and_sysexit(void)
 {
@@ -457,15 +492,20 @@ static void fast_returns_are_ring_0s(void)
     CHECK_EQ(trap.error, 0);
 }
 
-/* ---- IRET ------------------------------------------------------------------------------------------ */
+/* ---- IRET
+ * ------------------------------------------------------------------------------------------ */
 
 static void iretq_with_a_null_ss(void)
 {
-    TRAP("mov %%rsp, %%rax; push $0; push %%rax; push $2; push $8; lea 3f(%%rip), %%rax; push %%rax; iretq;"
-         "3: mov %%ss, %%eax; mov $0x10, %%edx; mov %%edx, %%ss; test %%eax, %%eax; jz 2f; ud2", .a = 0);
+    TRAP(
+        "mov %%rsp, %%rax; push $0; push %%rax; push $2; push $8; lea 3f(%%rip), %%rax; push %%rax; iretq;"
+        "3: mov %%ss, %%eax; mov $0x10, %%edx; mov %%edx, %%ss; test %%eax, %%eax; jz 2f; ud2",
+        .a = 0);
     CHECK_EQ(trap.count, 0);
-    TRAP("mov %%rsp, %%rax; push $3; push %%rax; push $2; push $0x2b; lea 3f(%%rip), %%rax; push %%rax;"
-         "3: iretq", .a = 0);
+    TRAP(
+        "mov %%rsp, %%rax; push $3; push %%rax; push $2; push $0x2b; lea 3f(%%rip), %%rax; push %%rax;"
+        "3: iretq",
+        .a = 0);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.error, 0);
 }
@@ -483,21 +523,25 @@ static void iretq_checks_its_selectors(void)
     TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0; push %%rax; iretq", .a = 0);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.error, 0);
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x10; push %%rax; iretq", .a = 0);
+    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x10; push %%rax; iretq",
+         .a = 0);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.error, 0x10);
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x2b; push %%rax; iretq", .a = 0);
+    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x2b; push %%rax; iretq",
+         .a = 0);
     CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0x10); /* SS: RPL is not that of CS */
+    CHECK_EQ(trap.error, 0x10);          /* SS: RPL is not that of CS */
     gdt[S0 / 8] = 0x00cf73000000ffffull; /* DPL 3, not present */
-    TRAP("mov %%rsp, %%rax; push $0x4b; push %%rax; push $2; push $0x2b; push %%rax; iretq", .a = 0);
+    TRAP("mov %%rsp, %%rax; push $0x4b; push %%rax; push $2; push $0x2b; push %%rax; iretq",
+         .a = 0);
     CHECK_EQ(trap.vector, SS);
     CHECK_EQ(trap.error, S0);
 }
 
 static void user_data_segments(void)
 {
-    __asm__ volatile("mov %%ds, %%eax; mov %%es, %%ecx; mov %%gs, %%edx; int $0x81" ::: "rax", "rcx", "rdx");
+    __asm__ volatile("mov %%ds, %%eax; mov %%es, %%ecx; mov %%gs, %%edx; int $0x81" ::
+                         : "rax", "rcx", "rdx");
 }
 static uint16_t user_ds, user_es, user_gs;
 static bool ds_hook(struct frame *f)
@@ -522,13 +566,14 @@ static void return_to_ring_3_clears_inner_segments(void)
     trap_hook = NULL;
     CHECK_EQ(user_ds, 0); /* it was the kernel's */
     CHECK_EQ(user_es, udata);
-    CHECK_EQ(user_gs, 0); /* a null selector loses its RPL */
+    CHECK_EQ(user_gs, 0);                 /* a null selector loses its RPL */
     CHECK_EQ(rdmsr(GS_BASE), 0x12345000); /* and nothing else */
     __asm__ volatile("mov %0, %%gs; mov %0, %%es" : : "r"((uint16_t)SEL_DATA));
     wrmsr(GS_BASE, 0);
 }
 
-/* ---- stacks of delivery ------------------------------------------------------------------------------ */
+/* ---- stacks of delivery
+ * ------------------------------------------------------------------------------ */
 
 static uintptr_t frame_end, frame_sp;
 static bool align_hook(struct frame *f)
@@ -544,11 +589,12 @@ static void delivery_aligns_the_stack(void)
         uint64_t sp;
 
         trap_hook = align_hook;
-        __asm__ volatile("mov %%rsp, %%rbx; sub $256, %%rsp; and $-16, %%rsp; sub %1, %%rsp; mov %%rsp, %0;"
-                         "int $0x80; mov %%rbx, %%rsp"
-                         : "=&r"(sp)
-                         : "r"((uint64_t)off)
-                         : "rbx", "memory", "cc");
+        __asm__ volatile(
+            "mov %%rsp, %%rbx; sub $256, %%rsp; and $-16, %%rsp; sub %1, %%rsp; mov %%rsp, %0;"
+            "int $0x80; mov %%rbx, %%rsp"
+            : "=&r"(sp)
+            : "r"((uint64_t)off)
+            : "rbx", "memory", "cc");
         trap_hook = NULL;
         CHECK_EQ(frame_sp, sp);
         CHECK_EQ(frame_end, sp & ~15ull);
@@ -622,7 +668,8 @@ static void ring_3s_stack_does_not_matter(void)
     CHECK_EQ(trap.sp, 0x8000000000000000ull);
 }
 
-/* ---- bases --------------------------------------------------------------------------------------------- */
+/* ---- bases
+ * --------------------------------------------------------------------------------------------- */
 
 static uint64_t fs_read(void)
 {
@@ -698,7 +745,8 @@ static void fsgsbase_instructions(void)
     write_cr4(read_cr4() & ~0x10000ull);
 }
 
-/* ---- debug traps --------------------------------------------------------------------------------------- */
+/* ---- debug traps
+ * --------------------------------------------------------------------------------------- */
 
 void user_tf_syscall(void);
 __asm__(".globl user_tf_syscall, user_tf_ret; user_tf_syscall: pushf; orl $0x100, (%rsp); popf;"
@@ -742,8 +790,10 @@ static void iret_sets_tf_for_the_next_instruction(void)
 {
     extern char tf_iret[];
 
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $0x102; push $8; lea tf_iret(%%rip), %%rax;"
-         "push %%rax; iretq; .globl tf_iret; tf_iret: nop; nop", .a = 0);
+    TRAP(
+        "mov %%rsp, %%rax; push $0x10; push %%rax; push $0x102; push $8; lea tf_iret(%%rip), %%rax;"
+        "push %%rax; iretq; .globl tf_iret; tf_iret: nop; nop",
+        .a = 0);
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, (uintptr_t)tf_iret + 1);
     CHECK_EQ(read_dr6() & 0xe00f, 0x4000);
@@ -772,8 +822,9 @@ static void repeated_string_traps_per_iteration(void)
 {
     uint64_t *page = page_alloc();
 
-    TRAP("mov %%rdx, %%rdi; mov $3, %%ecx; pushf; orl $0x100, (%%rsp); popf; .globl tf_rep; tf_rep: rep stosb",
-         .d = (uintptr_t)page);
+    TRAP(
+        "mov %%rdx, %%rdi; mov $3, %%ecx; pushf; orl $0x100, (%%rsp); popf; .globl tf_rep; tf_rep: rep stosb",
+        .d = (uintptr_t)page);
     {
         extern char tf_rep[];
 
@@ -785,7 +836,8 @@ static void repeated_string_traps_per_iteration(void)
 
 static volatile uint8_t field[64] __attribute__((aligned(64)));
 
-/* The B bits after a 1-byte write or read at field + at, with DR7 as given and DR0 at field + 16. */
+/* The B bits after a 1-byte write or read at field + at, with DR7 as given and DR0 at field + 16.
+ */
 static unsigned hit(unsigned at, uint64_t dr7, bool write, unsigned size)
 {
     unsigned b;
@@ -887,7 +939,8 @@ static void debug_registers_in_ring_3(void)
     EXPECT_FAULT(GP, 0);
 }
 
-/* ---- what ring 3 may ----------------------------------------------------------------------------------- */
+/* ---- what ring 3 may
+ * ----------------------------------------------------------------------------------- */
 
 static struct {
     struct tss64 t;
@@ -915,18 +968,19 @@ static void io_permission_bitmap(void)
     memcpy(&io_tss.t, (const void *)&tss, sizeof(io_tss.t));
     io_tss.t.iomap = sizeof(io_tss.t);
     memset(io_tss.map, 0xff, sizeof(io_tss.map) + 1);
-    gdt[S0 / 8] = (sizeof(io_tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    gdt[S0 / 8] =
+        (sizeof(io_tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt[S1 / 8] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(S0));
     run_user(user_in_61);
     CHECK_EQ(trap.vector, GP);
     CHECK_EQ(trap.error, 0);
-    io_tss.map[0x61 / 8] &= (uint8_t)~(1 << (0x61 & 7));
+    io_tss.map[0x61 / 8] &= (uint8_t) ~(1 << (0x61 & 7));
     run_user(user_in_61);
     CHECK_EQ(trap.vector, 0x80);
     run_user(user_inw_61); /* 62h is not allowed */
     CHECK_EQ(trap.vector, GP);
-    io_tss.map[0x62 / 8] &= (uint8_t)~(1 << (0x62 & 7));
+    io_tss.map[0x62 / 8] &= (uint8_t) ~(1 << (0x62 & 7));
     run_user(user_inw_61);
     CHECK_EQ(trap.vector, 0x80);
     memset(io_tss.map, 0, sizeof(io_tss.map));
@@ -935,7 +989,8 @@ static void io_permission_bitmap(void)
     io_tss.last = 0;
     run_user(user_in_ff);
     CHECK_EQ(trap.vector, 0x80);
-    gdt[S0 / 8] = (sizeof(io_tss) - 2) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    gdt[S0 / 8] =
+        (sizeof(io_tss) - 2) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     __asm__ volatile("ltr %w0" : : "r"(S0));
     run_user(user_in_ff); /* the second byte is beyond the limit */
     CHECK_EQ(trap.vector, GP);
@@ -944,18 +999,20 @@ static void io_permission_bitmap(void)
 }
 
 void user_iopl_entry(void);
-__asm__(".globl user_iopl_entry; user_iopl_entry: mov %rsp, %rax; push $0x23; push $0x21ff00; push $0x3002;"
-        "push $0x2b; push $user_iopl_code; iretq");
+__asm__(
+    ".globl user_iopl_entry; user_iopl_entry: mov %rsp, %rax; push $0x23; push $0x21ff00; push $0x3002;"
+    "push $0x2b; push $user_iopl_code; iretq");
 void user_iopl_code(void);
 __asm__(".globl user_iopl_code; user_iopl_code: cli; in $0x71, %al; pushf; pop %rax; int $0x80");
 
 static void iopl_3_may(void)
 {
     /* Back by the route of run_user: the frame's IOPL is 3 this once. */
-    __asm__ volatile("push %%rbx; push %%rbp; push %%r12; push %%r13; push %%r14; push %%r15;"
-                     "mov %%rsp, user_return_sp(%%rip); lea 1f(%%rip), %%rax; mov %%rax, user_return(%%rip);"
-                     "jmp user_iopl_entry; 1: pop %%r15; pop %%r14; pop %%r13; pop %%r12; pop %%rbp; pop %%rbx"
-                     ::: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
+    __asm__ volatile(
+        "push %%rbx; push %%rbp; push %%r12; push %%r13; push %%r14; push %%r15;"
+        "mov %%rsp, user_return_sp(%%rip); lea 1f(%%rip), %%rax; mov %%rax, user_return(%%rip);"
+        "jmp user_iopl_entry; 1: pop %%r15; pop %%r14; pop %%r13; pop %%r12; pop %%rbp; pop %%rbx" ::
+            : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
     CHECK_EQ(trap.vector, 0x80);
     CHECK_EQ(trap.flags & 0x3000, 0x3000);
 }
@@ -1032,7 +1089,8 @@ static void time_stamp_disable(void)
     CHECK_EQ(trap.error, 0);
 }
 
-/* ---- SMAP: implicit accesses ----------------------------------------------------------------------------- */
+/* ---- SMAP: implicit accesses
+ * ----------------------------------------------------------------------------- */
 
 static void kernel_only(uintptr_t va, bool on)
 {
@@ -1090,6 +1148,7 @@ static void stac_is_ring_0s(void)
 const struct guest_case guest_cases[] = {
     {"far CALL into compatibility mode", far_call_into_compatibility_mode},
     {"IRET into compatibility mode", iret_into_compatibility_mode},
+    {"far JMP cuts RSP", far_jump_cuts_the_stack_pointer},
     {"16-bit compatibility mode", sixteen_bit_compatibility_mode},
     {"limits in compatibility mode", limits_count_in_compatibility_mode},
     {"32-bit addresses wrap", addresses_wrap_in_compatibility_mode},

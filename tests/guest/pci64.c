@@ -129,7 +129,8 @@ static bool msi_hook(struct frame *f)
     return true;
 }
 
-/* A write of the CPU to the MSI window is no MSI; the device's own is tested through the admin queue. */
+/* A write of the CPU to the MSI window is no MSI; the device's own is tested through the admin
+ * queue. */
 static void nvme_completes_identify_by_msix(void)
 {
     int dev = find_class(0x010802);
@@ -148,7 +149,8 @@ static void nvme_completes_identify_by_msix(void)
     cfg_w((unsigned)dev, 0, 0x10, 0xc1000000);
     cfg_w((unsigned)dev, 0, 0x14, 0);
     cfg_w((unsigned)dev, 0, 4, 6);
-    for (cap = cfg_r((unsigned)dev, 0, 0x34) & 0xfc; cap && (cfg_r((unsigned)dev, 0, cap) & 0xff) != 0x11 && n < 48; n++)
+    for (cap = cfg_r((unsigned)dev, 0, 0x34) & 0xfc;
+         cap && (cfg_r((unsigned)dev, 0, cap) & 0xff) != 0x11 && n < 48; n++)
         cap = cfg_r((unsigned)dev, 0, cap) >> 8 & 0xfc;
     CHECK(cap != 0);
     table = cfg_r((unsigned)dev, 0, cap + 4) & ~7u;
@@ -186,6 +188,342 @@ static void nvme_completes_identify_by_msix(void)
     cfg_w((unsigned)dev, 0, 4, 0);
 }
 
+/* ---- the NVMe function as a device that interrupts and masters the bus
+ * ---------------------------- */
+
+#define BAR              0xc1000000ull
+#define COMMAND_IO       1u
+#define COMMAND_MEM      2u
+#define COMMAND_MASTER   4u
+#define COMMAND_INTX_OFF 0x400u
+
+static unsigned nvme;
+static uint32_t *sq, *cq, *data;
+static unsigned tail;
+static volatile uint8_t *bar = (volatile uint8_t *)BAR;
+
+static volatile uint32_t *reg(unsigned off)
+{
+    return (volatile uint32_t *)(bar + off);
+}
+
+static unsigned capability(uint8_t id)
+{
+    unsigned at = cfg_r(nvme, 0, 0x34) & 0xfc;
+
+    for (unsigned n = 0; at && n < 48; n++, at = cfg_r(nvme, 0, at) >> 8 & 0xfc)
+        if ((cfg_r(nvme, 0, at) & 0xff) == id)
+            return at;
+    return 0;
+}
+
+static bool until(volatile uint32_t *p, uint32_t mask, uint32_t want)
+{
+    for (uint64_t t = rdtsc(); rdtsc() - t < 2000000000;)
+        if ((*p & mask) == want)
+            return true;
+    return false;
+}
+
+/* Enabled, with admin queues of 16, and neither MSI nor MSI-X. */
+static void nvme_start(uint32_t command)
+{
+    int dev = find_class(0x010802);
+
+    CHECK(dev > 0);
+    nvme = dev < 0 ? 0 : (unsigned)dev;
+    sq = page_alloc();
+    cq = page_alloc();
+    data = page_alloc();
+    tail = 0;
+    bar = (volatile uint8_t *)BAR;
+    cfg_w(nvme, 0, 0x10, BAR);
+    cfg_w(nvme, 0, 0x14, 0);
+    cfg_w(nvme, 0, 4, command);
+    cfg_w(nvme, 0, capability(0x11), cfg_r(nvme, 0, capability(0x11)) & 0x7fffffff);
+    *reg(0x24) = 0x000f000f;
+    *reg(0x28) = (uint32_t)(uintptr_t)sq;
+    *reg(0x2c) = 0;
+    *reg(0x30) = (uint32_t)(uintptr_t)cq;
+    *reg(0x34) = 0;
+    *reg(0x14) = 0x00460001;
+    CHECK(until(reg(0x1c), 1, 1));
+    *(volatile uint32_t *)0xfee000f0 = 0x1ff;
+    *(volatile uint32_t *)0xfee00080 = 0;
+}
+
+static void nvme_stop(void)
+{
+    trap_hook = NULL;
+    *reg(0x14) = 0;
+    until(reg(0x1c), 1, 0);
+    cfg_w(nvme, 0, 4, 0);
+}
+
+static void identify(void)
+{
+    uint32_t *e = sq + tail * 16;
+
+    e[0] = 6 | (tail + 1) << 16;
+    e[6] = (uint32_t)(uintptr_t)data;
+    e[10] = 1;
+    tail++;
+    *reg(0x1000) = tail;
+}
+
+static volatile unsigned intx[16], pic5;
+static bool intx_hook(struct frame *f)
+{
+    if (f->vector == 0x25) {
+        pic5++;
+        *reg(0x1004) = tail; /* the entry is taken: the line falls */
+        out8(0x20, 0x20);
+        return true;
+    }
+    if (f->vector < 0x70 || f->vector > 0x7f)
+        return false;
+    intx[f->vector & 15]++;
+    if (intx[f->vector & 15] >= 2)
+        *reg(0x1004) = tail;
+    *(volatile uint32_t *)0xfee000b0 = 0;
+    return true;
+}
+
+static void ioapic_w(unsigned r, uint32_t v)
+{
+    *(volatile uint32_t *)0xfec00000 = r;
+    *(volatile uint32_t *)0xfec00010 = v;
+}
+
+static void interrupts(uint64_t ticks)
+{
+    __asm__ volatile("sti");
+    for (uint64_t t = rdtsc(); rdtsc() - t < ticks;)
+        ;
+    __asm__ volatile("cli");
+}
+
+static void intx_reaches_the_io_apic(void)
+{
+    unsigned pin = 0, fired = 0;
+
+    nvme_start(COMMAND_MEM | COMMAND_MASTER);
+    CHECK_EQ(cfg_r(nvme, 0, 0x3c) >> 8 & 0xff, 1); /* INTA */
+    for (unsigned n = 16; n < 24; n++) {
+        intx[n - 16] = 0;
+        ioapic_w(0x10 + n * 2 + 1, 0);
+        ioapic_w(0x10 + n * 2, 0xa070 + n - 16); /* level, active low */
+    }
+    trap_hook = intx_hook;
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 19 & 1, 0); /* interrupt status */
+    identify();
+    CHECK(until(&cq[3], 0xffff, 1));
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 19 & 1, 1);
+    interrupts(20000000);
+    for (unsigned n = 0; n < 8; n++)
+        if (intx[n]) {
+            pin = n;
+            fired++;
+        }
+    CHECK_EQ(fired, 1);
+    CHECK_EQ(intx[pin], 2); /* a second time, since the first EOI found the line still up */
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 19 & 1, 0);
+    /* The command register can hold it back; the status bit shows it all the same. */
+    cfg_w(nvme, 0, 4, COMMAND_MEM | COMMAND_MASTER | COMMAND_INTX_OFF);
+    identify();
+    CHECK(until(&cq[4 + 3], 0xffff, 2));
+    interrupts(5000000);
+    CHECK_EQ(intx[pin], 2);
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 19 & 1, 1);
+    cfg_w(nvme, 0, 4, COMMAND_MEM | COMMAND_MASTER);
+    interrupts(5000000);
+    CHECK_EQ(intx[pin], 3);
+    for (unsigned n = 16; n < 24; n++)
+        ioapic_w(0x10 + n * 2, 0x10000);
+    nvme_stop();
+}
+
+static void intx_reaches_the_pic(void)
+{
+    uint32_t a = cfg_r(31, 0, 0x60), e = cfg_r(31, 0, 0x68);
+
+    out8(0x20, 0x11);
+    out8(0x21, 0x20);
+    out8(0x21, 4);
+    out8(0x21, 1);
+    out8(0xa1, 0xff);
+    out8(0x21, 0xdf);
+    out8(0x4d0, 0x20);
+    *(volatile uint32_t *)0xfee00350 = 0x700;
+    nvme_start(COMMAND_MEM | COMMAND_MASTER);
+    trap_hook = intx_hook;
+    cfg_w(31, 0, 0x60, 0x80808080); /* not routed */
+    cfg_w(31, 0, 0x68, 0x80808080);
+    pic5 = 0;
+    identify();
+    CHECK(until(&cq[3], 0xffff, 1));
+    interrupts(5000000);
+    CHECK_EQ(pic5, 0);
+    cfg_w(31, 0, 0x60, 0x05050505);
+    cfg_w(31, 0, 0x68, 0x05050505);
+    interrupts(5000000);
+    CHECK_EQ(pic5, 1);
+    identify();
+    interrupts(20000000);
+    CHECK_EQ(pic5, 2);
+    cfg_w(31, 0, 0x60, a);
+    cfg_w(31, 0, 0x68, e);
+    out8(0x21, 0xff);
+    out8(0x4d0, 0);
+    nvme_stop();
+}
+
+static void msi(void)
+{
+    unsigned cap;
+
+    nvme_start(COMMAND_MEM | COMMAND_MASTER);
+    cap = capability(5);
+    CHECK(cap != 0);
+    if (!cap)
+        return;
+    CHECK_EQ(cfg_r(nvme, 0, cap) >> 23 & 1, 1); /* 64-bit addresses */
+    cfg_w(nvme, 0, cap + 4, 0xfee00000);
+    cfg_w(nvme, 0, cap + 8, 0);
+    cfg_w(nvme, 0, cap + 12, 0x7a);
+    cfg_w(nvme, 0, cap, 1u << 16);
+    CHECK_EQ(cfg_r(nvme, 0, cap) >> 16 & 1, 1);
+    intx[10] = 0;
+    trap_hook = intx_hook;
+    identify();
+    CHECK(until(&cq[3], 0xffff, 1));
+    interrupts(5000000);
+    CHECK_EQ(intx[10], 1); /* an edge: once */
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 19 & 1, 0);
+    cfg_w(nvme, 0, 4, COMMAND_MEM | COMMAND_MASTER | COMMAND_INTX_OFF); /* does not concern MSIs */
+    identify();
+    CHECK(until(&cq[4 + 3], 0xffff, 2));
+    interrupts(5000000);
+    CHECK_EQ(intx[10], 2);
+    cfg_w(nvme, 0, cap, 0);
+    nvme_stop();
+}
+
+static void bus_mastering_off_stops_dma(void)
+{
+    nvme_start(COMMAND_MEM | COMMAND_MASTER);
+    identify();
+    CHECK(until(&cq[3], 0xffff, 1));
+    CHECK(data[0] != 0);
+    cfg_w(nvme, 0, 4, COMMAND_MEM);
+    data[0] = 0;
+    identify();
+    interrupts(10000000);
+    CHECK_EQ(data[0], 0);
+    CHECK_EQ(cq[4 + 3], 0);
+    nvme_stop();
+}
+
+static void bar_above_4_gib(void)
+{
+    uint64_t at = 0x8000000000ull - 0x100000;
+    volatile uint64_t *e = pte(0x7d000000, 1);
+
+    nvme = (unsigned)find_class(0x010802);
+    *e = at | PTE_P | PTE_W | 0x10;
+    invlpg((void *)0x7d000000);
+    cfg_w(nvme, 0, 4, 0);
+    cfg_w(nvme, 0, 0x10, (uint32_t)at);
+    cfg_w(nvme, 0, 0x14, (uint32_t)(at >> 32));
+    CHECK_EQ(cfg_r(nvme, 0, 0x14), at >> 32);
+    cfg_w(nvme, 0, 4, COMMAND_MEM);
+    CHECK_EQ(*(volatile uint32_t *)0x7d000008 & 0xffff0000, 0x00010000);
+    cfg_w(nvme, 0, 0x14, 0xffffffff);
+    CHECK_EQ(cfg_r(nvme, 0, 0x14), 0xffffffff);
+    cfg_w(nvme, 0, 4, 0);
+    cfg_w(nvme, 0, 0x14, 0);
+    cfg_w(nvme, 0, 0x10, BAR);
+    CHECK_EQ(*(volatile uint32_t *)0x7d000008, 0xffffffff);
+}
+
+static void byte_and_word_writes(void)
+{
+    nvme = (unsigned)find_class(0x010802);
+    out32(0xcf8, cfg_addr(nvme, 0, 0x3c));
+    out8(0xcfc, 0x5a); /* interrupt line */
+    CHECK_EQ(cfg_r(nvme, 0, 0x3c) & 0xffff, 0x015a);
+    out32(0xcf8, cfg_addr(nvme, 0, 0x3c));
+    out16(0xcfc, 0xff33); /* the pin is read-only */
+    CHECK_EQ(cfg_r(nvme, 0, 0x3c) & 0xffff, 0x0133);
+    out32(0xcf8, cfg_addr(nvme, 0, 4));
+    out16(0xcfc, COMMAND_MASTER);
+    CHECK_EQ(in16(0xcfc), COMMAND_MASTER);
+    out8(0xcfd, 4); /* the command register's upper byte */
+    CHECK_EQ(in16(0xcfc), COMMAND_MASTER | COMMAND_INTX_OFF);
+    out16(0xcfc, 0);
+    out32(0xcf8, cfg_addr(nvme, 0, 0x10));
+    out8(0xcff, 0xc3);
+    CHECK_EQ(in32(0xcfc), 0xc3000004 | (BAR & 0x00ffc000));
+    out8(0xcff, 0xc1);
+    *(volatile uint8_t *)ecam(nvme, 0, 0x3c) = 0x77;
+    CHECK_EQ(*(volatile uint8_t *)ecam(nvme, 0, 0x3c), 0x77);
+    CHECK_EQ(cfg_r(nvme, 0, 0x3c) & 0xff, 0x77);
+}
+
+static void status_bits_stay_when_zeros_are_written(void)
+{
+    uint32_t before, ids;
+
+    nvme = (unsigned)find_class(0x010802);
+    before = cfg_r(nvme, 0, 4) >> 16;
+    ids = cfg_r(nvme, 0, 0x2c);
+    CHECK_EQ(before & 0x10, 0x10);
+    cfg_w(nvme, 0, 4, 0xffff0000); /* RW1C and read-only bits */
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 16, before & 0x06ff);
+    cfg_w(nvme, 0, 4, 0);
+    CHECK_EQ(cfg_r(nvme, 0, 4) >> 16, before & 0x06ff);
+    cfg_w(nvme, 0, 0x2c, ~ids);
+    CHECK_EQ(cfg_r(nvme, 0, 0x2c), ids);
+    cfg_w(nvme, 0, 0x34, 0);
+    CHECK(cfg_r(nvme, 0, 0x34) != 0);
+}
+
+static void pam_byte(unsigned r, uint8_t v)
+{
+    *(volatile uint8_t *)ecam(0, 0, r) = v;
+}
+
+static void pam_steers_each_segment(void)
+{
+    /* 91h to 96h: two segments of 16 KiB each, C0000h to EFFFFh; 90h: F0000h. */
+    for (unsigned n = 0; n < 13; n++) {
+        unsigned r = n == 12 ? 0x90 : 0x91 + n / 2, shift = n == 12 || (n & 1) ? 4 : 0;
+        volatile uint32_t *p =
+            (volatile uint32_t *)(n == 12 ? 0xf0000ull : 0xc0000ull + n * 0x4000);
+        uint8_t old = *(volatile uint8_t *)ecam(0, 0, r), rest = old & (uint8_t) ~(3 << shift);
+        uint32_t saved, rom;
+
+        pam_byte(r, rest);
+        rom = *p;
+        *p = ~rom;
+        CHECK_EQ(*p, rom); /* DRAM is off */
+        pam_byte(r, rest | (uint8_t)(3 << shift));
+        saved = *p;
+        *p = 0x12340000 + n;
+        CHECK_EQ(*p, 0x12340000 + n);
+        pam_byte(r, rest | (uint8_t)(1 << shift)); /* read only */
+        *p = 0;
+        CHECK_EQ(*p, 0x12340000 + n);
+        pam_byte(r, rest | (uint8_t)(2 << shift)); /* write only: the way to shadow a ROM */
+        *p = 0x56780000 + n;
+        CHECK_EQ(*p, rom);
+        pam_byte(r, rest | (uint8_t)(3 << shift));
+        CHECK_EQ(*p, 0x56780000 + n);
+        *p = saved;
+        pam_byte(r, old);
+    }
+}
+
 static void reset_control_register_is_there(void)
 {
     out8(0xcf9, 2);
@@ -205,5 +543,13 @@ const struct guest_case guest_cases[] = {
     {"capability list ends", capabilities_end},
     {"NVMe: Identify by MSI-X", nvme_completes_identify_by_msix},
     {"reset control", reset_control_register_is_there},
+    {"INTx: I/O APIC, status, disable", intx_reaches_the_io_apic},
+    {"INTx: PIRQ routing to the PIC", intx_reaches_the_pic},
+    {"MSI", msi},
+    {"bus mastering", bus_mastering_off_stops_dma},
+    {"BAR above 4 GiB", bar_above_4_gib},
+    {"byte and word writes", byte_and_word_writes},
+    {"status register", status_bits_stay_when_zeros_are_written},
+    {"PAM", pam_steers_each_segment},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -2,7 +2,7 @@
 /* Two processors: INIT and SIPI, atomics, IPIs, TLB shootdown, code written by the other one. */
 #include "rt/guest.h"
 
-#define LAPIC 0xfee00000ull
+#define LAPIC  0xfee00000ull
 #define ROUNDS 20000u
 
 static volatile uint32_t ap_alive, ap_task, ap_done, ap_ipis, bsp_ipis;
@@ -13,7 +13,25 @@ static volatile uint8_t *patch;
 static volatile uint32_t code_result;
 static uint8_t split[128] __attribute__((aligned(64)));
 
-enum { TASK_NONE, TASK_ADD, TASK_XCHG, TASK_CMPXCHG16, TASK_READ, TASK_CALL, TASK_IPI, TASK_SPLIT };
+static volatile uint32_t ap_stop, ap_acks, ap_nmis, ap_beat, code_ready;
+static uint64_t ap_cr3;
+
+enum {
+    TASK_NONE,
+    TASK_ADD,
+    TASK_XCHG,
+    TASK_CMPXCHG16,
+    TASK_READ,
+    TASK_CALL,
+    TASK_IPI,
+    TASK_SPLIT,
+    TASK_WATCH,
+    TASK_BEAT,
+    TASK_HALT,
+    TASK_MODIFIED,
+    TASK_DIRTY,
+    TASK_PCID,
+};
 
 static void lapic_w(unsigned reg, uint32_t v)
 {
@@ -30,6 +48,16 @@ static void ipi(uint32_t to, uint32_t icr)
 
 static bool hook(struct frame *f)
 {
+    if (f->vector == NMI) {
+        ap_nmis++;
+        return true;
+    }
+    if (f->vector == 0x72) { /* shootdown */
+        invlpg((const volatile void *)remote_va);
+        __asm__ volatile("lock incl %0" : "+m"(ap_acks));
+        lapic_w(0xb0, 0);
+        return true;
+    }
     if (f->vector != 0x70 && f->vector != 0x71)
         return false;
     if (f->vector == 0x70)
@@ -78,6 +106,60 @@ static void cmpxchg16(void)
     }
 }
 
+/* Reads the page that the other CPU moves about; keeps the last value. */
+static void watch(void)
+{
+    __asm__ volatile("sti");
+    while (!ap_stop)
+        remote_saw = *remote_va;
+    __asm__ volatile("cli");
+}
+
+static void run_modified(void)
+{
+    for (uint32_t n = 1; n <= 50; n++) {
+        uint32_t a = 0, b, c = 0, d;
+
+        while (code_ready != n)
+            __asm__ volatile("pause");
+        __asm__ volatile("cpuid"
+                         : "+a"(a), "=b"(b), "+c"(c), "=d"(d)
+                         :
+                         : "memory"); /* serialises */
+        code_result = ((uint32_t(*)(void))(uintptr_t)patch)();
+        code_ready = 0x80000000u | n;
+    }
+}
+
+#define DIRTY_VA    0x7e200000ull
+#define DIRTY_PAGES 16u
+
+static void dirty_pages(void)
+{
+    for (unsigned i = 0; i < DIRTY_PAGES; i++) {
+        invlpg((void *)(DIRTY_VA + i * 4096));
+        *(volatile uint8_t *)(DIRTY_VA + i * 4096) = 1;
+    }
+}
+
+/* PCID 1 means the table in ap_cr3 here, and another one on the BSP. */
+static void own_pcid(void)
+{
+    uint64_t cr3 = read_cr3();
+
+    write_cr4(read_cr4() | 1u << 17);
+    write_cr3(ap_cr3 | 1);
+    remote_saw = *remote_va;
+    for (unsigned i = 0; i < 50; i++) {
+        write_cr3(cr3 | 1ull << 63);
+        write_cr3(ap_cr3 | 1 | 1ull << 63);
+        if (*remote_va != remote_saw)
+            remote_saw = 0;
+    }
+    write_cr3(cr3);
+    write_cr4(read_cr4() & ~(1ull << 17));
+}
+
 void ap_main(void)
 {
     lapic_w(0xf0, 0x1ff);
@@ -88,13 +170,42 @@ void ap_main(void)
         case TASK_NONE:
             __asm__ volatile("pause");
             continue;
-        case TASK_ADD: lock_add(&counter); break;
-        case TASK_XCHG: xchg_lock(); break;
-        case TASK_CMPXCHG16: cmpxchg16(); break;
-        case TASK_SPLIT: lock_add((volatile uint64_t *)(split + 60)); break;
-        case TASK_READ: remote_saw = *remote_va; break;
+        case TASK_ADD:
+            lock_add(&counter);
+            break;
+        case TASK_XCHG:
+            xchg_lock();
+            break;
+        case TASK_CMPXCHG16:
+            cmpxchg16();
+            break;
+        case TASK_SPLIT:
+            lock_add((volatile uint64_t *)(split + 60));
+            break;
+        case TASK_READ:
+            remote_saw = *remote_va;
+            break;
         case TASK_CALL:
             code_result = ((uint32_t(*)(void))(uintptr_t)patch)();
+            break;
+        case TASK_WATCH:
+            watch();
+            break;
+        case TASK_BEAT:
+            for (;;)
+                ap_beat++;
+        case TASK_HALT:
+            ap_beat = 0x1000;
+            for (;;)
+                __asm__ volatile("cli; hlt");
+        case TASK_MODIFIED:
+            run_modified();
+            break;
+        case TASK_DIRTY:
+            dirty_pages();
+            break;
+        case TASK_PCID:
+            own_pcid();
             break;
         case TASK_IPI:
             __asm__ volatile("sti");
@@ -122,15 +233,16 @@ static void join(void)
 /* The AP's way from real mode: copied to 8000h. */
 extern char tramp[], tramp_end[];
 extern uint8_t ap_stack_top[];
-__asm__(".pushsection .text; .code16; .globl tramp; tramp: cli; xor %ax, %ax; mov %ax, %ds;"
-        "lgdtl 0x8000 + (tramp_gdt - tramp); mov %cr4, %eax; or $0x620, %eax; mov %eax, %cr4;"
-        "mov 0x8000 + (tramp_cr3 - tramp), %eax; mov %eax, %cr3; mov $0xc0000080, %ecx; rdmsr;"
-        "or $0x901, %eax; wrmsr; mov $0x80010023, %eax; mov %eax, %cr0;"
-        "ljmpl $8, $ap_entry; .globl tramp_cr3; tramp_cr3: .long 0; tramp_gdt: .word 255; .long gdt;"
-        ".globl tramp_end; tramp_end: .code64; ap_entry: mov $0x10, %eax; mov %eax, %ds;"
-        "mov %eax, %es; mov %eax, %ss; mov $ap_stack_top, %rsp; lidt bsp_idtr(%rip); call ap_main;"
-        ".popsection; .pushsection .bss; .balign 16; .skip 16384; .globl ap_stack_top;"
-        "ap_stack_top: .popsection; .pushsection .data; .globl bsp_idtr; bsp_idtr: .skip 10; .popsection");
+__asm__(
+    ".pushsection .text; .code16; .globl tramp; tramp: cli; xor %ax, %ax; mov %ax, %ds;"
+    "lgdtl 0x8000 + (tramp_gdt - tramp); mov %cr4, %eax; or $0x620, %eax; mov %eax, %cr4;"
+    "mov 0x8000 + (tramp_cr3 - tramp), %eax; mov %eax, %cr3; mov $0xc0000080, %ecx; rdmsr;"
+    "or $0x901, %eax; wrmsr; mov $0x80010023, %eax; mov %eax, %cr0;"
+    "ljmpl $8, $ap_entry; .globl tramp_cr3; tramp_cr3: .long 0; tramp_gdt: .word 255; .long gdt;"
+    ".globl tramp_end; tramp_end: .code64; ap_entry: mov $0x10, %eax; mov %eax, %ds;"
+    "mov %eax, %es; mov %eax, %ss; mov $ap_stack_top, %rsp; lidt bsp_idtr(%rip); call ap_main;"
+    ".popsection; .pushsection .bss; .balign 16; .skip 16384; .globl ap_stack_top;"
+    "ap_stack_top: .popsection; .pushsection .data; .globl bsp_idtr; bsp_idtr: .skip 10; .popsection");
 
 static void init_and_sipi(void)
 {
@@ -214,20 +326,189 @@ static void ipis_wake_the_other_from_hlt(void)
     CHECK(ap_ipis >= 100);
 }
 
+static bool until_equal(const volatile uint64_t *p, uint64_t v)
+{
+    for (uint64_t t = rdtsc(); rdtsc() - t < 20000000000;) {
+        if (*p == v)
+            return true;
+        __asm__ volatile("pause");
+    }
+    return false;
+}
+
 static void shootdown(void)
 {
-    volatile uint64_t *a = page_alloc(), *b = page_alloc(), *e = pte((uintptr_t)remote_va, 1);
+    volatile uint64_t *pages[2] = {page_alloc(), page_alloc()}, *e = pte((uintptr_t)remote_va, 1);
 
-    *a = 1111;
-    *b = 2222;
-    *e = (uintptr_t)a | PTE_P | PTE_W;
+    *pages[0] = 1111;
+    *pages[1] = 2222;
+    *e = (uintptr_t)pages[0] | PTE_P | PTE_W;
+    trap_hook = hook;
+    ap_stop = 0;
+    on_ap(TASK_WATCH);
+    for (uint32_t i = 1; i <= 50; i++) {
+        CHECK(until_equal(&remote_saw, *pages[(i + 1) & 1]));
+        *e = (uintptr_t)pages[i & 1] | PTE_P | PTE_W;
+        ipi(1, 0x4072);
+        while (ap_acks != i)
+            __asm__ volatile("pause");
+        /* From the acknowledgement on nothing is seen, nor written, through the old mapping. */
+        *pages[(i + 1) & 1] = 5000 + i;
+        CHECK(until_equal(&remote_saw, *pages[i & 1]));
+    }
+    ap_stop = 1;
+    join();
+    trap_hook = NULL;
+}
+
+static void nmi_to_the_other(void)
+{
+    trap_hook = hook;
+    ap_stop = 0;
+    ap_nmis = 0;
     on_ap(TASK_READ);
     join();
-    CHECK_EQ(remote_saw, 1111);
-    *e = (uintptr_t)b | PTE_P | PTE_W;
-    /* The AP flushes by reloading CR3 in its INIT path: here by a fresh INVLPG in its read. */
-    invlpg((void *)remote_va);
-    CHECK_EQ(*remote_va, 2222);
+    for (uint32_t i = 1; i <= 20; i++) {
+        ipi(1, 0x4400); /* it runs with IF = 0 */
+        while (ap_nmis != i)
+            __asm__ volatile("pause");
+    }
+    trap_hook = NULL;
+    CHECK_EQ(ap_nmis, 20);
+}
+
+static void restart_ap(void)
+{
+    uint32_t before;
+    uint64_t t;
+
+    ipi(1, 0x4500);
+    for (t = rdtsc(); rdtsc() - t < 20000000;)
+        ;
+    before = ap_beat;
+    for (t = rdtsc(); rdtsc() - t < 20000000;)
+        ;
+    CHECK_EQ(ap_beat, before); /* it waits for a SIPI, and nothing else wakes it */
+    ap_task = TASK_NONE;
+    ap_alive = 0xff;
+    ipi(1, 0x4070);
+    for (t = rdtsc(); rdtsc() - t < 20000000;)
+        ;
+    CHECK_EQ(ap_alive, 0xff);
+    ipi(1, 0x4608);
+    for (t = rdtsc(); ap_alive != 1 && rdtsc() - t < 20000000000;)
+        __asm__ volatile("pause");
+    CHECK_EQ(ap_alive, 1);
+}
+
+static void init_stops_a_running_cpu(void)
+{
+    ap_beat = 0;
+    on_ap(TASK_BEAT);
+    while (!ap_beat)
+        __asm__ volatile("pause");
+    restart_ap();
+    on_ap(TASK_READ);
+    join();
+}
+
+static void init_reaches_a_halted_cpu(void)
+{
+    ap_beat = 0;
+    on_ap(TASK_HALT);
+    while (!ap_beat)
+        __asm__ volatile("pause");
+    restart_ap();
+    counter = 0;
+    on_ap(TASK_ADD);
+    lock_add(&counter);
+    join();
+    CHECK_EQ(counter, 2 * ROUNDS);
+}
+
+static void code_modified_across_cpus(void)
+{
+    static const uint8_t code[] = {0xb8, 0, 0, 0, 0, 0x05, 0, 0, 0, 0, 0xc3}; /* mov, add, ret */
+
+    patch = page_alloc();
+    for (unsigned i = 0; i < sizeof(code); i++)
+        patch[i] = code[i];
+    code_ready = 0;
+    on_ap(TASK_MODIFIED);
+    for (uint32_t n = 1; n <= 50; n++) {
+        patch[1] = (uint8_t)n;
+        patch[6] = (uint8_t)(2 * n);
+        code_ready = n;
+        while (code_ready != (0x80000000u | n))
+            __asm__ volatile("pause");
+        CHECK_EQ(code_result, 3 * n);
+    }
+    join();
+}
+
+static void accessed_and_dirty_by_both(void)
+{
+    volatile uint64_t *e = pte(DIRTY_VA, 1);
+    uint8_t *pages[DIRTY_PAGES];
+
+    for (unsigned i = 0; i < DIRTY_PAGES; i++)
+        pages[i] = page_alloc();
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < DIRTY_PAGES; i++)
+            e[i] = (uintptr_t)pages[i] | PTE_P | PTE_W;
+        on_ap(TASK_DIRTY);
+        /* Software's bits change in the same entries meanwhile: neither update may be lost. */
+        for (unsigned i = 0; i < DIRTY_PAGES; i++) {
+            for (unsigned n = 0; n < 21; n++)
+                __asm__ volatile("lock btcq $9, %0" : "+m"(e[i]));
+            invlpg((void *)(DIRTY_VA + i * 4096));
+            (void)*(volatile uint8_t *)(DIRTY_VA + i * 4096);
+        }
+        join();
+        for (unsigned i = 0; i < DIRTY_PAGES; i++)
+            CHECK_EQ(e[i], (uintptr_t)pages[i] | PTE_P | PTE_W | PTE_A | PTE_D | 1u << 9);
+    }
+}
+
+static void pcids_are_each_cpus_own(void)
+{
+    volatile uint64_t *a = page_alloc(), *b = page_alloc();
+    uint64_t cr3 = read_cr3(), mine, saw = 0, index = (uintptr_t)remote_va >> 21 & 511;
+    volatile uint64_t *tables[2][4];
+
+    /* Two spaces that differ in this one page. */
+    *pte((uintptr_t)remote_va, 1) = (uintptr_t)a | PTE_P | PTE_W;
+    *a = 0xa;
+    *b = 0xb;
+    for (unsigned t = 0; t < 2; t++) {
+        for (unsigned level = 0; level < 4; level++) {
+            uintptr_t from = level == 0
+                                 ? cr3 & ~0xfffull
+                                 : *pte((uintptr_t)remote_va, 5 - (int)level) & 0xffffffffff000ull;
+
+            tables[t][level] = page_alloc();
+            for (unsigned i = 0; i < 512; i++)
+                tables[t][level][i] = ((volatile uint64_t *)from)[i];
+        }
+        tables[t][0][0] = (uintptr_t)tables[t][1] | 7;
+        tables[t][1][(uintptr_t)remote_va >> 30 & 511] = (uintptr_t)tables[t][2] | 7;
+        tables[t][2][index] = (uintptr_t)tables[t][3] | 7;
+        tables[t][3][(uintptr_t)remote_va >> 12 & 511] = (uintptr_t)(t ? b : a) | PTE_P | PTE_W;
+    }
+    ap_cr3 = (uintptr_t)tables[1][0];
+    mine = (uintptr_t)tables[0][0];
+    on_ap(TASK_PCID);
+    write_cr4(read_cr4() | 1u << 17);
+    for (unsigned i = 0; i < 50; i++) {
+        write_cr3(mine | 1 | (i ? 1ull << 63 : 0));
+        saw = *remote_va;
+        CHECK_EQ(saw, 0xa);
+        write_cr3(cr3 | 1ull << 63);
+    }
+    join();
+    write_cr3(cr3);
+    write_cr4(read_cr4() & ~(1ull << 17));
+    CHECK_EQ(remote_saw, 0xb);
 }
 
 static void code_written_by_the_other_cpu(void)
@@ -253,7 +534,13 @@ const struct guest_case guest_cases[] = {
     {"split lock is atomic", split_lock_is_atomic},
     {"page-crossing lock", page_crossing_lock_is_atomic},
     {"IPIs wake from HLT", ipis_wake_the_other_from_hlt},
-    {"mapping changed", shootdown},
+    {"TLB shootdown", shootdown},
     {"code written by the other CPU", code_written_by_the_other_cpu},
+    {"cross-modified code", code_modified_across_cpus},
+    {"NMI to the other CPU", nmi_to_the_other},
+    {"A and D set by both", accessed_and_dirty_by_both},
+    {"PCIDs are each CPU's own", pcids_are_each_cpus_own},
+    {"INIT of a running CPU", init_stops_a_running_cpu},
+    {"INIT of a halted CPU", init_reaches_a_halted_cpu},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -232,6 +232,8 @@ void access_probe(struct interp *c, gva_t addr, size_t len, enum access how, uin
     struct tlb_place place;
     gva_t first = linear(c, addr);
 
+    if (c->code64 && len)
+        check_canonical(c, first, first + len - 1, how);
     for (gva_t at = first; len;) {
         size_t n = min_u64(len, left_in_page(at));
 

@@ -39,6 +39,9 @@ static void check_rip(struct interp *c, struct target *t)
 
 static void commit(struct interp *c, const struct target *t)
 {
+    /* Of all registers the stack pointer loses its upper half on the way to compatibility mode. */
+    if (c->code64 && !is_64bit_code(c, &t->cs))
+        c->s.gpr[REG_RSP] = (uint32_t)c->s.gpr[REG_RSP];
     c->s.seg[SEG_CS] = t->cs;
     c->s.rip = t->rip;
 }

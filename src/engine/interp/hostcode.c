@@ -29,9 +29,9 @@ static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
  * exceptions to the rule against file-scope state. Neither says anything about a VM.
  */
 static struct {
-    pthread_once_t once;
-    struct sigaction old[ARRAY_LEN(signals)];
-} process = {.once = PTHREAD_ONCE_INIT};
+    pthread_mutex_t lock;
+    struct sigaction old[ARRAY_LEN(signals)]; /* what was there before */
+} process = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static _Thread_local struct hostcode *current;
 
 #define GUARD_PAGES 6
@@ -50,8 +50,8 @@ static bool expected(struct hostcode *h, const greg_t *g)
 #define FLAGS_AC 0x40000
 
 /*
- * Nothing but general registers matters here: sigreturn restores the vector state and MXCSR. Code may run
- * with alignment checks (AC), which are not for C.
+ * Nothing but general registers matters here: sigreturn restores the vector state and MXCSR. Code
+ * may run with alignment checks (AC), which are not for C.
  */
 static void on_fault(int sig, siginfo_t *si, void *context)
 {
@@ -74,13 +74,21 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         raise(sig);
 }
 
+/* For each buffer anew: others (a test harness) may have put their own in the meantime. */
 static void install_handlers(void)
 {
-    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK}, now;
 
     sigemptyset(&sa.sa_mask);
-    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-        sigaction(signals[i], &sa, &process.old[i]);
+    pthread_mutex_lock(&process.lock);
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+        sigaction(signals[i], NULL, &now);
+        if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault)
+            continue;
+        process.old[i] = now;
+        sigaction(signals[i], &sa, NULL);
+    }
+    pthread_mutex_unlock(&process.lock);
 }
 
 static bool map_twice(struct hostcode *h)
@@ -126,14 +134,15 @@ int hostcode_init(struct hostcode *h, size_t size, struct err *err)
     if (!map_twice(h) && !map_toggled(h))
         return err_set(err, errno, "the host does not let doppel run code that it generates");
     h->stack_size = align_up((min ? min : 4096) + 32768, PAGE_SIZE);
-    h->stack = mmap(NULL, h->stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    h->stack =
+        mmap(NULL, h->stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (h->stack == MAP_FAILED) {
         h->stack = NULL;
         hostcode_fini(h);
         return err_set(err, ENOMEM, "out of memory for a signal stack");
     }
-    h->guard = mmap(NULL, (size_t)GUARD_PAGES * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-                    -1, 0);
+    h->guard =
+        mmap(NULL, (size_t)GUARD_PAGES * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (h->guard == MAP_FAILED ||
         mprotect(h->guard + PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) ||
         mprotect(h->guard + 4 * PAGE_SIZE, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE)) {
@@ -141,7 +150,7 @@ int hostcode_init(struct hostcode *h, size_t size, struct err *err)
         hostcode_fini(h);
         return err_set(err, ENOMEM, "out of memory for guard pages");
     }
-    pthread_once(&process.once, install_handlers);
+    install_handlers();
     return 0;
 }
 
@@ -180,8 +189,8 @@ static const uint8_t *write_code(struct hostcode *h, size_t at, const uint8_t *c
 }
 
 /*
- * Code that was run is about to change under another linear address: SDM vol. 3A section 8.1.3 wants a
- * serialising instruction before it runs.
+ * Code that was run is about to change under another linear address: SDM vol. 3A section 8.1.3
+ * wants a serialising instruction before it runs.
  */
 static void serialise(void)
 {
@@ -215,14 +224,14 @@ void hostcode_reset(struct hostcode *h)
     serialise();
 }
 
-/* The first call on a thread. An alternate stack that is there already (a sanitiser's) serves as well. */
+/* The first call on a thread. An alternate stack that is there already (a sanitiser's) serves as
+ * well. */
 static __attribute__((noinline)) void enter_thread(struct hostcode *h)
 {
     stack_t ss;
 
     if (!sigaltstack(NULL, &ss) && (ss.ss_flags & SS_DISABLE)) {
-        ss = (stack_t){
-            .ss_sp = h->stack, .ss_size = h->stack_size, .ss_flags = (int)SS_AUTODISARM};
+        ss = (stack_t){.ss_sp = h->stack, .ss_size = h->stack_size, .ss_flags = (int)SS_AUTODISARM};
         sigaltstack(&ss, NULL);
     }
     current = h;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A bounded buffer of generated host code, and calls into it that survive the faults they expect. Knows
- * nothing of guests.
+ * A bounded buffer of generated host code, and calls into it that survive the faults they expect.
+ * Knows nothing of guests.
  *
- * W^X: the buffer is a memfd mapped twice, once writable and once executable; where the host refuses
- * that, one mapping is switched between the two by mprotect. Only the owner's thread runs its code.
+ * W^X: the buffer is a memfd mapped twice, once writable and once executable; where the host
+ * refuses that, one mapping is switched between the two by mprotect. Only the owner's thread runs
+ * its code.
  */
 #ifndef ENGINE_INTERP_HOSTCODE_H
 #define ENGINE_INTERP_HOSTCODE_H
@@ -13,8 +14,8 @@
 #include "base/types.h"
 
 /*
- * A function in the buffer. If the instruction at `at` faults, the host goes on at `fault` with the same
- * registers, but RAX = trap number + 1. The code there returns that.
+ * A function in the buffer. If the instruction at `at` faults, the host goes on at `fault` with the
+ * same registers, but RAX = trap number + 1. The code there returns that.
  */
 struct hostcode_fn {
     uint64_t (*entry)(void *a, void *b);
@@ -27,8 +28,8 @@ struct hostcode {
     bool toggled; /* rw == rx, switched by mprotect */
     const struct hostcode_fn *volatile running;
     /*
-     * Six pages: absent, present, absent, absent, present, present. Code that is given an address here
-     * may take a page fault (trap 14); fault_addr says where.
+     * Six pages: absent, present, absent, absent, present, present. Code that is given an address
+     * here may take a page fault (trap 14); fault_addr says where.
      */
     uint8_t *guard;
     volatile uintptr_t fault_addr;
@@ -39,9 +40,11 @@ struct hostcode {
 int hostcode_init(struct hostcode *h, size_t size, struct err *err);
 void hostcode_fini(struct hostcode *h);
 
-/* Appends code, aligned to 16; its executable address, or NULL when it does not fit (nothing changes). */
+/* Appends code, aligned to 16; its executable address, or NULL when it does not fit (nothing
+ * changes). */
 const uint8_t *hostcode_add(struct hostcode *h, const uint8_t *code, size_t len);
-/* A place of its own for one function that the next call overwrites; NULL if the code is too long. */
+/* A place of its own for one function that the next call overwrites; NULL if the code is too long.
+ */
 const uint8_t *hostcode_scratch(struct hostcode *h, const uint8_t *code, size_t len);
 /* Forgets everything; nothing may point into the buffer any more. */
 void hostcode_reset(struct hostcode *h);

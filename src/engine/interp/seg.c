@@ -200,8 +200,7 @@ void seg_drop_inner(struct interp *c, unsigned cpl)
 
         if (!(g->attr & SEG_ATTR_P))
             c->s.seg[data_segs[k]].selector = 0; /* a null one loses its RPL, and no base */
-        else if (!conforming &&
-            (unsigned)((g->attr & SEG_ATTR_DPL) >> SEG_ATTR_DPL_SHIFT) < cpl)
+        else if (!conforming && (unsigned)((g->attr & SEG_ATTR_DPL) >> SEG_ATTR_DPL_SHIFT) < cpl)
             seg_set_null(c, data_segs[k], 0, 0);
     }
 }
@@ -414,14 +413,16 @@ static bool load_far_pointer(struct interp *c, const struct insn *i, unsigned se
     uint64_t mode = c->mode;
     /* AMD's know no 64-bit far pointer: REX.W is without effect. */
     unsigned osize = i->osize == 8 && c->vcpu->model->vendor == CPU_AMD ? 4 : i->osize;
-    gva_t at, sel_at;
-    uint64_t off;
+    uint64_t ea, off;
+    gva_t at;
 
     BEGIN(c, i);
-    at = insn_lin(c, i, osize + 2, ACCESS_READ);
-    off = access_load(c, at, osize, c->key);
-    sel_at = c->code64 ? at + osize : (uint32_t)(at + osize);
-    seg_load_any(c, seg, (uint16_t)access_load(c, sel_at, 2, c->key));
+    /* Two accesses, of which the first may fault before the second is outside of its segment. */
+    ea = insn_ea(c, i);
+    off = access_load(c, seg_linear(c, i->seg, ea, osize, ACCESS_READ), osize, c->key);
+    ea = c->code64 ? ea + osize : (uint32_t)(ea + osize);
+    at = seg_linear(c, i->seg, ea, 2, ACCESS_READ);
+    seg_load_any(c, seg, (uint16_t)access_load(c, at, 2, c->key));
     reg_set(c, i->reg & 15, osize, off);
     return goes_on(c, seg, mode);
 }

@@ -437,8 +437,9 @@ static __attribute__((noinline)) bool run_string(struct interp *c, const struct 
             /* In the frame of what comes now, and until it is complete: vol. 3B section 18.3.1.1.
              */
             c->s.rflags |= RFLAGS_RF;
-            if (c->s.rflags & RFLAGS_TF)
+            if ((c->s.rflags & RFLAGS_TF) && !(c->s.shadow & CPU_SHADOW_MOV_SS))
                 c->s.pending_dbg |= BIT(14); /* DR6.BS */
+            c->s.shadow = 0; /* it covered the first element, not all of them */
             return false;
         }
     }

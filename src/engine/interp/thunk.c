@@ -2,10 +2,11 @@
 /*
  * When and on what memory native thunks run. thunk_gen.c makes them.
  *
- * A memory operand that is RAM inside one page is used where it is. Any other (page-crossing, MMIO, a page
- * with decoded code, a watched page) is staged: checked, copied in, and copied out after the thunk. Where
- * part of it is inaccessible, the thunk runs on host pages of which the same part is, and what the host
- * does is what the guest gets (run_mirrored). With a mask only the selected elements count.
+ * A memory operand that is RAM inside one page is used where it is. Any other (page-crossing, MMIO,
+ * a page with decoded code, a watched page) is staged: checked, copied in, and copied out after the
+ * thunk. Where part of it is inaccessible, the thunk runs on host pages of which the same part is,
+ * and what the host does is what the guest gets (run_mirrored). With a mask only the selected
+ * elements count.
  *
  * SDM vol. 1 chapters 8 to 15; vol. 2A section 2.4 "instruction exception specification".
  */
@@ -33,9 +34,12 @@
 #define FX_MXCSR_MASK 28
 #define FX_ST         32
 
-#define X87_UNMASKED_NO_STORE 0x1b /* IE, DE, OE, UE: the destination keeps its value; PE stores */
+#define X87_UNMASKED_NO_STORE                                          \
+    0x1b /* IE, DE, OE, UE: the destination keeps its value; PE stores \
+          */
 
-/* ---- faults of the host ------------------------------------------------------------------------ */
+/* ---- faults of the host ------------------------------------------------------------------------
+ */
 
 /* The fault of a guest instruction that the host met. */
 _Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint64_t trap)
@@ -57,7 +61,8 @@ _Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint
     }
 }
 
-/* ---- x87 and MMX -------------------------------------------------------------------------------- */
+/* ---- x87 and MMX --------------------------------------------------------------------------------
+ */
 
 bool thunk_x87_wait(struct interp *c)
 {
@@ -75,22 +80,27 @@ bool thunk_x87_wait(struct interp *c)
 }
 
 /* The image a thunk's FXRSTOR64 takes; the pointers are a mark. */
-static void fx_image(struct thunks *ts, const struct cpu_fpu *f, uint16_t fop)
+static void fx_image(struct thunks *ts, const struct cpu_fpu *f, const struct thunk *t,
+                     uint16_t fop)
 {
+    uint32_t mxcsr = f->mxcsr;
+
+    if (!(t->flags & THUNK_MXCSR))
+        __asm__("stmxcsr %0" : "=m"(mxcsr));
     put_le16(ts->fx + FX_FCW, f->fcw);
     put_le16(ts->fx + FX_FSW, f->fsw);
     put_le16(ts->fx + FX_FTW, f->ftw);
     put_le16(ts->fx + FX_FOP, fop);
     put_le64(ts->fx + FX_FIP, (uintptr_t)ts->fx);
     put_le64(ts->fx + FX_FDP, (uintptr_t)ts->fx);
-    put_le32(ts->fx + FX_MXCSR, f->mxcsr);
+    put_le32(ts->fx + FX_MXCSR, mxcsr);
     memcpy(ts->fx + FX_ST, f->st, sizeof(f->st));
 }
 
 /*
- * Runs a thunk on the guest's x87 state. The host's own pointers never come through: the image goes in with
- * values that the instruction cannot produce, and what has changed to the host's addresses afterwards
- * becomes the guest's. A fault may leave its mark too (MMX: TOP and tags).
+ * Runs a thunk on the guest's x87 state. The host's own pointers never come through: the image goes
+ * in with values that the instruction cannot produce, and what has changed to the host's addresses
+ * afterwards becomes the guest's. A fault may leave its mark too (MMX: TOP and tags).
  */
 static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thunk *t, void *mem,
                         uint64_t ea)
@@ -102,7 +112,7 @@ static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thu
     bool ignore = unlikely(f->fsw & FSW_ES) && (t->flags & THUNK_WAITS);
     uint16_t fcw = f->fcw;
 
-    fx_image(ts, f, fop_mark);
+    fx_image(ts, f, t, fop_mark);
     if (ignore) {
         put_le16(ts->fx + FX_FCW, fcw | 0x3f);
         put_le16(ts->fx + FX_FSW, f->fsw & ~(FSW_ES | FSW_B));
@@ -136,7 +146,8 @@ static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thu
     return trap;
 }
 
-/* ---- running ------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------
+ */
 
 static inline enum access access_kind(const struct thunk *t)
 {
@@ -165,7 +176,8 @@ static void op_thunk_reg(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- masks -------------------------------------------------------------------------------------- */
+/* ---- masks --------------------------------------------------------------------------------------
+ */
 
 /* A bit for each element of the memory operand that is touched. */
 static uint64_t touched(const struct interp *c, const struct thunk *t)
@@ -213,8 +225,8 @@ static gva_t linear_add(const struct interp *c, gva_t lin, uint64_t n)
 }
 
 /*
- * Segment limits are those of the elements that are touched. Their offsets wrap at 32 bits, also with
- * 16-bit addresses.
+ * Segment limits are those of the elements that are touched. Their offsets wrap at 32 bits, also
+ * with 16-bit addresses.
  */
 static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
 {
@@ -222,8 +234,6 @@ static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea,
 
     if (!t->mask || (t->flags & THUNK_NO_SUPPRESS) || c->code64 || c->flat & (1u << i->seg))
         return seg_linear(c, i->seg, ea, t->span, access_kind(t));
-    if (t->mask == MASK_BYTES && !bits) /* the segment's type counts all the same */
-        return seg_linear(c, i->seg, ea, 1, ACCESS_WRITE);
     for (unsigned j = 0; bits; j++, bits >>= 1)
         if (bits & 1)
             seg_linear(c, i->seg, (uint32_t)(ea + j * t->esize), t->esize, access_kind(t));
@@ -231,8 +241,8 @@ static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea,
 }
 
 /*
- * Copies what the instruction reads into `to`, or what it has written out of it: bytes [first, end) of
- * the operand, with a mask the selected elements in that range.
+ * Copies what the instruction reads into `to`, or what it has written out of it: bytes [first, end)
+ * of the operand, with a mask the selected elements in that range.
  */
 static void copy_operand(struct interp *c, const struct thunk *t, gva_t lin, uint64_t bits,
                          uint8_t *to, unsigned first, unsigned end, enum access how)
@@ -252,17 +262,19 @@ static void copy_operand(struct interp *c, const struct thunk *t, gva_t lin, uin
     }
 }
 
-/* ---- memory operands that are not simply there ---------------------------------------------------- */
+/* ---- memory operands that are not simply there
+ * ---------------------------------------------------- */
 
-/* RFLAGS.AC and CR0.AM at CPL 3: nothing of this vCPU's has a tag now, so every access comes here. */
+/* RFLAGS.AC and CR0.AM at CPL 3: nothing of this vCPU's has a tag now, so every access comes here.
+ */
 static bool alignment_checked(const struct interp *c)
 {
     return (c->key & KEY_MODE) == KEY_USER_ALIGNED;
 }
 
 /*
- * The form of i's thunk that runs under the host's own alignment checks: whether MOVUPS, FBSTP or FXSAVE
- * minds is for each processor to say. Rare enough to decode once more.
+ * The form of i's thunk that runs under the host's own alignment checks: whether MOVUPS, FBSTP or
+ * FXSAVE minds is for each processor to say. Rare enough to decode once more.
  */
 static const struct thunk *thunk_with_ac(struct interp *c, const struct insn *i)
 {
@@ -283,7 +295,8 @@ static const struct thunk *thunk_with_ac(struct interp *c, const struct insn *i)
     return t;
 }
 
-bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access how)
+/* Does the access fault? Nothing is raised; A and D bits may have been set. */
+static bool accessible(struct interp *c, gva_t addr, unsigned len, enum access how)
 {
     sigjmp_buf here, *outer = c->raise_to;
     volatile bool ok = false;
@@ -298,8 +311,8 @@ bool thunk_accessible(struct interp *c, gva_t addr, unsigned len, enum access ho
 }
 
 /*
- * What comes before paging and alignment: segment limits and canonical addresses, with a mask of the
- * touched elements.
+ * What comes before paging and alignment: segment limits and canonical addresses, with a mask of
+ * the touched elements.
  */
 static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
 {
@@ -332,13 +345,13 @@ static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, uint6
 }
 
 /*
- * An address with lin's page offset in host pages of which the first, the second (of an operand that
- * crosses), both or none is present.
+ * An address with lin's page offset in host pages of which the first, the second (of an operand
+ * that crosses), both or none is present.
  */
 static uint8_t *mirror(struct interp *c, gva_t lin, bool first_ok, bool second_ok)
 {
     struct thunks *ts = c->thunks;
-    unsigned page = first_ok ? second_ok ? HOSTCODE_GUARD_BOTH : HOSTCODE_GUARD_PRESENT
+    unsigned page = first_ok    ? second_ok ? HOSTCODE_GUARD_BOTH : HOSTCODE_GUARD_PRESENT
                     : second_ok ? HOSTCODE_GUARD_ABSENT
                                 : HOSTCODE_GUARD_NONE;
 
@@ -346,10 +359,11 @@ static uint8_t *mirror(struct interp *c, gva_t lin, bool first_ok, bool second_o
 }
 
 /*
- * Part of the operand, or all, cannot be accessed. What that does is the host's to say: the instruction
- * may not touch that part (a mask, an x87 store that an unmasked exception prevents), may find the
- * operand misaligned first, and may have done something before the fault (MXCSR flags, MMX tags, half of
- * FBSTP). So it runs on pages laid out like the guest's. Raises the fault, or returns if there is none.
+ * Part of the operand, or all, cannot be accessed. What that does is the host's to say: the
+ * instruction may not touch that part (a mask, an x87 store that an unmasked exception prevents),
+ * may find the operand misaligned first, and may have done something before the fault (MXCSR flags,
+ * MMX tags, half of FBSTP). So it runs on pages laid out like the guest's. Raises the fault, or
+ * returns if there is none.
  */
 static void run_mirrored(struct interp *c, const struct insn *i, const struct thunk *t, gva_t lin,
                          uint64_t ea, uint64_t bits, bool first_ok, bool second_ok)
@@ -390,7 +404,7 @@ static uint64_t run_area(struct interp *c, const struct thunk *t, void *mem)
     struct thunks *ts = c->thunks;
     uint64_t rax = c->s.gpr[REG_RAX], rdx = c->s.gpr[REG_RDX], trap;
 
-    fx_image(ts, &c->s.fpu, 0);
+    fx_image(ts, &c->s.fpu, t, 0);
     c->s.gpr[REG_RAX] = (uint32_t)(rax & c->s.xcr0);
     c->s.gpr[REG_RDX] = 0;
     trap = hostcode_call(&ts->code, &t->fn, c, mem);
@@ -414,10 +428,9 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
     bool ac = alignment_checked(c);
     const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
     unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
-    bool first_ok = thunk_accessible(c, lin, first, how);
-    bool second_ok = first == len
-                         ? first_ok
-                         : thunk_accessible(c, linear_add(c, lin, first), len - first, how);
+    bool first_ok = accessible(c, lin, first, how);
+    bool second_ok =
+        first == len ? first_ok : accessible(c, linear_add(c, lin, first), len - first, how);
     uint8_t *mem = mirror(c, lin, first_ok, second_ok);
     uint64_t trap, at;
 
@@ -460,29 +473,38 @@ static void run_staged(struct interp *c, const struct insn *i, const struct thun
     copy_operand(c, t, lin, bits, staging, 0, t->span, ACCESS_WRITE);
 }
 
-/* MASKMOVQ and MASKMOVDQU wrap at the address size, byte by byte. */
-static void run_wrapped(struct interp *c, const struct insn *i, const struct thunk *t, uint64_t ea,
-                        uint64_t bits)
+/*
+ * MASKMOVDQU is two accesses of eight bytes, the upper one first, each of which wraps at the
+ * address size and is checked whole, whatever the mask says.
+ */
+static bool maskmovdqu_wraps(struct interp *c, const struct insn *i, const struct thunk *t,
+                             uint64_t ea, uint64_t bits, bool ac)
 {
     struct thunks *ts = c->thunks;
-    uint64_t trap, wrap = mask_bytes(i->asize);
+    uint64_t wrap = mask_bytes(i->asize), trap;
+    gva_t lin = seg_linear(c, i->seg, (ea + 8) & wrap, 8, ACCESS_WRITE);
 
-    for (unsigned j = 0; j < t->span; j++)
-        if (bits >> j & 1)
-            access_probe(c, seg_linear(c, i->seg, (ea + j) & wrap, 1, ACCESS_WRITE), 1,
-                         ACCESS_WRITE, c->key);
-    trap = run(c, i, t, ts->staging, ea);
+    if (ac && hostcode_call(&ts->code, &t->fn, c, mirror(c, lin & 63, true, true)) == VEC_AC + 1)
+        interp_raise_err(c, VEC_AC, 0);
+    seg_linear(c, i->seg, ea, 8, ACCESS_WRITE);
+    if (ea + 15 <= wrap)
+        return false;
+    access_probe(c, lin, 8, ACCESS_WRITE, c->key);
+    access_probe(c, seg_linear(c, i->seg, ea, 8, ACCESS_WRITE), 8, ACCESS_WRITE, c->key);
+    trap = hostcode_call(&ts->code, &i->thunk->fn, c, ts->staging);
     if (trap)
         thunk_raise_trap(c, trap);
-    for (unsigned j = 0; j < t->span; j++)
+    for (unsigned j = 0; j < 16; j++)
         if (bits >> j & 1)
             access_copy_out(c, seg_linear(c, i->seg, (ea + j) & wrap, 1, ACCESS_WRITE),
                             ts->staging + j, 1, c->key);
+    return true;
 }
 
 /*
- * An 80-bit operand outside of its segment, but perhaps not its first eight bytes: processors access it in
- * two pieces. Raises what the first piece does; the second one's fault is left to the caller.
+ * An 80-bit operand outside of its segment, but perhaps not its first eight bytes: processors
+ * access it in two pieces. Raises what the first piece does; the second one's fault is left to the
+ * caller.
  */
 static void run_cut(struct interp *c, const struct insn *i, uint64_t ea)
 {
@@ -519,19 +541,19 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     void *p = NULL;
     gva_t lin;
 
-    if (t->mask == MASK_BYTES && ea + t->span - 1 > mask_bytes(i->asize)) {
-        run_wrapped(c, i, t, ea, bits);
+    if (t->mask == MASK_BYTES && t->span == 16 && i->asize < 8 &&
+        maskmovdqu_wraps(c, i, t, ea, bits, ac))
         return;
-    }
     if (!linear_ok(c, i, ea, bits, &lin)) {
         /*
-         * Segment limits come after SSE's own alignment and before AC's. An operand that runs out of the
-         * canonical addresses is checked for AC first, one that begins there is not.
+         * Segment limits come after SSE's own alignment and before AC's. An operand that runs out
+         * of the canonical addresses is checked for AC first, one that begins there is not.
          */
         if (t->span == 10 && !c->code64)
             run_cut(c, i, ea);
         lin = c->code64 ? seg_linear(c, i->seg, ea, 1, access_kind(t)) : c->s.seg[i->seg].base + ea;
-        trap = run(c, i, c->code64 && canonical(lin) ? t : i->thunk, mirror(c, lin, false, false), ea);
+        trap = run(c, i, c->code64 && canonical(lin) && t->mask != MASK_BYTES ? t : i->thunk,
+                   mirror(c, lin, false, false), ea);
         if (trap && trap != TRAP_PF)
             thunk_raise_trap(c, trap);
         if (trap || t->mask == MASK_BYTES)
@@ -540,10 +562,10 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     }
     left = PAGE_SIZE - (lin & PAGE_MASK);
     first = left < t->span ? left : t->span;
-    first_ok = thunk_accessible(c, lin, first, access_kind(t));
-    second_ok = first == t->span ? first_ok
-                                 : thunk_accessible(c, linear_add(c, lin, first), t->span - first,
-                                                    access_kind(t));
+    first_ok = accessible(c, lin, first, access_kind(t));
+    second_ok = first == t->span
+                    ? first_ok
+                    : accessible(c, linear_add(c, lin, first), t->span - first, access_kind(t));
     if (!first_ok || !second_ok) {
         run_mirrored(c, i, t, lin, ea, bits, first_ok, second_ok && first < t->span);
         return;
@@ -560,8 +582,8 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
 }
 
 /*
- * The host address of the operand if it is in one page that the TLB has and no segment is to be checked,
- * else NULL.
+ * The host address of the operand if it is in one page that the TLB has and no segment is to be
+ * checked, else NULL.
  */
 static hot_inline void *operand_host(struct interp *c, const struct insn *i, uint64_t ea)
 {
@@ -629,17 +651,19 @@ static void op_fwait(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- choice of the handler ------------------------------------------------------------------------- */
+/* ---- choice of the handler
+ * ------------------------------------------------------------------------- */
 
-static void op_nm(struct interp *c, const struct insn *i)
+void op_thunk_nm(struct interp *c, const struct insn *i)
 {
     BEGIN(c, i);
     interp_raise(c, VEC_NM);
 }
 
 /*
- * The buffer was full when this was decoded. Forgets all thunks and all blocks that name them, and comes
- * back to the same instruction. Ends its block whatever the decoder thinks: nothing of it is left.
+ * The buffer was full when this was decoded. Forgets all thunks and all blocks that name them, and
+ * comes back to the same instruction. Ends its block whatever the decoder thinks: nothing of it is
+ * left.
  */
 void op_thunks_full(struct interp *c, const struct insn *i)
 {
@@ -690,7 +714,7 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
     if (!thunk_offered(c, zi, ops))
         return false;
     if (is_nm(c, zi, ops)) {
-        out->fn = op_nm;
+        out->fn = op_thunk_nm;
         return true;
     }
     if (zi->mnemonic == ZYDIS_MNEMONIC_FWAIT) {
@@ -736,7 +760,8 @@ void thunk_set_ferr(struct interp *c, bool (*ferr)(void *opaque), void *opaque)
     ts->ferr_opaque = opaque;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------- */
+/* ---- life
+ * ------------------------------------------------------------------------------------------- */
 
 int thunks_init(struct interp *c, struct err *err)
 {

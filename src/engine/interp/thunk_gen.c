@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a thunk is made of. From Zydis' operands (visible and hidden) follow the registers to load and to
- * store; the instruction itself is re-encoded for 64-bit mode with the registers it names, except that
- * rsp is replaced by a free register (the host's stack pointer stays the host's) and the memory operand
- * by [free register].
+ * What a thunk is made of. From Zydis' operands (visible and hidden) follow the registers to load
+ * and to store; the instruction itself is re-encoded for 64-bit mode with the registers it names,
+ * except that rsp is replaced by a free register (the host's stack pointer stays the host's) and
+ * the memory operand by [free register].
  *
- * A thunk is called as fn(c, mem). Inside, S points to struct interp and M to the memory operand; both
- * are registers that the instruction does not use:
+ * A thunk is called as fn(c, mem). Inside, S points to struct interp and M to the memory operand;
+ * both are registers that the instruction does not use:
  *
  *      push the callee-saved registers that the instruction uses
  *      host MXCSR and FCW to the stack; FXRSTOR64 or LDMXCSR of the guest's    (where they matter)
@@ -26,12 +26,12 @@
 #include "engine/interp/thunk_int.h"
 
 #define R(n) (1u << (n))
-#define RCX 1
-#define RSP REG_RSP
-#define RDI REG_RDI
-#define RSI REG_RSI
+#define RCX  1
+#define RSP  REG_RSP
+#define RDI  REG_RDI
+#define RSI  REG_RSI
 
-#define ACT_READ                                                                                   \
+#define ACT_READ \
     (ZYDIS_OPERAND_ACTION_READ | ZYDIS_OPERAND_ACTION_CONDREAD | ZYDIS_OPERAND_ACTION_CONDWRITE)
 #define ACT_WRITE (ZYDIS_OPERAND_ACTION_WRITE | ZYDIS_OPERAND_ACTION_CONDWRITE)
 
@@ -49,14 +49,15 @@ struct form {
     uint32_t vec_store;
     bool upper; /* loads or writes parts of vector registers that SSE does not know */
     uint16_t k_load, k_store;
-    bool k64; /* the host has 64-bit mask registers */
+    bool k64;     /* the host has 64-bit mask registers */
     uint8_t s, m; /* the two free registers */
     uint8_t rsp;  /* stands in for rsp; RSP if it is not used */
     uint8_t insn[20];
     unsigned insn_len;
 };
 
-/* ---- facts about instructions ----------------------------------------------------------------- */
+/* ---- facts about instructions -----------------------------------------------------------------
+ */
 
 int thunk_mem_operand(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
@@ -88,12 +89,10 @@ static bool has_vector(const ZydisDecodedInstruction *zi, const ZydisDecodedOper
            has_class(zi, ops, ZYDIS_REGCLASS_ZMM);
 }
 
-static bool uses_mxcsr_register(const ZydisDecodedInstruction *zi,
-                                const ZydisDecodedOperand *ops)
+static bool uses_mxcsr_register(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
     for (unsigned k = 0; k < zi->operand_count; k++)
-        if (ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            ops[k].reg.value == ZYDIS_REGISTER_MXCSR)
+        if (ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && ops[k].reg.value == ZYDIS_REGISTER_MXCSR)
             return true;
     return false;
 }
@@ -289,14 +288,15 @@ bool thunk_offered(const struct interp *c, const ZydisDecodedInstruction *zi,
     }
 }
 
-/* ---- analysis ---------------------------------------------------------------------------------- */
+/* ---- analysis ----------------------------------------------------------------------------------
+ */
 
 static uint8_t gpr_number(ZydisRegister reg)
 {
     ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
 
     return full >= ZYDIS_REGISTER_RAX && full <= ZYDIS_REGISTER_R15 ? full - ZYDIS_REGISTER_RAX
-                                                                     : R_NONE;
+                                                                    : R_NONE;
 }
 
 static bool analyse_register(struct form *f, const ZydisDecodedOperand *op)
@@ -370,7 +370,8 @@ static bool is_maskmov(const ZydisDecodedInstruction *zi)
            zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
-/* The first of the listed registers that is free, taken. Low registers first: they need no REX prefix. */
+/* The first of the listed registers that is free, taken. Low registers first: they need no REX
+ * prefix. */
 static uint8_t take(uint32_t *used, const uint8_t *list, unsigned n)
 {
     for (unsigned k = 0; k < n; k++)
@@ -442,7 +443,8 @@ static bool analyse(struct form *f)
     return f->s != R_NONE;
 }
 
-/* ---- the instruction, for 64-bit mode ---------------------------------------------------------- */
+/* ---- the instruction, for 64-bit mode ----------------------------------------------------------
+ */
 
 static const ZydisDecodedOperand *operand_encoded(const struct form *f, ZydisOperandEncoding enc)
 {
@@ -645,7 +647,8 @@ static bool encode(struct form *f)
     return f->insn_len <= 15;
 }
 
-/* ---- emission ----------------------------------------------------------------------------------- */
+/* ---- emission -----------------------------------------------------------------------------------
+ */
 
 struct code {
     uint8_t b[4096];
@@ -758,6 +761,11 @@ static void emit_enter(struct code *o, const struct form *f)
         emit_mov(o, 0x8b, REG_RAX, f->s, offsetof(struct interp, thunks));
         emit_0fae(o, 1, 1, REG_RAX, offsetof(struct thunks, fx)); /* MXCSR included */
     } else if (f->mxcsr) {
+        emit(o, 3, 0x24048b); /* mov eax, [rsp] */
+        emit(o, 1, rex(0, 0, f->s));
+        emit(o, 1, 0x3b); /* cmp eax, guest's */
+        emit_mem(o, REG_RAX, f->s, offsetof(struct interp, s.fpu.mxcsr));
+        emit(o, 2, 0x0874); /* je over LDMXCSR, which is 8 bytes */
         emit_0fae(o, 2, 0, f->s, offsetof(struct interp, s.fpu.mxcsr));
     }
 }
@@ -780,16 +788,14 @@ static void emit_load(struct code *o, const struct form *f)
         emit_mov_rr(o, f->m, RSI);
     for (unsigned r = 0; r < 16; r++)
         if (f->gpr_load & R(r))
-            emit_mov(o, 0x8b, r == RSP ? f->rsp : r, f->s,
-                     offsetof(struct interp, s.gpr) + r * 8);
+            emit_mov(o, 0x8b, r == RSP ? f->rsp : r, f->s, offsetof(struct interp, s.gpr) + r * 8);
 }
 
 static void emit_store(struct code *o, const struct form *f)
 {
     for (unsigned r = 0; r < 16; r++)
         if (f->gpr_store & R(r))
-            emit_mov(o, 0x89, r == RSP ? f->rsp : r, f->s,
-                     offsetof(struct interp, s.gpr) + r * 8);
+            emit_mov(o, 0x89, r == RSP ? f->rsp : r, f->s, offsetof(struct interp, s.gpr) + r * 8);
     if (f->flags) {
         emit(o, 4, 0xc0900f9f); /* lahf; seto al */
         emit(o, 1, 0x66);
@@ -812,16 +818,36 @@ static void emit_store(struct code *o, const struct form *f)
     }
 }
 
+/* With an x87 image: is its MXCSR the guest's? Else it is what the host has (x87_run). */
+static bool changes_mxcsr(const struct form *f)
+{
+    return f->mxcsr || thunk_is_area(f->zi);
+}
+
+/*
+ * Changing MXCSR costs a hundred cycles and more, reading it nothing. So the host's is not touched
+ * where the guest's says the same; and its exception flags, which no C code looks at, stay as the
+ * guest left them, so that they say the same the next time.
+ */
 static void emit_leave(struct code *o, const struct form *f)
 {
     if (f->x87) {
         emit(o, 2, 0xe3db); /* fninit */
         emit(o, 4, HOST_FLDCW);
     }
-    if (f->mxcsr || f->x87) {
+    if (f->x87 && changes_mxcsr(f)) {
         emit(o, 4, HOST_LDMXCSR);
-        emit(o, 4, 0x10c48348); /* add rsp, 16 */
+    } else if (f->mxcsr) {
+        emit(o, 1, rex(0, RCX, f->s));
+        emit(o, 1, 0x8b); /* mov ecx, guest's */
+        emit_mem(o, RCX, f->s, offsetof(struct interp, s.fpu.mxcsr));
+        emit(o, 3, 0x240c33); /* xor ecx, [rsp] */
+        emit(o, 3, 0xc0e183); /* and ecx, ~3fh */
+        emit(o, 2, 0x0474);   /* jz over LDMXCSR */
+        emit(o, 4, HOST_LDMXCSR);
     }
+    if (f->mxcsr || f->x87)
+        emit(o, 4, 0x10c48348); /* add rsp, 16 */
     if (f->upper)
         emit(o, 3, 0x77f8c5); /* vzeroupper */
     if (f->rsp == REG_RBX || f->m == REG_RBX || f->s == REG_RBX)
@@ -835,7 +861,8 @@ static void emit_leave(struct code *o, const struct form *f)
     emit(o, 1, 0xc3);
 }
 
-/* ---- the memory operand ------------------------------------------------------------------------- */
+/* ---- the memory operand -------------------------------------------------------------------------
+ */
 
 static unsigned broadcast_count(ZydisBroadcastMode mode)
 {
@@ -863,7 +890,8 @@ static void describe_evex_mask(const struct form *f, struct thunk *t)
     const ZydisDecodedOperand *mem = &f->ops[f->mem], *dst = &f->ops[0];
     unsigned es = mem->element_size / 8u;
 
-    /* Where both sides are as long, the wider element is the one that is masked (VPDPBUSD, VPMULDQ). */
+    /* Where both sides are as long, the wider element is the one that is masked (VPDPBUSD,
+     * VPMULDQ). */
     if (dst->type == ZYDIS_OPERAND_TYPE_REGISTER && dst->size == mem->size &&
         dst->element_size / 8u > es)
         es = dst->element_size / 8u;
@@ -909,6 +937,7 @@ static bool describe_memory(const struct form *f, struct thunk *t)
         t->esize = 1;
         t->mem_n = t->mask_n = t->span;
         t->flags &= (uint16_t)~THUNK_LOADS;
+        t->flags |= THUNK_NO_SUPPRESS;
         return true;
     }
     switch (zi->mnemonic) {
@@ -918,10 +947,10 @@ static bool describe_memory(const struct form *f, struct thunk *t)
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
         t->mask = MASK_VSIGN;
         t->mask_reg = (uint8_t)ZydisRegisterGetId(f->ops[1].reg.value) & 31;
-        t->esize = zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS ||
-                           zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD
-                       ? 4
-                       : 8;
+        t->esize =
+            zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD
+                ? 4
+                : 8;
         t->mem_n = t->mask_n = (uint8_t)(span / t->esize);
         if (t->flags & THUNK_STORES)
             t->flags &= ~THUNK_LOADS;
@@ -938,7 +967,8 @@ static bool describe_memory(const struct form *f, struct thunk *t)
     return true;
 }
 
-/* ---- the cache of forms ------------------------------------------------------------------------- */
+/* ---- the cache of forms -------------------------------------------------------------------------
+ */
 
 static uint32_t hash_key(const uint8_t *key, unsigned len)
 {
@@ -950,8 +980,8 @@ static uint32_t hash_key(const uint8_t *key, unsigned len)
 }
 
 /*
- * The re-encoded bytes and what stands for rsp say everything but this: in 32- and 16-bit code the same
- * bytes come from one original only, as in 64-bit code, since normalisation keeps the meaning.
+ * The re-encoded bytes and what stands for rsp say everything but this: in 32- and 16-bit code the
+ * same bytes come from one original only, as in 64-bit code, since normalisation keeps the meaning.
  */
 static unsigned make_key(const struct form *f, uint8_t key[18])
 {
@@ -969,7 +999,7 @@ static void emit_ac(struct code *o, bool on)
         emit(o, 7, 0x00040000240c81); /* or dword [rsp], AC */
     else
         emit(o, 7, 0xfffbffff242481); /* and dword [rsp], ~AC */
-    emit(o, 1, 0x9d); /* popfq */
+    emit(o, 1, 0x9d);                 /* popfq */
 }
 
 static bool has_key(const struct thunk *t, const uint8_t *key, unsigned len)
@@ -982,6 +1012,8 @@ static void describe_x87(const struct form *f, struct thunk *t)
     if (!f->x87)
         return;
     t->flags |= THUNK_X87;
+    if (changes_mxcsr(f))
+        t->flags |= THUNK_MXCSR;
     if (waits_for_x87(f->zi))
         t->flags |= THUNK_WAITS;
     if (!is_x87_proper(f->zi))

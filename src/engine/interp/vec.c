@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Vector and x87 instructions that are no thunks: the state areas (FNSTENV to XRSTOR), whose layout
- * depends on the guest's mode and whose size on its XCR0; gathers and scatters, which touch memory one
- * element at a time; VZEROUPPER and VZEROALL.
+ * depends on the guest's mode and whose size on its XCR0; gathers and scatters, which touch memory
+ * one element at a time; VZEROUPPER and VZEROALL.
  *
- * SDM vol. 1 sections 8.1.10 (x87 environment), 10.5 (FXSAVE), 13.4 to 13.8 (XSAVE); vol. 2C "VGATHER",
- * "VPSCATTER".
+ * SDM vol. 1 sections 8.1.10 (x87 environment), 10.5 (FXSAVE), 13.4 to 13.8 (XSAVE); vol. 2C
+ * "VGATHER", "VPSCATTER".
  */
 #include <string.h>
 
@@ -21,7 +21,8 @@
 #define MXCSR_INIT 0x1f80
 #define MXCSR_MASK 0xffffu /* DAZ is there on every host that runs this */
 
-/* ---- x87 helpers ------------------------------------------------------------------------------------ */
+/* ---- x87 helpers
+ * ------------------------------------------------------------------------------------ */
 
 static unsigned top(const struct cpu_fpu *f)
 {
@@ -81,25 +82,27 @@ static uint8_t abridged_tags(uint16_t tags)
 }
 
 /*
- * The linear address of a state area, of which all can be accessed or that part which the instruction
- * touches. `align` 1: any. Of the segment's limit the first byte comes first, then alignment and (without
- * one) its page, then the rest.
+ * The linear address of a state area, of which all can be accessed or that part which the
+ * instruction touches. `align` 1: any. Of the segment's limit the first byte comes first, then
+ * alignment and (without one) its page, then the rest.
  */
 static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
                   enum access how)
 {
     bool ac = (c->key & KEY_MODE) == KEY_USER_ALIGNED;
+    unsigned word = i->osize == 2 ? 2 : 4; /* of an environment */
     gva_t lin;
 
     if (ac && !c->code64) {
-        lin = insn_lin(c, i, 1, ACCESS_READ);
-        if (lin & (align - 1))
+        /* FXSAVE looks at the segment's type last. */
+        lin = insn_lin(c, i, 1, align == 1 ? how : ACCESS_READ);
+        if (lin & ((align == 1 ? word : align) - 1))
             thunk_area_misaligned(c, i, lin);
     }
     lin = insn_lin(c, i, 1, how);
     if (!c->code64 && !(c->flat & (1u << i->seg))) {
         if (align == 1 && !ac)
-            access_probe(c, lin, i->osize == 2 ? 2 : 4, how, c->key);
+            access_probe(c, lin, word, how, c->key);
         else if (lin & (align - 1))
             interp_raise_err(c, VEC_GP, 0);
         lin = insn_lin(c, i, size, how);
@@ -108,9 +111,10 @@ static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigne
     return lin;
 }
 
-/* ---- FNSTENV, FNSAVE, FLDENV, FRSTOR ------------------------------------------------------------- */
+/* ---- FNSTENV, FNSAVE, FLDENV, FRSTOR
+ * ------------------------------------------------------------- */
 
-#define ENV_MAX 28
+#define ENV_MAX  28
 #define ST_BYTES 80
 
 static unsigned env_bytes(const struct insn *i)
@@ -286,13 +290,14 @@ static void op_frstor(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- the legacy region of FXSAVE and XSAVE --------------------------------------------------------- */
+/* ---- the legacy region of FXSAVE and XSAVE
+ * --------------------------------------------------------- */
 
-#define FX_BYTES      512
-#define FX_X87_BYTES  24 /* FCW to FDP */
-#define FX_MXCSR      24
-#define FX_ST         32
-#define FX_XMM        160
+#define FX_BYTES     512
+#define FX_X87_BYTES 24 /* FCW to FDP */
+#define FX_MXCSR     24
+#define FX_ST        32
+#define FX_XMM       160
 
 static unsigned nregs(const struct interp *c)
 {
@@ -393,13 +398,15 @@ static void op_fxrstor(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- XSAVE -------------------------------------------------------------------------------------------- */
+/* ---- XSAVE
+ * -------------------------------------------------------------------------------------------- */
 
 #define XSAVE_HEADER 64
 #define XSAVE_MAX    4096
 #define XCR0_KNOWN   (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
 
-/* A component that is part of the vector registers: `n` pieces of `size` bytes at `from` of registers. */
+/* A component that is part of the vector registers: `n` pieces of `size` bytes at `from` of
+ * registers. */
 struct component {
     uint8_t number;
     uint8_t first, n, from, size;
@@ -501,8 +508,7 @@ static void op_xsave(struct interp *c, const struct insn *i)
                         c->key);
     }
     if (rfbm & XCR0_OPMASK)
-        access_copy_out(c, lin + xsave_component_offset(5), c->s.fpu.k, sizeof(c->s.fpu.k),
-                        c->key);
+        access_copy_out(c, lin + xsave_component_offset(5), c->s.fpu.k, sizeof(c->s.fpu.k), c->key);
     bv = (bv & ~rfbm) | (vec_xinuse(c) & rfbm);
     access_copy_out(c, lin + FX_BYTES, &bv, sizeof(bv), c->key);
     NEXT(c, i);
@@ -561,12 +567,14 @@ static void op_xrstor(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- gather and scatter ------------------------------------------------------------------------------- */
+/* ---- gather and scatter
+ * ------------------------------------------------------------------------------- */
 
-/* struct insn: reg = data register, rm = index register, aux = mask register, imm = these fields. */
-#define VSIB_DATA(imm)  ((unsigned)(imm) & 15)       /* bytes of an element: 4, 8 */
-#define VSIB_INDEX(imm) ((unsigned)(imm) >> 4 & 15)  /* bytes of an index: 4, 8 */
-#define VSIB_COUNT(imm) ((unsigned)(imm) >> 8 & 31)  /* elements, at most 16 */
+/* struct insn: reg = data register, rm = index register, aux = mask register, imm = these fields.
+ */
+#define VSIB_DATA(imm)  ((unsigned)(imm)&15)        /* bytes of an element: 4, 8 */
+#define VSIB_INDEX(imm) ((unsigned)(imm) >> 4 & 15) /* bytes of an index: 4, 8 */
+#define VSIB_COUNT(imm) ((unsigned)(imm) >> 8 & 31) /* elements, at most 16 */
 
 static gva_t vsib_linear(struct interp *c, const struct insn *i, unsigned j, enum access how)
 {
@@ -658,8 +666,7 @@ static bool vsib_prepare(const ZydisDecodedInstruction *zi, const ZydisDecodedOp
     const ZydisDecodedOperand *reg = &ops[scatter ? 2 : 0];
     const ZydisDecodedOperand *mask = &ops[evex ? 1 : 2];
 
-    if (m < 0 || ops[m].mem.type != ZYDIS_MEMOP_TYPE_VSIB || vl < 16 || vl > 64 ||
-        out->asize == 2)
+    if (m < 0 || ops[m].mem.type != ZYDIS_MEMOP_TYPE_VSIB || vl < 16 || vl > 64 || out->asize == 2)
         return false;
     out->reg = (uint8_t)ZydisRegisterGetId(reg->reg.value);
     out->aux = (uint8_t)ZydisRegisterGetId(mask->reg.value);
@@ -672,7 +679,8 @@ static bool vsib_prepare(const ZydisDecodedInstruction *zi, const ZydisDecodedOp
     return true;
 }
 
-/* ---- VZEROUPPER, VZEROALL ---------------------------------------------------------------------------- */
+/* ---- VZEROUPPER, VZEROALL
+ * ---------------------------------------------------------------------------- */
 
 static void op_vzeroupper(struct interp *c, const struct insn *i)
 {
@@ -690,20 +698,15 @@ static void op_vzeroall(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- choice ------------------------------------------------------------------------------------------- */
-
-static void op_nm(struct interp *c, const struct insn *i)
-{
-    BEGIN(c, i);
-    interp_raise(c, VEC_NM);
-}
+/* ---- choice
+ * ------------------------------------------------------------------------------------------- */
 
 /* FXSAVE and XSAVE: #NM with CR0.TS; FXSAVE also with EM. */
 static bool area_prepare(struct interp *c, struct insn *out, insn_fn *fn, bool xsave)
 {
     if (xsave && !(c->mode & MODE_OSXSAVE))
         return false;
-    out->fn = (c->mode & MODE_TS) || (!xsave && (c->mode & MODE_EM)) ? op_nm : fn;
+    out->fn = (c->mode & MODE_TS) || (!xsave && (c->mode & MODE_EM)) ? op_thunk_nm : fn;
     return true;
 }
 

@@ -245,7 +245,8 @@ static void lar_lsl_verr_verw_follow_the_table(void **state)
         uint64_t v;
 
         assert_int_equal(look(k, 0x02, 0xc8, &v), k->lar); /* lar ecx,eax */
-        assert_int_equal(v, k->lar ? k->rights : 0);
+        /* Bits 16-19 are undefined; hostdiff compares them with the host's. */
+        assert_int_equal(v & ~0xf0000ull, k->lar ? k->rights : 0);
         assert_int_equal(look(k, 0x03, 0xc8, &v), k->lsl);
         assert_int_equal(v, k->lsl ? k->limit : 0);
         assert_int_equal(look(k, 0x00, 0xe0, &v), k->verr);
