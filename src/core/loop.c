@@ -25,6 +25,11 @@ struct loop {
     int epoll, wake, timer;
     struct loop_fd *fds;
     pthread_mutex_t lock; /* leaf: the work queue */
+    /*
+     * Leaf: from reading the earliest deadline to setting the host timer. Without it a slow setter could
+     * overwrite the deadline that another thread (a local APIC's) has armed meanwhile.
+     */
+    pthread_mutex_t arm_lock;
     struct loop_work *head, **tail;
     _Atomic bool quit;
 };
@@ -39,6 +44,7 @@ static void loop_arm(void *opaque)
     /* With a virtual clock the vCPU runs the timers, and host time means nothing. */
     if (clock_mode(loop->vm->clock) != CLOCK_REAL)
         return;
+    pthread_mutex_lock(&loop->arm_lock);
     next = clock_next_deadline(loop->vm->clock);
     if (next != TIMER_NEVER) {
         int64_t in = next - clock_now(loop->vm->clock);
@@ -49,6 +55,7 @@ static void loop_arm(void *opaque)
         its.it_value.tv_nsec = in % NS_PER_SEC;
     }
     timerfd_settime(loop->timer, 0, &its, NULL);
+    pthread_mutex_unlock(&loop->arm_lock);
 }
 
 static int epoll_add(int epoll, int fd, uint32_t events, void *ptr)
@@ -69,6 +76,7 @@ struct loop *loop_new(struct vm *vm, struct err *err)
     loop->vm = vm;
     loop->tail = &loop->head;
     pthread_mutex_init(&loop->lock, NULL);
+    pthread_mutex_init(&loop->arm_lock, NULL);
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
     loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     loop->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -100,6 +108,7 @@ void loop_free(struct loop *loop)
         close(loop->wake);
     if (loop->timer >= 0)
         close(loop->timer);
+    pthread_mutex_destroy(&loop->arm_lock);
     pthread_mutex_destroy(&loop->lock);
     free(loop);
 }

@@ -163,6 +163,58 @@ static void loop_runs_timers_and_posted_work(void **state)
     timer_disarm(&t);
 }
 
+struct racer {
+    struct timer late, soon;
+    _Atomic unsigned fired;
+    _Atomic bool lost, done;
+};
+
+static void soon_fired(void *opaque)
+{
+    atomic_fetch_add(&((struct racer *)opaque)->fired, 1);
+}
+
+/* As a local APIC does: arms without the machine lock, again and again. */
+static void *arm_thread(void *opaque)
+{
+    struct racer *r = opaque;
+
+    for (unsigned i = 0; i < 3000 && !atomic_load(&r->lost); i++) {
+        int64_t start = clock_now(vm.clock);
+
+        timer_disarm(&r->late); /* nothing else will put it right */
+        timer_arm(&r->late, start + 15000);
+        timer_arm(&r->soon, start + 15000 + i % 8000);
+        while (atomic_load(&r->fired) == i)
+            if (clock_now(vm.clock) - start > NS_PER_SEC)
+                atomic_store(&r->lost, true), atomic_store(&r->fired, i + 1);
+    }
+    atomic_store(&r->done, true);
+    return NULL;
+}
+
+static void late_once(void *opaque)
+{
+    (void)opaque;
+}
+
+static void a_deadline_armed_while_the_loop_rearms_is_not_lost(void **state)
+{
+    static struct racer r;
+    pthread_t t;
+
+    (void)state;
+    timer_init(&r.late, vm.clock, "late", late_once, &r);
+    timer_init(&r.soon, vm.clock, "soon", soon_fired, &r);
+    pthread_create(&t, NULL, arm_thread, &r);
+    while (!atomic_load(&r.done))
+        loop_once(vm.loop, 1);
+    pthread_join(t, NULL);
+    timer_disarm(&r.late);
+    timer_disarm(&r.soon);
+    assert_false(r.lost);
+}
+
 static void fd_ready(void *opaque, unsigned ready)
 {
     *(unsigned *)opaque |= ready;
@@ -198,6 +250,7 @@ int main(void)
         T(msr_tables_dispatch_and_unknown_ones_are_refused),
         T(overlays_belong_to_one_vcpu_and_come_first),
         T(loop_runs_timers_and_posted_work),
+        T(a_deadline_armed_while_the_loop_rearms_is_not_lost),
         T(loop_reports_ready_descriptors_until_deleted),
     };
 
