@@ -45,7 +45,7 @@ WITH_BOOTS = $(if $(MODE),,yes)
 # runs with the AC flag that a thunk has set for a guest's alignment check.
 NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode,$(FUZZ)))
-HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),40,250)
+HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),30,80)
 
 check:
 	@scripts/install-deps.sh build test $(if $(WITH_BOOTS),guests)

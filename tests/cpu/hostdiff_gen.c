@@ -690,6 +690,11 @@ static bool area_wraps(const struct hd_case *tc, const ZydisDecodedInstruction *
         (size <= 64 && zi->mnemonic != ZYDIS_MNEMONIC_FNSTENV &&
          zi->mnemonic != ZYDIS_MNEMONIC_FLDENV))
         return false;
+    if (gpr_index(m->base) < 0 && gpr_index(m->index) < 0 && zi->raw.disp.size == 32) {
+        ea = (uint64_t)(int64_t)(int32_t)get_le32(tc->code + zi->raw.disp.offset); /* see aim() */
+        if (m->base != ZYDIS_REGISTER_NONE)
+            ea += tc->regs.rip + tc->len;
+    }
     if (gpr_index(m->base) >= 0)
         ea += tc->regs.gpr[gpr_index(m->base)];
     if (gpr_index(m->index) >= 0)

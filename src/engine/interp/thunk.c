@@ -422,7 +422,7 @@ void thunk_area_misaligned(struct interp *c, const struct insn *i, gva_t lin)
 }
 
 void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
-                      unsigned align, enum access how)
+                      unsigned inside, unsigned align, enum access how)
 {
     struct thunks *ts = c->thunks;
     bool ac = alignment_checked(c);
@@ -438,6 +438,8 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
         return;
     if (c->code64 && !canonical(lin)) /* before alignment */
         access_probe(c, lin, 1, how, c->key);
+    if (c->code64 && !ac && !canonical(lin + 3)) /* the first word of an environment */
+        access_probe(c, lin + 3, 1, how, c->key);
     if (first_ok)
         access_copy_in(c, mem, lin, first, c->key);
     if (second_ok && first < len)
@@ -447,6 +449,8 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
         thunk_raise_trap(c, trap);
     if (trap) {
         at = ts->code.fault_addr - (uintptr_t)mem;
+        if (at >= inside)
+            return;
         access_probe(c, linear_add(c, lin, at), 1, how, c->key);
         access_probe(c, lin, len, how, c->key);
     }

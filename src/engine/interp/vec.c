@@ -81,34 +81,44 @@ static uint8_t abridged_tags(uint16_t tags)
     return ftw;
 }
 
+/* How many of the `size` bytes at the operand lie inside its segment (0: what else is wrong with
+ * it). */
+static unsigned inside(const struct interp *c, const struct insn *i, unsigned size)
+{
+    const struct cpu_seg *s = &c->s.seg[i->seg];
+    uint64_t ea = insn_ea(c, i);
+
+    if (c->code64 || c->flat & (1u << i->seg))
+        return size;
+    if ((s->attr & (SEG_TYPE_CODE | SEG_TYPE_EXPAND)) == SEG_TYPE_EXPAND)
+        return size; /* it ends at 64 KiB or 4 GiB: the generic check tells */
+    if (ea > s->limit)
+        return 0;
+    return (unsigned)min_u64(size, s->limit - ea + 1);
+}
+
 /*
  * The linear address of a state area, of which all can be accessed or that part which the
- * instruction touches. `align` 1: any. Of the segment's limit the first byte comes first, then
- * alignment and (without one) its page, then the rest.
+ * instruction touches. `align` 1: any. The order: of the segment's limit the first word; alignment;
+ * the pages; the rest of the limit.
  */
 static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
                   enum access how)
 {
     bool ac = (c->key & KEY_MODE) == KEY_USER_ALIGNED;
     unsigned word = i->osize == 2 ? 2 : 4; /* of an environment */
+    unsigned first = align == 1 ? word : 1;
     gva_t lin;
 
     if (ac && !c->code64) {
         /* FXSAVE looks at the segment's type last. */
-        lin = insn_lin(c, i, 1, align == 1 ? how : ACCESS_READ);
+        lin = insn_lin(c, i, first, align == 1 ? how : ACCESS_READ);
         if (lin & ((align == 1 ? word : align) - 1))
             thunk_area_misaligned(c, i, lin);
     }
-    lin = insn_lin(c, i, 1, how);
-    if (!c->code64 && !(c->flat & (1u << i->seg))) {
-        if (align == 1 && !ac)
-            access_probe(c, lin, word, how, c->key);
-        else if (lin & (align - 1))
-            interp_raise_err(c, VEC_GP, 0);
-        lin = insn_lin(c, i, size, how);
-    }
-    thunk_area_fault(c, i, lin, size, align, how);
-    return lin;
+    lin = insn_lin(c, i, first, how);
+    thunk_area_fault(c, i, lin, size, inside(c, i, size), align, how);
+    return insn_lin(c, i, size, how);
 }
 
 /* ---- FNSTENV, FNSAVE, FLDENV, FRSTOR
