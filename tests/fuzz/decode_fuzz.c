@@ -4,6 +4,9 @@
  * input chooses, on a VM of 4 MiB with nothing but RAM. The guest's tables are random bytes as
  * well, so faults go wherever they lead; the run is bounded by its budget.
  */
+#include <signal.h>
+#include <sys/time.h>
+
 #include "tests/unit/engine/interp/rig.h"
 
 #include "engine/interp/decode.h"
@@ -69,6 +72,31 @@ static void choose_mode(struct rig *r, const uint8_t *h)
 }
 
 /*
+ * A REP with a huge count over addresses where nothing is never ends and never faults: after 100 ms of CPU time
+ * the vCPU is asked to leave, as a machine's main thread would.
+ */
+static struct vcpu *volatile running;
+
+static void on_timer(int sig)
+{
+    (void)sig;
+    if (running)
+        atomic_fetch_or(&running->pending, PEND_EXIT);
+}
+
+static void run_bounded(struct rig *r)
+{
+    struct itimerval in = {.it_value.tv_usec = 100000, .it_interval.tv_usec = 100000}, off = {0};
+
+    signal(SIGVTALRM, on_timer);
+    running = r->vcpu;
+    setitimer(ITIMER_VIRTUAL, &in, NULL);
+    rig_run(r, BUDGET);
+    setitimer(ITIMER_VIRTUAL, &off, NULL);
+    running = NULL;
+}
+
+/*
  * Random bytes seldom make an EVEX or VEX prefix that means something: this puts one in front, with
  * its fixed bits right and the rest from the input, and the three-byte opcode maps of SSE.
  */
@@ -120,7 +148,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         decode_insn(r->vcpu->engine, buf, (unsigned)have, &insn);
         decode_prefixed(r->vcpu->engine, buf);
     }
-    rig_run(r, BUDGET);
+    run_bounded(r);
     rig_free(r);
     return 0;
 }

@@ -438,8 +438,9 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
         return;
     if (c->code64 && !canonical(lin)) /* before alignment */
         access_probe(c, lin, 1, how, c->key);
-    if (c->code64 && !ac && !canonical(lin + 3)) /* the first word of an environment */
-        access_probe(c, lin + 3, 1, how, c->key);
+    at = lin + (i->osize == 2 ? 1 : 3); /* the first word of an environment */
+    if (c->code64 && !ac && align == 1 && !canonical(at))
+        access_probe(c, at, 1, how, c->key);
     if (first_ok)
         access_copy_in(c, mem, lin, first, c->key);
     if (second_ok && first < len)

@@ -107,7 +107,7 @@ static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigne
 {
     bool ac = (c->key & KEY_MODE) == KEY_USER_ALIGNED;
     unsigned word = i->osize == 2 ? 2 : 4; /* of an environment */
-    unsigned first = align == 1 ? word : 1;
+    unsigned first = align == 1 ? word : 2; /* FXSAVE begins with FCW */
     gva_t lin;
 
     if (ac && !c->code64) {
