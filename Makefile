@@ -25,8 +25,9 @@ CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
 CPU     = cpu_state model msr paging pv
 INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
           stack string sys task thunk thunk_gen tlb vec
+BT      = cache form run stubs tlb translate
 HW      = acpi/ich9_pm block/nvme block/nvme_admin block/nvme_io char/uart16550a input/i8042 \
-          intc/i8259 intc/ioapic intc/lapic misc/debugcon misc/fw_cfg misc/i8237 \
+          intc/i8259 intc/ioapic intc/lapic misc/coproc_err misc/debugcon misc/fw_cfg misc/i8237 \
           misc/ignored_ports misc/isa_debug_exit pci/ich9_lpc pci/msi pci/pci pci/q35_host \
           timer/i8254 timer/mc146818
 MACHINE = acpi aml boot/bzimage boot/e820 boot/elf boot/loader boot/multiboot boot/pvh machine \
@@ -35,23 +36,23 @@ BACKEND = block/raw char/chardev char/charfd char/file char/stdio char/unix
 CONTROL = client commands ctl doctor janitor options qmp run rundir sandbox verbs
 
 SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
-      $(INTERP:%=src/engine/interp/%.c) $(HW:%=src/hw/%.c) $(MACHINE:%=src/machine/%.c) \
+      $(INTERP:%=src/engine/interp/%.c) $(BT:%=src/engine/bt/%.c) $(HW:%=src/hw/%.c) $(MACHINE:%=src/machine/%.c) \
       $(BACKEND:%=src/backend/%.c) $(CONTROL:%=src/control/%.c)
 OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
 
 # Test programs: src path under tests/unit without _test.c.
-UNIT    = backend/block/raw backend/char/chardev control/options control/qmp control/sandbox \
-          core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
+UNIT    = backend/block/raw backend/char/chardev control/ctl control/options control/qmp \
+          control/sandbox core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
           cpu/cpu_state cpu/model cpu/msr cpu/paging engine/interp/block engine/interp/decode \
           engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
           engine/interp/sys engine/interp/thunk engine/interp/tlb hw/acpi/ich9_pm hw/block/nvme \
           hw/char/uart16550a hw/input/i8042 hw/intc/i8259 hw/intc/ioapic hw/intc/lapic \
-          hw/misc/debugcon hw/misc/fw_cfg hw/misc/i8237 hw/misc/ignored_ports \
+          hw/misc/coproc_err hw/misc/debugcon hw/misc/fw_cfg hw/misc/i8237 hw/misc/ignored_ports \
           hw/misc/isa_debug_exit hw/pci/msi hw/pci/pci hw/pci/q35_host hw/timer/i8254 \
           hw/timer/mc146818 machine/acpi machine/bzimage machine/e820 machine/multiboot \
           machine/props machine/pvh machine/report
-FUZZ    = bzimage debugcon decode fw_cfg i8042 i8237 i8254 i8259 ich9_pm ignored_ports ioapic \
-          isa_debug_exit lapic mc146818 msi multiboot nvme pci pvh uart16550a
+FUZZ    = bzimage coproc_err debugcon decode fw_cfg i8042 i8237 i8254 i8259 ich9_lpc ich9_pm \
+          ignored_ports ioapic isa_debug_exit lapic mc146818 msi multiboot nvme pci pvh qmp uart16550a
 TESTLIB = fuzzdev testvm
 
 HOSTDIFF = hostdiff hostdiff_gen hostdiff_native hostdiff_vm

@@ -5,8 +5,9 @@ UNIT_BIN = $(UNIT:%=$(BUILD)/tests/unit/%_test)
 # Short random runs of the fuzz targets in every check, without clang: tests/lib/fuzzmain.c drives them.
 FUZZ_BIN = $(FUZZ:%=$(BUILD)/tests/fuzz/%_run)
 
-$(BUILD)/tests/unit/%_test: $(BUILD)/tests/unit/%_test.o $(TESTLIB_OBJ) $(BUILD)/libdoppel.a
+$(BUILD)/tests/unit/%_test: $(BUILD)/tests/unit/%_test.o $(BUILD)/tests/lib/unit.o $(TESTLIB_OBJ) $(BUILD)/libdoppel.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS) -lcmocka
+-include $(BUILD)/tests/lib/unit.d
 
 $(BUILD)/tests/fuzz/%_run: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/lib/fuzzmain.o $(TESTLIB_OBJ) $(BUILD)/libdoppel.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
@@ -17,7 +18,8 @@ GUEST_FLAGS = -ffreestanding -fno-pic -no-pie -nostdlib -static -mgeneral-regs-o
               -fno-stack-protector -fcf-protection=none -O1 -Wall -Wextra -Werror \
               -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments
 GUEST_RT    = tests/guest/rt/boot.S tests/guest/rt/rt.c
-GUEST_DEPS  = $(GUEST_RT) tests/guest/rt/guest.h tests/guest/rt/irq.h tests/guest/rt/link.ld
+GUEST_DEPS  = $(GUEST_RT) tests/guest/rt/guest.h tests/guest/rt/irq.h tests/guest/rt/hot.h \
+              tests/guest/rt/link.ld
 GUESTS      = $(shell sed -n 's/^\([a-z0-9_]*\) .*/\1/p' tests/guest/guests.list)
 GUEST_BIN   = $(filter %64.elf %32.elf,$(GUESTS:%=build/guests/tiny/%.elf)) \
               $(patsubst %,build/guests/tiny/%.rom,$(filter %16,$(GUESTS)))

@@ -48,8 +48,7 @@ static bool arg_uint(struct json_object *args, const char *name, uint64_t *out)
     return true;
 }
 
-/* ---- the VM ------------------------------------------------------------------------------------
- */
+/* ---- the VM ---- */
 
 static struct ctl *ctl_of(void *opaque)
 {
@@ -219,8 +218,7 @@ static bool serve_report(void *opaque, struct json_object *args, struct json_obj
     return true;
 }
 
-/* ---- inspect -----------------------------------------------------------------------------------
- */
+/* ---- inspect ---- */
 
 static int64_t sign_extend(uint64_t value, unsigned size)
 {
@@ -372,8 +370,7 @@ static bool serve_inspect(void *opaque, struct json_object *args, struct json_ob
     return true;
 }
 
-/* ---- trace -------------------------------------------------------------------------------------
- */
+/* ---- trace ---- */
 
 static struct json_object *trace_object(const struct trace_rec *rec)
 {
@@ -432,8 +429,7 @@ static bool serve_trace(void *opaque, struct json_object *args, struct json_obje
     return true;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static const struct command_arg inspect_args[] = {{"device", ARG_STRING, true}, {NULL, 0, false}};
 static const struct command_arg trace_args[] = {

@@ -77,6 +77,12 @@ static void client_send(void *opaque, const char *text, size_t len)
     client->out_len += len;
 }
 
+/* Heard again when its replies are gone; who has not read them is not listened to. */
+static void wait_for(struct ctl_client *client)
+{
+    loop_mod_fd(client->ctl->vm->loop, client->fd, client->out_len ? LOOP_OUT : LOOP_IN);
+}
+
 /* ---- input -------------------------------------------------------------------------------------
  */
 
@@ -97,7 +103,6 @@ static void client_event(void *opaque, unsigned ready)
 {
     struct ctl_client *client = opaque;
 
-    /* Who has not read its replies is not listened to. */
     if ((ready & LOOP_IN) && !client->out_len && !client->dead)
         client_read(client);
     if (!client->dead)
@@ -105,7 +110,7 @@ static void client_event(void *opaque, unsigned ready)
     if (client->dead)
         client_free(client);
     else
-        loop_mod_fd(client->ctl->vm->loop, client->fd, client->out_len ? LOOP_OUT : LOOP_IN);
+        wait_for(client);
 }
 
 static void client_add(struct ctl *ctl, int fd)
@@ -128,6 +133,18 @@ static void client_add(struct ctl *ctl, int fd)
         return;
     }
     flush(client);
+}
+
+static void reap(void *opaque)
+{
+    struct ctl *ctl = opaque;
+    struct ctl_client *client, *next;
+
+    for (client = ctl->clients; client; client = next) {
+        next = client->next;
+        if (client->dead)
+            client_free(client);
+    }
 }
 
 static void client_came(void *opaque, unsigned ready)
@@ -164,6 +181,7 @@ struct ctl *ctl_new(struct machine *machine, const struct machine_config *config
     ctl->machine = machine;
     ctl->config = config;
     ctl->vm = machine_vm(machine);
+    ctl->reap = (struct loop_work){.fn = reap, .opaque = ctl};
     ctl->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (ctl->listen_fd < 0 || bind(ctl->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         listen(ctl->listen_fd, CTL_MAX_CLIENTS) < 0 ||
@@ -185,6 +203,7 @@ void ctl_free(struct ctl *ctl)
     ctl_event(ctl, "SHUTDOWN");
     while (ctl->clients)
         client_free(ctl->clients);
+    loop_cancel(ctl->vm->loop, &ctl->reap);
     loop_del_fd(ctl->vm->loop, ctl->listen_fd);
     close(ctl->listen_fd);
     free(ctl);
@@ -197,5 +216,9 @@ void ctl_event(struct ctl *ctl, const char *name)
     for (client = ctl->clients; client; client = client->next) {
         qmp_event(&client->qmp, name);
         flush(client);
+        /* Not here: its own callback may be what this is called from. */
+        if (client->dead)
+            loop_post(ctl->vm->loop, &ctl->reap);
+        wait_for(client);
     }
 }

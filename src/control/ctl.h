@@ -8,6 +8,7 @@
 #define CONTROL_CTL_H
 
 #include "control/qmp.h"
+#include "core/loop.h"
 #include "machine/machine.h"
 
 #define CTL_MAX_CLIENTS 32
@@ -20,7 +21,7 @@ struct ctl_client {
     struct ctl_client *next;
     struct qmp qmp;
     int fd;
-    bool dead;    /* freed at the end of its callback */
+    bool dead;    /* freed at the end of its callback, or by reap */
     bool tracing; /* keeps the trace points on */
     char *out;    /* unsent replies */
     size_t out_len, out_cap;
@@ -33,7 +34,8 @@ struct ctl {
     int listen_fd;
     struct ctl_client *clients;
     unsigned nclients;
-    bool stopped; /* a client has paused the VM */
+    bool stopped;          /* a client has paused the VM */
+    struct loop_work reap; /* frees clients that died outside of their callback */
 };
 
 /* Listens at socket_path. Strings and config are borrowed. */

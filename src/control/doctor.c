@@ -53,8 +53,7 @@ static enum finding_kind good_if(bool ok)
     return ok ? FINDING_OK : FINDING_LACKS;
 }
 
-/* ---- processor ---------------------------------------------------------------------------------
- */
+/* ---- processor ---- */
 
 /* The registers of a CPUID leaf by number. */
 enum { EAX, EBX, ECX, EDX };
@@ -127,8 +126,7 @@ static void examine_cpu(struct report *r)
          "%s", has(pku) ? "PKU" : "no PKU");
 }
 
-/* ---- kernel ------------------------------------------------------------------------------------
- */
+/* ---- kernel ---- */
 
 static void examine_kvm(struct report *r)
 {
@@ -211,8 +209,7 @@ static void examine_kernel(struct report *r)
          errno != ENOSYS && errno != EPERM ? "works" : strerror(errno));
 }
 
-/* ---- what make demo and the tests call
- * ----------------------------------------------------------- */
+/* ---- what make demo and the tests call ---- */
 
 static bool in_path(const char *program)
 {

@@ -28,8 +28,7 @@ struct option {
     unsigned flags;
 };
 
-/* ---- words ------------------------------------------------------------------------------------
- */
+/* ---- words ---- */
 
 /* Levenshtein distance; words are short. */
 static unsigned distance(const char *a, const char *b)
@@ -151,8 +150,7 @@ static char *own(struct run_options *o, char *text)
     return o->owned[o->nowned++] = text;
 }
 
-/* ---- one setter per option --------------------------------------------------------------------
- */
+/* ---- one setter per option ---- */
 
 #define SETTER_STRING(fn, field)                                             \
     static int fn(struct run_options *o, const char *value, struct err *err) \
@@ -166,6 +164,21 @@ SETTER_STRING(set_initrd, initrd)
 SETTER_STRING(set_append, append)
 SETTER_STRING(set_bios, bios)
 SETTER_STRING(set_trace, trace)
+SETTER_STRING(set_trace_file, trace_file)
+
+#define SETTER_FLAG(fn, field)                                               \
+    static int fn(struct run_options *o, const char *value, struct err *err) \
+    {                                                                        \
+        (void)value;                                                         \
+        (void)err;                                                           \
+        o->field = true;                                                     \
+        return 0;                                                            \
+    }
+SETTER_FLAG(set_no_reboot, machine.no_reboot)
+SETTER_FLAG(set_no_acpi, machine.no_acpi)
+SETTER_FLAG(set_print_hash, print_hash)
+SETTER_FLAG(set_verbose, verbose)
+SETTER_FLAG(set_help, help)
 
 /* Where a character stream goes; the back end checks the rest when it opens. */
 static int check_stream(const char *what, const char *value, struct err *err)
@@ -196,13 +209,6 @@ static int set_debugcon(struct run_options *o, const char *value, struct err *er
 {
     o->machine.debugcon = value;
     return check_stream("--debugcon", value, err);
-}
-
-static int set_trace_file(struct run_options *o, const char *value, struct err *err)
-{
-    (void)err;
-    o->machine.trace_file = value;
-    return 0;
 }
 
 static int set_machine(struct run_options *o, const char *value, struct err *err)
@@ -252,10 +258,11 @@ static int set_cpu(struct run_options *o, const char *value, struct err *err)
 
 static int set_engine(struct run_options *o, const char *value, struct err *err)
 {
-    static const char *const words[] = {"interp", NULL};
+    static const char *const words[] = {"bt", "interp", NULL};
+    int i = choose("--engine", value, words, err);
 
-    o->machine.engine = &engine_interp;
-    return choose("--engine", value, words, err) < 0 ? -EINVAL : 0;
+    o->machine.engine = i == 1 ? &engine_interp : &engine_bt;
+    return i < 0 ? i : 0;
 }
 
 static int set_clock(struct run_options *o, const char *value, struct err *err)
@@ -305,22 +312,6 @@ static int set_debug_exit(struct run_options *o, const char *value, struct err *
     return r;
 }
 
-static int set_no_reboot(struct run_options *o, const char *value, struct err *err)
-{
-    (void)value;
-    (void)err;
-    o->machine.no_reboot = true;
-    return 0;
-}
-
-static int set_no_acpi(struct run_options *o, const char *value, struct err *err)
-{
-    (void)value;
-    (void)err;
-    o->machine.no_acpi = true;
-    return 0;
-}
-
 static int set_sandbox(struct run_options *o, const char *value, struct err *err)
 {
     static const char *const words[] = {"on", "debug", "off", NULL};
@@ -332,32 +323,7 @@ static int set_sandbox(struct run_options *o, const char *value, struct err *err
     return 0;
 }
 
-static int set_print_hash(struct run_options *o, const char *value, struct err *err)
-{
-    (void)value;
-    (void)err;
-    o->print_hash = true;
-    return 0;
-}
-
-static int set_verbose(struct run_options *o, const char *value, struct err *err)
-{
-    (void)value;
-    (void)err;
-    o->verbose = true;
-    return 0;
-}
-
-static int set_help(struct run_options *o, const char *value, struct err *err)
-{
-    (void)value;
-    (void)err;
-    o->help = true;
-    return 0;
-}
-
-/* ---- --disk FILE[,bus=nvme,ro,snapshot,PROP=VALUE...] ------------------------------------------
- */
+/* ---- --disk FILE[,bus=nvme,ro,snapshot,PROP=VALUE...] ---- */
 
 /* Cuts the next field off *text at a comma; two commas stand for one. */
 static char *next_field(char **text)
@@ -441,8 +407,7 @@ static int set_disk(struct run_options *o, const char *value, struct err *err)
     return 0;
 }
 
-/* ---- the table ---------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static const struct option options[] = {
     {"kernel", "FILE", NULL, "boot this kernel: Linux bzImage, PVH or multiboot ELF", set_kernel,
@@ -549,8 +514,7 @@ static int unknown_option(const char *name, size_t len, struct err *err)
     return err_set(err, EINVAL, "there is no option --%s; doppel run --help lists them all.", word);
 }
 
-/* ---- THING -------------------------------------------------------------------------------------
- */
+/* ---- THING ---- */
 
 static bool is_rom(const uint8_t *tail, uint64_t size)
 {
@@ -604,8 +568,7 @@ static int set_thing(struct run_options *o, const char *thing, struct err *err)
         thing);
 }
 
-/* ---- parsing -----------------------------------------------------------------------------------
- */
+/* ---- parsing ---- */
 
 /* What only shows when everything is known. */
 static int check_together(const struct run_options *o, struct err *err)

@@ -14,6 +14,40 @@
     "{\"QMP\":{\"version\":{\"qemu\":{\"major\":8,\"minor\":2,\"micro\":0}," \
     "\"package\":\"doppel\"},\"capabilities\":[]}}\r\n"
 
+/* Bytes of the character that begins at s, or 0: a piece of one. Requests were checked, so lengths
+ * do. */
+static size_t utf8_len(const unsigned char *s)
+{
+    size_t len = *s < 0x80 ? 1 : *s < 0xc0 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : 4;
+
+    for (size_t i = 1; i < len; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    return len;
+}
+
+/* What the client sent is quoted only so far: a character that was cut in two is not UTF-8. */
+static void mend_utf8(char *text)
+{
+    char *out = text;
+
+    while (*text) {
+        size_t len = utf8_len((const unsigned char *)text);
+
+        if (len) {
+            memmove(out, text, len);
+            out += len;
+            text += len;
+            continue;
+        }
+        *out++ = '?';
+        do
+            text++;
+        while ((*text & 0xc0) == 0x80);
+    }
+    *out = 0;
+}
+
 bool qmp_error_set(struct qmp_error *error, const char *class_, const char *fmt, ...)
 {
     va_list ap;
@@ -22,6 +56,7 @@ bool qmp_error_set(struct qmp_error *error, const char *class_, const char *fmt,
     va_start(ap, fmt);
     vsnprintf(error->desc, sizeof(error->desc), fmt, ap);
     va_end(ap);
+    mend_utf8(error->desc);
     return false;
 }
 

@@ -32,8 +32,7 @@ struct run {
     int signal_fd;
 };
 
-/* ---- signals -----------------------------------------------------------------------------------
- */
+/* ---- signals ---- */
 
 /* Blocked before the first thread is made, so that they only ever arrive in the loop. */
 static void block_signals(sigset_t *set)
@@ -66,8 +65,7 @@ static int watch_signals(struct run *run, const sigset_t *set, struct err *err)
     return 0;
 }
 
-/* ---- --print-hash ------------------------------------------------------------------------------
- */
+/* ---- --print-hash ---- */
 
 #define FNV_OFFSET 0xcbf29ce484222325ull
 #define FNV_PRIME  0x100000001b3ull
@@ -114,8 +112,7 @@ static void print_hash(struct vm *vm)
             hash, vm->trace.unknown);
 }
 
-/* ---- steps -------------------------------------------------------------------------------------
- */
+/* ---- steps ---- */
 
 /* A VM without a name of its own runs even where there is no room for a runtime directory. */
 static int take_name(struct run *run, struct err *err)

@@ -107,8 +107,7 @@ static const struct {
     {"free() looks into /proc before it shrinks a heap", SCMP_SYS(openat), EACCES},
 };
 
-/* ---- compiling ---------------------------------------------------------------------------------
- */
+/* ---- compiling ---- */
 
 static int add_rules(scmp_filter_ctx ctx, unsigned kinds)
 {
@@ -164,8 +163,7 @@ static int build(unsigned kinds, bool debug, struct sock_filter **program, unsig
     return r;
 }
 
-/* ---- entering ----------------------------------------------------------------------------------
- */
+/* ---- entering ---- */
 
 struct program { /* struct sock_fprog; linux/filter.h does not go with every libc header */
     unsigned short length;

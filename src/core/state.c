@@ -268,7 +268,9 @@ static void visit_fields(const struct state_field *fields, unsigned n, const uin
         for (unsigned e = 0; e < f->count; e++) {
             const uint8_t *p = base + f->offset + (size_t)e * f->size;
 
-            if (f->count > 1)
+            if (f->names)
+                snprintf(path, sizeof(path), "%s%s", prefix, f->names[e]);
+            else if (f->count > 1)
                 snprintf(path, sizeof(path), "%s%s[%u]", prefix, f->name, e);
             else
                 snprintf(path, sizeof(path), "%s%s", prefix, f->name);

@@ -17,6 +17,9 @@
  *         STATE_UINT(struct i8254_state, port61, 0, 0xff),
  *     };
  *     const struct state i8254_state = STATE(struct i8254, state, 1, fields);
+ *
+ * An array's elements are shown as ch[0], ch[1]... A table that knows them by better names lists those
+ * (the _NAMED forms): they are for people, and not part of the format.
  */
 #ifndef CORE_STATE_H
 #define CORE_STATE_H
@@ -41,6 +44,7 @@ struct state_field {
     uint64_t min, max; /* inclusive; as int64_t for STATE_KIND_INT */
     const struct state_field *fields; /* STATE_KIND_STRUCT */
     uint32_t nfields;
+    const char *const *names; /* of the elements, `count` of them; NULL: name[0], name[1]... */
 };
 
 struct state {
@@ -53,30 +57,47 @@ struct state {
 };
 
 #define STATE_ELEM_(type, m) sizeof(((type *)0)->m)
-#define STATE_FIELD_(type, m, k, sz, n, lo, hi, f, nf)                                             \
+#define STATE_COUNT_(type, m) (STATE_ELEM_(type, m) / STATE_ELEM_(type, m[0]))
+/* The list, which must have as many names as the array has elements. */
+#define STATE_NAMES_(type, m, list)                                                                \
+    ((list) + 0 * sizeof(char[ARRAY_LEN(list) == STATE_COUNT_(type, m) ? 1 : -1]))
+#define STATE_FIELD_(type, m, k, sz, n, lo, hi, f, nf, nm)                                         \
     {                                                                                              \
         .name = #m, .kind = (k), .offset = offsetof(type, m), .size = (sz), .count = (n),          \
-        .min = (uint64_t)(lo), .max = (uint64_t)(hi), .fields = (f), .nfields = (nf)               \
+        .min = (uint64_t)(lo), .max = (uint64_t)(hi), .fields = (f), .nfields = (nf),              \
+        .names = (nm)                                                                              \
     }
 
 #define STATE_UINT(type, m, lo, hi)                                                                \
-    STATE_FIELD_(type, m, STATE_KIND_UINT, STATE_ELEM_(type, m), 1, lo, hi, NULL, 0)
+    STATE_FIELD_(type, m, STATE_KIND_UINT, STATE_ELEM_(type, m), 1, lo, hi, NULL, 0, NULL)
 #define STATE_INT(type, m, lo, hi)                                                                 \
     STATE_FIELD_(type, m, STATE_KIND_INT, STATE_ELEM_(type, m), 1, (int64_t)(lo), (int64_t)(hi),   \
-                 NULL, 0)
-#define STATE_BOOL(type, m) STATE_FIELD_(type, m, STATE_KIND_BOOL, 1, 1, 0, 1, NULL, 0)
-#define STATE_UINTS(type, m, lo, hi)                                                               \
-    STATE_FIELD_(type, m, STATE_KIND_UINT, STATE_ELEM_(type, m[0]),                                \
-                 STATE_ELEM_(type, m) / STATE_ELEM_(type, m[0]), lo, hi, NULL, 0)
-#define STATE_BOOLS(type, m)                                                                       \
-    STATE_FIELD_(type, m, STATE_KIND_BOOL, 1, STATE_ELEM_(type, m), 0, 1, NULL, 0)
+                 NULL, 0, NULL)
+#define STATE_BOOL(type, m) STATE_FIELD_(type, m, STATE_KIND_BOOL, 1, 1, 0, 1, NULL, 0, NULL)
 #define STATE_BYTES(type, m)                                                                       \
-    STATE_FIELD_(type, m, STATE_KIND_BYTES, STATE_ELEM_(type, m), 1, 0, 0, NULL, 0)
+    STATE_FIELD_(type, m, STATE_KIND_BYTES, STATE_ELEM_(type, m), 1, 0, 0, NULL, 0, NULL)
 #define STATE_STRUCT(type, m, table)                                                               \
-    STATE_FIELD_(type, m, STATE_KIND_STRUCT, STATE_ELEM_(type, m), 1, 0, 0, table, ARRAY_LEN(table))
-#define STATE_STRUCTS(type, m, table)                                                              \
-    STATE_FIELD_(type, m, STATE_KIND_STRUCT, STATE_ELEM_(type, m[0]),                              \
-                 STATE_ELEM_(type, m) / STATE_ELEM_(type, m[0]), 0, 0, table, ARRAY_LEN(table))
+    STATE_FIELD_(type, m, STATE_KIND_STRUCT, STATE_ELEM_(type, m), 1, 0, 0, table,                 \
+                 ARRAY_LEN(table), NULL)
+
+#define STATE_UINTS_(type, m, lo, hi, nm)                                                          \
+    STATE_FIELD_(type, m, STATE_KIND_UINT, STATE_ELEM_(type, m[0]), STATE_COUNT_(type, m), lo, hi, \
+                 NULL, 0, nm)
+#define STATE_STRUCTS_(type, m, table, nm)                                                         \
+    STATE_FIELD_(type, m, STATE_KIND_STRUCT, STATE_ELEM_(type, m[0]), STATE_COUNT_(type, m), 0, 0, \
+                 table, ARRAY_LEN(table), nm)
+#define STATE_UINTS(type, m, lo, hi) STATE_UINTS_(type, m, lo, hi, NULL)
+#define STATE_UINTS_NAMED(type, m, lo, hi, list)                                                   \
+    STATE_UINTS_(type, m, lo, hi, STATE_NAMES_(type, m, list))
+#define STATE_BOOLS(type, m)                                                                       \
+    STATE_FIELD_(type, m, STATE_KIND_BOOL, 1, STATE_ELEM_(type, m), 0, 1, NULL, 0, NULL)
+#define STATE_STRUCTS(type, m, table) STATE_STRUCTS_(type, m, table, NULL)
+#define STATE_STRUCTS_NAMED(type, m, table, list)                                                  \
+    STATE_STRUCTS_(type, m, table, STATE_NAMES_(type, m, list))
+/* An array of opaque things of m[0]'s size: vector registers. */
+#define STATE_ROWS_NAMED(type, m, list)                                                            \
+    STATE_FIELD_(type, m, STATE_KIND_BYTES, STATE_ELEM_(type, m[0]), STATE_COUNT_(type, m), 0, 0,  \
+                 NULL, 0, STATE_NAMES_(type, m, list))
 
 #define STATE(dev, member, ver, table)                                                             \
     {                                                                                              \
@@ -113,7 +134,7 @@ int state_load(const struct state *st, void *obj, struct state_buf *in, struct e
  */
 bool state_audit(const struct state *st, uint32_t *where);
 
-/* Walks every scalar for printing: cb gets a dotted path such as "ch[1].mode". */
+/* Walks every scalar for printing: cb gets a dotted path such as "ch[1].mode", or "cs.base" where elements have names. */
 typedef void state_visit_fn(void *opaque, const char *path, const struct state_field *field,
                             const void *value);
 void state_visit(const struct state *st, const void *obj, state_visit_fn *cb, void *opaque);

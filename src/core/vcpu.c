@@ -270,3 +270,14 @@ void vcpu_eoi_broadcast(struct vcpu *vcpu, uint8_t vector)
     vm->eoi_sink(vm->eoi_opaque, vector);
     vm_unlock(vm);
 }
+
+bool vcpu_ferr(struct vcpu *vcpu, bool level)
+{
+    struct vm *vm = vcpu->vm;
+    bool ignne;
+
+    vm_lock(vm);
+    ignne = vm->ferr_sink(vm->ferr_opaque, vcpu->index, level);
+    vm_unlock(vm);
+    return ignne;
+}

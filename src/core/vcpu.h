@@ -39,6 +39,11 @@ struct vcpu_intc {
     void (*set_cr8)(void *intc, uint64_t cr8);
     /* IA32_APIC_BASE changed or INIT arrived. */
     void (*init_reset)(void *intc);
+    /*
+     * The vCPU's TSC is about to be written, and again when it has been: a deadline that it had reached
+     * stays reached, one that waits moves. May be NULL.
+     */
+    void (*tsc_jumps)(void *intc);
 };
 
 #define VCPU_OVERLAYS 4
@@ -117,6 +122,12 @@ bool vcpu_in_overlay(const struct vcpu *vcpu, gpa_t gpa);
 
 /* A level-triggered EOI leaves the local APIC: tells the I/O APIC under the machine lock. */
 void vcpu_eoi_broadcast(struct vcpu *vcpu, uint8_t vector);
+
+/*
+ * Drives FERR#: an x87 exception waits and CR0.NE is 0 (SDM vol. 1 section 8.7). True while IGNNE# is
+ * active: the exception is to be ignored. Only where vm->ferr_sink is set.
+ */
+bool vcpu_ferr(struct vcpu *vcpu, bool level);
 
 /*
  * Stops every other vCPU at an instruction boundary (LOCKed accesses that no host atomic covers).

@@ -53,6 +53,10 @@ struct vm {
     void (*eoi_sink)(void *opaque, uint8_t vector);
     void *eoi_opaque;
 
+    /* Where the CPUs' FERR# pins go; true while IGNNE# is active. Machine lock held. NULL: nowhere. */
+    bool (*ferr_sink)(void *opaque, unsigned vcpu, bool level);
+    void *ferr_opaque;
+
     _Atomic uint32_t request;       /* enum vm_request; the first one wins until taken */
     _Atomic uint32_t request_value;
     struct loop_work request_work; /* posted with the request, if fn is set (by the machine) */

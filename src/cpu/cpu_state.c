@@ -11,6 +11,26 @@
 
 /* ---- the field table ------------------------------------------------------------------ */
 
+static const char *const gpr_names[] = {
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15",
+};
+static const char *const seg_names[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+static const char *const dr_names[] = {"dr0", "dr1", "dr2", "dr3"};
+static const char *const zmm_names[] = {
+    "zmm0",  "zmm1",  "zmm2",  "zmm3",  "zmm4",  "zmm5",  "zmm6",  "zmm7",
+    "zmm8",  "zmm9",  "zmm10", "zmm11", "zmm12", "zmm13", "zmm14", "zmm15",
+    "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23",
+    "zmm24", "zmm25", "zmm26", "zmm27", "zmm28", "zmm29", "zmm30", "zmm31",
+};
+static const char *const k_names[] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
+static const char *const st_names[] = {"st0", "st1", "st2", "st3", "st4", "st5", "st6", "st7"};
+static const char *const mtrr_fixed_names[] = {
+    "mtrr_fix64k_00000", "mtrr_fix16k_80000", "mtrr_fix16k_a0000", "mtrr_fix4k_c0000",
+    "mtrr_fix4k_c8000",  "mtrr_fix4k_d0000",  "mtrr_fix4k_d8000",  "mtrr_fix4k_e0000",
+    "mtrr_fix4k_e8000",  "mtrr_fix4k_f0000",  "mtrr_fix4k_f8000",
+};
+
 static const struct state_field seg_fields[] = {
     STATE_UINT(struct cpu_seg, base, 0, UINT64_MAX),
     STATE_UINT(struct cpu_seg, limit, 0, UINT32_MAX),
@@ -25,9 +45,9 @@ static const struct state_field dtr_fields[] = {
 };
 
 static const struct state_field fpu_fields[] = {
-    STATE_BYTES(struct cpu_fpu, zmm),
-    STATE_UINTS(struct cpu_fpu, k, 0, UINT64_MAX),
-    STATE_BYTES(struct cpu_fpu, st),
+    STATE_ROWS_NAMED(struct cpu_fpu, zmm, zmm_names),
+    STATE_UINTS_NAMED(struct cpu_fpu, k, 0, UINT64_MAX, k_names),
+    STATE_ROWS_NAMED(struct cpu_fpu, st, st_names),
     STATE_UINT(struct cpu_fpu, fcw, 0, UINT16_MAX),
     STATE_UINT(struct cpu_fpu, fsw, 0, UINT16_MAX),
     STATE_UINT(struct cpu_fpu, ftw, 0, UINT8_MAX),
@@ -41,10 +61,10 @@ static const struct state_field fpu_fields[] = {
 };
 
 static const struct state_field fields[] = {
-    STATE_UINTS(struct cpu_state, gpr, 0, UINT64_MAX),
+    STATE_UINTS_NAMED(struct cpu_state, gpr, 0, UINT64_MAX, gpr_names),
     STATE_UINT(struct cpu_state, rip, 0, UINT64_MAX),
     STATE_UINT(struct cpu_state, rflags, 2, 0x3f7fd7),
-    STATE_STRUCTS(struct cpu_state, seg, seg_fields),
+    STATE_STRUCTS_NAMED(struct cpu_state, seg, seg_fields, seg_names),
     STATE_STRUCT(struct cpu_state, ldtr, seg_fields),
     STATE_STRUCT(struct cpu_state, tr, seg_fields),
     STATE_STRUCT(struct cpu_state, gdtr, dtr_fields),
@@ -54,7 +74,7 @@ static const struct state_field fields[] = {
     STATE_UINT(struct cpu_state, cr3, 0, BIT(52) - 1),
     STATE_UINT(struct cpu_state, cr4, 0, UINT32_MAX),
     STATE_UINTS(struct cpu_state, pdpte, 0, UINT64_MAX),
-    STATE_UINTS(struct cpu_state, dr, 0, UINT64_MAX),
+    STATE_UINTS_NAMED(struct cpu_state, dr, 0, UINT64_MAX, dr_names),
     STATE_UINT(struct cpu_state, dr6, 0, UINT32_MAX),
     STATE_UINT(struct cpu_state, dr7, 0, UINT32_MAX),
     STATE_UINT(struct cpu_state, xcr0, 1, 0xe7),
@@ -80,7 +100,7 @@ static const struct state_field fields[] = {
     STATE_UINT(struct cpu_state, mtrr_def_type, 0, 0xcff),
     STATE_UINTS(struct cpu_state, mtrr_base, 0, BIT(52) - 1),
     STATE_UINTS(struct cpu_state, mtrr_mask, 0, BIT(52) - 1),
-    STATE_UINTS(struct cpu_state, mtrr_fixed, 0, UINT64_MAX),
+    STATE_UINTS_NAMED(struct cpu_state, mtrr_fixed, 0, UINT64_MAX, mtrr_fixed_names),
     STATE_UINT(struct cpu_state, mcg_status, 0, 0xf),
     STATE_UINT(struct cpu_state, mcg_ctl, 0, UINT64_MAX),
     STATE_UINT(struct cpu_state, pv_system_time, 0, UINT64_MAX),

@@ -146,6 +146,12 @@ static bool tsc_read(void *opaque, uint32_t index, uint64_t *value)
     return index != IA32_TSC_ADJUST || cpu_has(model(m), FEAT_TSC_ADJUST);
 }
 
+static void tsc_jumps(struct vcpu *vcpu)
+{
+    if (vcpu->intc_ops && vcpu->intc_ops->tsc_jumps)
+        vcpu->intc_ops->tsc_jumps(vcpu->intc);
+}
+
 static bool tsc_write(void *opaque, uint32_t index, uint64_t value)
 {
     const struct cpu_msrs *m = opaque;
@@ -159,9 +165,11 @@ static bool tsc_write(void *opaque, uint32_t index, uint64_t value)
     } else {
         delta = value - cpu_tsc(m->vcpu, cs);
     }
+    tsc_jumps(m->vcpu);
     /* Both move together, whichever was written (SDM vol. 3B 18.17.3). */
     cs->tsc_offset += delta;
     cs->tsc_adjust += delta;
+    tsc_jumps(m->vcpu);
     pv_clock_update(m->vcpu, cs);
     return true;
 }

@@ -51,6 +51,6 @@ struct engine {
     unsigned (*last_exceptions)(struct vcpu *vcpu, struct cpu_exception *out, unsigned max);
 };
 
-extern const struct engine engine_interp;
+extern const struct engine engine_interp, engine_bt;
 
 #endif

@@ -33,8 +33,7 @@
 #define MADT_PCAT_COMPAT      1 /* there are 8259s too */
 #define MPS_ACTIVE_HIGH_LEVEL 0x000d
 
-/* ---- bytes with addresses ----------------------------------------------------------------------
- */
+/* ---- bytes with addresses ---- */
 
 static void le16(struct aml *t, uint16_t v)
 {
@@ -103,8 +102,7 @@ static void table_end(struct aml *t, size_t at)
     t->data[at + 9] = checksum(t->data + at, t->len - at);
 }
 
-/* ---- DSDT --------------------------------------------------------------------------------------
- */
+/* ---- DSDT ---- */
 
 static void hid(struct aml *a, const char *id)
 {
@@ -471,8 +469,7 @@ static void dsdt(struct aml *a, const struct acpi_config *c)
     table_end(a, at);
 }
 
-/* ---- fixed tables ------------------------------------------------------------------------------
- */
+/* ---- fixed tables ---- */
 
 /* Generic address (5.2.3.2) of a port. */
 static void gas(struct aml *t, uint16_t port, unsigned bits, unsigned access)
@@ -647,8 +644,7 @@ static void waet(struct aml *t)
     table_end(t, at);
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------
- */
+/* ---- all of it ---- */
 
 static void root_table(struct aml *t, const char *signature, unsigned width, gpa_t base,
                        const size_t *offsets, unsigned n)

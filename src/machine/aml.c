@@ -61,8 +61,7 @@ void aml_byte(struct aml *a, uint8_t byte)
     aml_bytes(a, &byte, 1);
 }
 
-/* ---- names and lengths -------------------------------------------------------------------------
- */
+/* ---- names and lengths ---- */
 
 static void name_seg(struct aml *a, const char *s, size_t len)
 {
@@ -196,8 +195,7 @@ size_t aml_package(struct aml *a, uint8_t elements)
     return mark;
 }
 
-/* ---- data --------------------------------------------------------------------------------------
- */
+/* ---- data ---- */
 
 void aml_name(struct aml *a, const char *name)
 {
@@ -277,8 +275,7 @@ void aml_uuid(struct aml *a, const char *uuid)
     aml_buffer(a, buf, sizeof(buf));
 }
 
-/* ---- operation regions -------------------------------------------------------------------------
- */
+/* ---- operation regions ---- */
 
 void aml_pci_config_region(struct aml *a, const char *name, uint8_t offset, uint8_t length)
 {
@@ -310,8 +307,7 @@ void aml_field_skip(struct aml *a, uint8_t bits)
     aml_byte(a, bits & 0x3f);
 }
 
-/* ---- resource descriptors ----------------------------------------------------------------------
- */
+/* ---- resource descriptors ---- */
 
 #define RES_IRQ            0x23 /* small, with its flags byte */
 #define RES_IO             0x47

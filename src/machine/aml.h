@@ -64,8 +64,7 @@ void aml_field_skip(struct aml *a, uint8_t bits);
 #define AML_LEQUAL             0x93
 #define AML_RETURN             0xa4
 
-/* ---- resource descriptors (ACPI 6.4 section 6.4), into a buffer of their own --------------------
- */
+/* ---- resource descriptors (ACPI 6.4 section 6.4), into a buffer of their own ---- */
 
 void res_io(struct aml *r, uint16_t base, uint8_t length);
 void res_irq(struct aml *r, uint16_t mask, bool level_low_shared);

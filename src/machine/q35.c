@@ -16,6 +16,7 @@
  *              100000000 -        the rest of RAM, then PCI memory
  *   ports      each chip's; 600h ACPI; 510h fw_cfg; E9h and 501h if asked for
  *   interrupts ISA 0-15: 8259s and I/O APIC pins of the same number, IRQ 0 at pin 2
+ *              the 8259s' INTR: LINT0 of the first CPU, and I/O APIC pin 0 (for ExtINT)
  *              PIRQA-H: I/O APIC pins 16-23; to ISA 10 and 11 through the LPC bridge
  *              no HPET: nothing announces one
  */
@@ -33,6 +34,7 @@
 #include "hw/input/i8042.h"
 #include "hw/intc/i8259.h"
 #include "hw/intc/ioapic.h"
+#include "hw/misc/coproc_err.h"
 #include "hw/misc/debugcon.h"
 #include "hw/misc/fw_cfg.h"
 #include "hw/misc/i8237.h"
@@ -56,13 +58,14 @@
 #define ROM_MAX         (16 * MIB) /* FF000000h: what the ICH9 decodes */
 #define COM1            0x3f8
 #define COM1_IRQ        4
+#define FERR_IRQ        13
 #define FIRST_DISK_SLOT 4
 
 static const struct ignored_port ignored[] = {
     {0x80, 1, 0xff, "post", "POST codes; Linux and others write here to wait a microsecond"},
     {0x84, 1, 0xff, "post4", "POST codes of EISA-time firmware and of UEFI"},
     {0xed, 1, 0xff, "delay", "Linux's other delay port (io_delay=0xed)"},
-    {0xf0, 2, 0xff, "fpu_clear", "clears the busy latch of a coprocessor that is built in"},
+    {0xf1, 1, 0xff, "fpu_reset", "resets a coprocessor that is built in"},
     {0x2f8, 8, 0xff, "com2", "probed for a second UART; there is none"},
     {0x3e8, 8, 0xff, "com3", "probed for a third UART; there is none"},
     {0x2e8, 8, 0xff, "com4", "probed for a fourth UART; there is none"},
@@ -74,8 +77,7 @@ static const struct ignored_port ignored[] = {
     {0, 0, 0, NULL, NULL},
 };
 
-/* ---- pieces ------------------------------------------------------------------------------------
- */
+/* ---- pieces ---- */
 
 static struct device *add(struct machine *m, const struct dev_type *type, const void *config,
                           struct err *err)
@@ -102,8 +104,7 @@ static int extint_ack(void *opaque)
     return i8259_ack(m->pic);
 }
 
-/* ---- a CPU without local APIC: INTR is a pin of it ----------------------------------------------
- */
+/* ---- a CPU without local APIC: INTR is a pin of it ---- */
 
 static bool intr_pin_set(void *chip, unsigned pin, bool level)
 {
@@ -160,8 +161,7 @@ static const struct vcpu_intc intr_ops = {
     .init_reset = no_init_reset,
 };
 
-/* ---- memory ------------------------------------------------------------------------------------
- */
+/* ---- memory ---- */
 
 static void map_memory(struct machine *m, struct region *region, const char *name,
                        enum region_kind kind, gpa_t base, uint64_t size, uint64_t offset)
@@ -227,8 +227,7 @@ static int build_rom(struct machine *m, const char *path, struct q35_host_config
     return 0;
 }
 
-/* ---- devices -----------------------------------------------------------------------------------
- */
+/* ---- devices ---- */
 
 static void build_lines(struct machine *m)
 {
@@ -289,7 +288,7 @@ static int build_interrupts(struct machine *m, struct err *err)
                                       .phys_bits = m->model.phys_bits,
                                       .virtual_wire = i == 0 && m->direct_boot,
                                       .tsc_offset = m->vm.engine->tsc_offset,
-                                      .extint_ack = i == 0 ? extint_ack : NULL,
+                                      .extint_ack = extint_ack,
                                       .extint_opaque = m};
         char name[24];
 
@@ -301,6 +300,7 @@ static int build_interrupts(struct machine *m, struct err *err)
     m->vm.msi_sink = lapic_msi;
     m->vm.msi_opaque = &m->lapics;
     irq_line_add_pin(&m->intr, lapic_lint_pin(m->lapic[0], 0));
+    irq_line_add_pin(&m->intr, ioapic_pin(m->ioapic, 0));
     return 0;
 }
 
@@ -363,12 +363,17 @@ static int build_isa(struct machine *m, const struct machine_config *config, str
     struct fw_cfg_config fw = {
         .ram_size = m->memory, .ncpus = (uint16_t)m->vm.nvcpus, .nographic = true};
     struct i8237_config dma = {0};
+    struct coproc_err_config ferr = {.irq = irq_line_source(&m->isa[FERR_IRQ])};
     struct ignored_ports_config ign = {.table = ignored};
 
     if (!add(m, &i8254_type, &pit, err) || !add(m, &i8042_type, &kbc, err) ||
         !add(m, &mc146818_type, &rtc, err) || !add(m, &i8237_type, &dma, err) ||
         !add(m, &fw_cfg_type, &fw, err) || !add(m, &ignored_ports_type, &ign, err))
         return -1;
+    m->vm.ferr_opaque = add(m, &coproc_err_type, &ferr, err);
+    if (!m->vm.ferr_opaque)
+        return -1;
+    m->vm.ferr_sink = coproc_err_ferr;
 
     if (config->serial) {
         struct uart16550a_config uart = {.irq = irq_line_source(&m->isa[COM1_IRQ]), .iobase = COM1};
@@ -448,8 +453,7 @@ int q35_build(struct machine *m, const struct machine_config *config, struct err
     return 0;
 }
 
-/* ---- what firmware would do ---------------------------------------------------------------------
- */
+/* ---- what firmware would do ---- */
 
 static uint64_t pci32_first(const struct machine *m)
 {

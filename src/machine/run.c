@@ -40,8 +40,7 @@ void machine_run_fini(struct machine *m)
     pthread_mutex_destroy(&m->run_lock);
 }
 
-/* ---- vCPU threads ------------------------------------------------------------------------------
- */
+/* ---- vCPU threads ---- */
 
 /*
  * A request that waits to be taken stops every vCPU as well: nothing is executed after the
@@ -144,8 +143,7 @@ static void resume_vcpus(struct machine *m)
     pthread_mutex_unlock(&m->run_lock);
 }
 
-/* ---- reset -------------------------------------------------------------------------------------
- */
+/* ---- reset ---- */
 
 static bool load_write(void *opaque, gpa_t gpa, const void *data, size_t size)
 {
@@ -213,8 +211,7 @@ static void quiesce(struct machine *m)
     }
 }
 
-/* ---- requests ----------------------------------------------------------------------------------
- */
+/* ---- requests ---- */
 
 static void end(struct machine *m, int status)
 {
@@ -306,8 +303,7 @@ static void deadline_changed(void *opaque)
     vm_kick_all(&m->vm, PEND_EXIT);
 }
 
-/* ---- SIGQUIT -----------------------------------------------------------------------------------
- */
+/* ---- SIGQUIT ---- */
 
 static void on_sigquit(void *opaque, unsigned ready)
 {
@@ -343,8 +339,7 @@ void machine_unwatch_sigquit(struct machine *m)
     pthread_sigmask(SIG_SETMASK, &m->old_mask, NULL);
 }
 
-/* ---- the main thread ---------------------------------------------------------------------------
- */
+/* ---- the main thread ---- */
 
 int machine_run(struct machine *m)
 {

@@ -230,7 +230,8 @@ class Asking(Case):
                 self.assertEqual(status, 0, err)
                 json.loads(out)
             cpu = json.loads(doppel("inspect", "t", "cpu0", "--json")[1])
-            self.assertIn("rip", cpu["state"])
+            for name in ("rax", "rip", "cs.base", "cr0"):
+                self.assertIn(name, cpu["state"])
             self.assertEqual(doppel("report", "t")[0], 0)
             status, _, err = doppel("inspect", "t", "nonsense")
             self.assertEqual(status, 1)

@@ -3,8 +3,6 @@
 #include "hw/misc/debugcon.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void take(struct chardev *chr, const uint8_t *data, size_t len)
 {
     (void)chr;

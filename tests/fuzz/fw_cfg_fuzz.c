@@ -2,8 +2,6 @@
 #include "hw/misc/fw_cfg.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
     uint8_t buf[64] = {0};

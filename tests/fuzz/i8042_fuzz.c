@@ -2,8 +2,6 @@
 #include "hw/input/i8042.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void set_a20(void *opaque, bool on)
 {
     (void)opaque;

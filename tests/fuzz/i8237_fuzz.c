@@ -2,8 +2,6 @@
 #include "hw/misc/i8237.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct fuzzdev_ports ports[] = {{0x00, 16}, {0x80, 16}, {0xc0, 32}, {0, 0}};

@@ -2,8 +2,6 @@
 #include "hw/timer/i8254.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
     struct testvm_irq *irq = f->opaque;

@@ -8,8 +8,6 @@ struct wires {
     struct eoi_notifier notifiers[16];
 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 /* What a level source does on EOI: looks again, from inside the controller's write. */
 static void eoi(void *opaque)
 {

@@ -4,8 +4,6 @@
 
 #define BASE 0x600
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
     if (op < 0x40) {

@@ -2,8 +2,6 @@
 #include "hw/misc/ignored_ports.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
     (void)in;

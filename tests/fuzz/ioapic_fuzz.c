@@ -2,8 +2,6 @@
 #include "hw/intc/ioapic.h"
 #include "tests/lib/fuzzops.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = {data, size};

@@ -5,8 +5,6 @@
 #define CPUS 3
 #define BASE 0xfee00000ull
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static int pic_ack(void *opaque)
 {
     (void)opaque;
@@ -104,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             else if (op < 0x60)
                 intc->init_reset(cpu[n]->intc);
             else if (op < 0x70)
-                lapic_tsc_changed(apic[n]);
+                intc->tsc_jumps(cpu[n]->intc);
             else
                 intc->set_cr8(cpu[n]->intc, intc->get_cr8(cpu[n]->intc) + op);
             break;

@@ -2,8 +2,6 @@
 #include "hw/timer/mc146818.h"
 #include "tests/lib/fuzzdev.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void extra(struct fuzzdev *f, struct fuzz_in *in, unsigned op)
 {
     static const uint8_t regs[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc, 0xd, 0x32, 0x0b};

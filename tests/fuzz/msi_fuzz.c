@@ -4,8 +4,6 @@
 #include "tests/lib/fuzzops.h"
 #include "tests/lib/pci_gadget.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_in in = {data, size};

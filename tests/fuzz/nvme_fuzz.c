@@ -19,8 +19,6 @@
 #define QUEUE      16u
 #define DISK_BYTES (256u * 1024)
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 struct fake_disk {
     struct block block;
     struct block_req *head;
@@ -49,9 +47,7 @@ static void finish(struct testvm *tv, struct fake_disk *d, int error)
         return;
     d->head = req->next;
     req->error = error;
-    vm_lock(&tv->vm);
-    req->done(req);
-    vm_unlock(&tv->vm);
+    TESTVM_LOCKED(tv, req->done(req));
 }
 
 static unsigned route(unsigned slot, unsigned pin)
@@ -180,10 +176,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         case 6:
             at = fuzz_take(&in, 1) | (op & 0x80 ? 0x100 : 0);
-            vm_lock(&f.tv->vm);
-            pci_config_write(&f.bus, DEVFN, (unsigned)at, (uint32_t)fuzz_take(&in, 4),
-                             1u << (op >> 3 & 3) % 3);
-            vm_unlock(&f.tv->vm);
+            TESTVM_LOCKED(f.tv,
+                          pci_config_write(&f.bus, DEVFN, (unsigned)at, (uint32_t)fuzz_take(&in, 4),
+                                           1u << (op >> 3 & 3) % 3));
             break;
         case 7:
             if (op < 0x40) {
@@ -200,9 +195,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     /* Half of the runs take the device away under the requests. */
     if (size & 1) {
-        vm_lock(&f.tv->vm);
-        device_free(f.dev);
-        vm_unlock(&f.tv->vm);
+        TESTVM_LOCKED(f.tv, device_free(f.dev));
     }
     while (disk.head)
         finish(f.tv, &disk, 0);

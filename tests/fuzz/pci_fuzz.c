@@ -10,8 +10,6 @@
 #define ECAM     0xb0000000ull
 #define ROM_BASE 0xe0000u
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void no_disk(struct block *block, struct block_req *req)
 {
     (void)block;
@@ -129,9 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
     for (unsigned i = 3; i-- > 0;) {
-        vm_lock(&tv->vm);
-        device_free(dev[i]);
-        vm_unlock(&tv->vm);
+        TESTVM_LOCKED(tv, device_free(dev[i]));
     }
     testvm_free(tv);
     return 0;

@@ -9,8 +9,6 @@ struct fake_chr {
     size_t waiting; /* bytes of input there still are */
 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void fake_write(struct chardev *chr, const uint8_t *data, size_t len)
 {
     (void)chr;

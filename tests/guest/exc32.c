@@ -4,7 +4,7 @@
  * types, call gates, tasks, BOUND, INTO, virtual-8086 mode, 16-bit code, PSE and PAE paging. SDM
  * vol. 3A ch. 5-7, 20.
  */
-#include "rt/guest.h"
+#include "rt/irq.h"
 
 static uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attr)
 {
@@ -740,6 +740,70 @@ static void flags_in_32_bit_frames(void)
     CHECK_EQ(trap.flags & FLAG_RF, 0);
 }
 
+/* ---- x87 exceptions the AT's way: CR0.NE clear, FERR#, IRQ 13, port F0h
+ * -------------------------- */
+
+static unsigned ferr_count;
+static uint16_t ferr_status;
+static bool ferr_clears;
+
+static bool ferr_hook(struct frame *f)
+{
+    if (f->vector != 0x2d)
+        return false;
+    ferr_count++;
+    out8(0xf0, 0);
+    __asm__ volatile("fnstsw %0" : "=m"(ferr_status));
+    /* Under IGNNE# the coprocessor works in spite of the exception. */
+    __asm__ volatile("fld1; fstp %st(0); fwait");
+    if (ferr_clears || ferr_count > 9)
+        __asm__ volatile("fnclex");
+    out8(0xa0, 0x20);
+    out8(0x20, 0x20);
+    return true;
+}
+
+/* 1 / 0 with that exception unmasked: it waits for the next instruction. */
+static void x87_divide_by_zero(void)
+{
+    static const uint16_t control = 0x37b;
+
+    __asm__ volatile("fninit; fldcw %0; fldz; fld1; fdiv %%st(1), %%st" : : "m"(control));
+}
+
+static void x87_error_by_irq_13(void)
+{
+    uint32_t cr0 = read_cr0();
+
+    write_cr0(cr0 & ~0x2eu); /* NE, TS, EM, MP */
+    start();
+    trap_hook = ferr_hook;
+    ferr_clears = true;
+    ferr_count = 0;
+    x87_divide_by_zero();
+    out8(0x21, 0xfb);
+    out8(0xa1, 0xdf);
+    __asm__ volatile("sti; nop; nop");
+    CHECK_EQ(ferr_count, 0);
+    __asm__ volatile("fwait");
+    CHECK_EQ(ferr_count, 1);
+    CHECK_EQ(ferr_status & 0x84, 0x84); /* ES, ZE */
+    __asm__ volatile("fwait; fld1; fstp %st(0)");
+    CHECK_EQ(ferr_count, 1);
+    /* And once more: IGNNE# went with FERR#. */
+    x87_divide_by_zero();
+    __asm__ volatile("fld1");
+    CHECK_EQ(ferr_count, 2);
+    /* A handler that leaves the exception: ignored until it is cleared. */
+    ferr_clears = false;
+    x87_divide_by_zero();
+    __asm__ volatile("fwait; fwait; fld1");
+    CHECK_EQ(ferr_count, 3);
+    __asm__ volatile("fninit");
+    stop();
+    write_cr0(cr0);
+}
+
 const struct guest_case guest_cases[] = {
     {"#DE: DIV, AAM", divide},
     {"#OF: INTO", into_traps},
@@ -779,5 +843,6 @@ const struct guest_case guest_cases[] = {
     {"#DB: T bit of a task", task_debug_bit_traps_in_the_new_task},
     {"V86: VME", v86_redirected_interrupts},
     {"RF of faults and traps", flags_in_32_bit_frames},
+    {"x87 error by IRQ 13", x87_error_by_irq_13},
 };
 const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

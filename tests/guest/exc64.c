@@ -6,28 +6,26 @@
 #define GUARD   0x7f000000ull /* a page the cases play with, above the image */
 #define BACKING 0x2000000ull  /* its RAM, and that of the page before it */
 
-static void div_by_zero(void)
+CASE(div_by_zero, "#DE: DIV by zero")
 {
-    TRAP("div %%ecx", .c = (uintptr_t)(0), .a = (uintptr_t)(1), .d = (uintptr_t)(0));
-    EXPECT_FAULT(DE, 0);
+    FAULTS(DE, 0, "div %%ecx", .c = 0, .a = 1, .d = 0);
     CHECK(trap.flags & FLAG_RF);
 }
 
-static void div_overflow(void)
+CASE(div_overflow, "#DE: DIV overflow")
 {
-    TRAP("div %%ecx", .c = (uintptr_t)(1), .a = (uintptr_t)(0), .d = (uintptr_t)(1));
-    EXPECT_FAULT(DE, 0);
+    FAULTS(DE, 0, "div %%ecx", .c = 1, .a = 0, .d = 1);
 }
 
-static void idiv_most_negative(void)
+CASE(idiv_most_negative, "#DE: IDIV of the most negative by -1")
 {
-    TRAP("mov $0x80000000, %%eax; cdq; mov $-1, %%ecx; 1: idiv %%ecx", .a = 0);
+    TRAP("mov $0x80000000, %%eax; cdq; mov $-1, %%ecx; 1: idiv %%ecx");
     CHECK_EQ(trap.vector, DE);
 }
 
-static void single_step(void)
+CASE(single_step, "#DB: single step")
 {
-    TRAP("pushf; orl $0x100, (%%rsp); popf; nop; nop", .a = 0);
+    TRAP("pushf; orl $0x100, (%%rsp); popf; nop; nop");
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, trap_label + 1 + 7 + 1 + 1); /* behind the first nop */
     CHECK(!(trap.flags & FLAG_RF));
@@ -35,27 +33,27 @@ static void single_step(void)
     write_dr6(0xffff0ff0);
 }
 
-static void mov_ss_holds_a_trap_back(void)
+CASE(mov_ss_holds_a_trap_back, "#DB: MOV SS holds it back")
 {
-    TRAP("mov %%ss, %%eax; pushf; orl $0x100, (%%rsp); popf; mov %%eax, %%ss; nop; nop", .a = 0);
+    TRAP("mov %%ss, %%eax; pushf; orl $0x100, (%%rsp); popf; mov %%eax, %%ss; nop; nop");
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, trap_label + 2 + 1 + 7 + 1 + 2 + 1); /* behind the first nop */
     write_dr6(0xffff0ff0);
 }
 
-static void icebp(void)
+CASE(icebp, "#DB: INT1")
 {
-    TRAP(".byte 0xf1", .a = 0);
+    TRAP(".byte 0xf1");
     EXPECT_TRAP(DB, 1);
 }
 
-static void breakpoint_on_execution(void)
+CASE(breakpoint_on_execution, "#DB: execution breakpoint")
 {
     extern char bp_here[];
 
     write_dr0((uintptr_t)bp_here);
     write_dr7(0x402);
-    TRAP("nop; .globl bp_here; bp_here: nop", .a = 0);
+    TRAP("nop; .globl bp_here; bp_here: nop");
     write_dr7(0x400);
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, (uintptr_t)bp_here);
@@ -73,7 +71,7 @@ static bool rf_hook(struct frame *f)
     return true;
 }
 
-static void resume_flag_steps_over_a_breakpoint(void)
+CASE(resume_flag_steps_over_a_breakpoint, "#DB: RF steps over a breakpoint")
 {
     extern char bp_rf[];
     uint64_t n = 0;
@@ -92,7 +90,7 @@ static void resume_flag_steps_over_a_breakpoint(void)
 
 static volatile uint64_t watched;
 
-static void watchpoint_on_write(void)
+CASE(watchpoint_on_write, "#DB: write watchpoint")
 {
     write_dr0((uintptr_t)&watched);
     write_dr7(0x402 | 0x90000); /* write, 8 bytes is 10b; 4 bytes 11b: R/W0=01, LEN0=10 */
@@ -104,7 +102,7 @@ static void watchpoint_on_write(void)
     write_dr6(0xffff0ff0);
 }
 
-static void watchpoint_ignores_reads_and_neighbours(void)
+CASE(watchpoint_ignores_reads_and_neighbours, "#DB: watchpoint ignores reads and neighbours")
 {
     static volatile uint64_t pair[2] __attribute__((aligned(16)));
 
@@ -115,10 +113,10 @@ static void watchpoint_ignores_reads_and_neighbours(void)
     CHECK_EQ(trap.count, 0);
 }
 
-static void general_detect(void)
+CASE(general_detect, "#DB: general detect")
 {
     write_dr7(0x2400);
-    TRAP("mov %%dr0, %%rax", .a = 0);
+    TRAP("mov %%dr0, %%rax");
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, trap_label);
     CHECK(read_dr6() & 0x2000);
@@ -126,160 +124,134 @@ static void general_detect(void)
     write_dr6(0xffff0ff0);
 }
 
-static void int3(void)
+CASE(int3, "#BP: INT3")
 {
-    TRAP("int3", .a = 0);
+    TRAP("int3");
     EXPECT_TRAP(BP, 1);
     CHECK(!(trap.flags & FLAG_RF));
 }
 
-static void int_n(void)
+CASE(int_n, "INT n")
 {
-    TRAP("int $0x80", .a = 0);
+    TRAP("int $0x80");
     EXPECT_TRAP(0x80, 2);
 }
 
-static void ud2(void)
+CASE(ud2, "#UD: UD2")
 {
-    TRAP("ud2", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, "ud2");
     CHECK(trap.flags & FLAG_RF);
 }
 
-static void lock_on_a_register(void)
+CASE(lock_on_a_register, "#UD: LOCK on a register")
 {
-    TRAP(".byte 0xf0, 0x01, 0xc0", .a = 0); /* lock add %eax, %eax */
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, ".byte 0xf0, 0x01, 0xc0"); /* lock add %eax, %eax */
 }
 
-static void lock_on_a_load(void)
+CASE(lock_on_a_load, "#UD: LOCK on a load")
 {
-    TRAP(".byte 0xf0, 0x8b, 0x02", .d = (uintptr_t)(&watched)); /* lock mov (%rdx), %eax */
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, ".byte 0xf0, 0x8b, 0x02", .d = (uintptr_t)(&watched)); /* lock mov (%rdx), %eax */
 }
 
-static void opcodes_gone_in_64_bit_mode(void)
+CASE(opcodes_gone_in_64_bit_mode, "#UD: opcodes gone in 64-bit mode")
 {
-    TRAP(".byte 0x06", .a = 0); /* push %es */
-    EXPECT_FAULT(UD, 0);
-    TRAP(".byte 0x27", .a = 0); /* daa */
-    EXPECT_FAULT(UD, 0);
-    TRAP(".byte 0xce", .a = 0); /* into */
-    EXPECT_FAULT(UD, 0);
-    TRAP(".byte 0xea, 0, 0, 0, 0, 0, 0", .a = 0); /* jmp far */
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, ".byte 0x06");                   /* push %es */
+    FAULTS(UD, 0, ".byte 0x27");                   /* daa */
+    FAULTS(UD, 0, ".byte 0xce");                   /* into */
+    FAULTS(UD, 0, ".byte 0xea, 0, 0, 0, 0, 0, 0"); /* jmp far */
 }
 
-static void sixteen_byte_instruction(void)
+CASE(sixteen_byte_instruction, "#GP: 16-byte instruction")
 {
-    TRAP(".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90",
-         .a = 0);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0,
+           ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
 }
 
-static void x87_with_task_switched(void)
+CASE(x87_with_task_switched, "#NM: CR0.TS")
 {
     write_cr0(read_cr0() | 8);
-    TRAP("fnop", .a = 0);
-    EXPECT_FAULT(NM, 0);
-    TRAP("movaps %%xmm0, %%xmm1", .a = 0);
-    EXPECT_FAULT(NM, 0);
-    TRAP("fwait", .a = 0);
-    EXPECT_FAULT(NM, 0);
+    FAULTS(NM, 0, "fnop");
+    FAULTS(NM, 0, "movaps %%xmm0, %%xmm1");
+    FAULTS(NM, 0, "fwait");
     __asm__ volatile("clts");
-    TRAP("fnop", .a = 0);
-    CHECK_EQ(trap.count, 0);
+    RUNS("fnop");
 }
 
-static void sse_without_osfxsr(void)
+CASE(sse_without_osfxsr, "#UD: SSE without OSFXSR")
 {
     write_cr4(read_cr4() & ~0x200ull);
-    TRAP("movaps %%xmm0, %%xmm1", .a = 0);
+    TRAP("movaps %%xmm0, %%xmm1");
     write_cr4(read_cr4() | 0x200);
     EXPECT_FAULT(UD, 0);
 }
 
-static void emulation_bit(void)
+CASE(emulation_bit, "#NM and #UD: CR0.EM")
 {
     write_cr0((read_cr0() | 4) & ~2ull);
-    TRAP("fnop", .a = 0);
-    EXPECT_FAULT(NM, 0);
-    TRAP("movaps %%xmm0, %%xmm1", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(NM, 0, "fnop");
+    FAULTS(UD, 0, "movaps %%xmm0, %%xmm1");
     write_cr0((read_cr0() & ~4ull) | 2);
 }
 
-static void double_fault_through_an_ist(void)
+CASE(double_fault_through_an_ist, "#DF: missing gate, on an IST stack")
 {
     uint64_t *stack = page_alloc();
 
     tss.ist[0] = (uintptr_t)stack + 4096;
     idt_set(GP, idt_stub(GP), SEL_CODE, 0x0e, 0); /* not present: #NP while delivering #GP */
     idt_set(DF, idt_stub(DF), SEL_CODE, 0x8e, 1);
-    TRAP("mov $0x8000000000000000, %%rax; mov (%%rax), %%rax", .a = 0);
+    TRAP("mov $0x8000000000000000, %%rax; mov (%%rax), %%rax");
     idt_set(GP, idt_stub(GP), SEL_CODE, 0x8e, 0);
     idt_set(DF, idt_stub(DF), SEL_CODE, 0x8e, 0);
-    CHECK_EQ(trap.vector, DF);
-    CHECK_EQ(trap.error, 0);
+    EXPECT_VECTOR(DF, 0);
 }
 
-static void missing_gate(void)
+CASE(missing_gate, "#NP: gate not present")
 {
     idt_set(0x90, idt_stub(0x90), SEL_CODE, 0x0e, 0);
-    TRAP("int $0x90", .a = 0);
-    EXPECT_FAULT(NP, 0x90 * 8 + 2);
+    FAULTS(NP, 0x90 * 8 + 2, "int $0x90");
     idt_set(0x90, idt_stub(0x90), SEL_CODE, 0xee, 0);
 }
 
-static void gate_with_a_null_selector(void)
+CASE(gate_with_a_null_selector, "#GP: gate with a null selector")
 {
     idt_set(0x91, idt_stub(0x91), 0, 0x8e, 0);
-    TRAP("int $0x91", .a = 0);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "int $0x91");
 }
 
-static void gate_of_the_wrong_type(void)
+CASE(gate_of_the_wrong_type, "#GP: gate of the wrong type")
 {
     idt_set(0x92, idt_stub(0x92), SEL_CODE, 0x8c, 0); /* call gate */
-    TRAP("int $0x92", .a = 0);
-    EXPECT_FAULT(GP, 0x92 * 8 + 2);
+    FAULTS(GP, 0x92 * 8 + 2, "int $0x92");
 }
 
-static void segment_not_present(void)
+CASE(segment_not_present, "#NP and #SS: segment not present")
 {
     gdt[SEL_FREE / 8] = 0x00cf13000000ffff;
-    TRAP("mov %%dx, %%ds", .d = (uintptr_t)(SEL_FREE));
-    EXPECT_FAULT(NP, SEL_FREE);
-    TRAP("mov %%dx, %%ss", .d = (uintptr_t)(SEL_FREE));
-    EXPECT_FAULT(SS, SEL_FREE);
+    FAULTS(NP, SEL_FREE, "mov %%dx, %%ds", .d = SEL_FREE);
+    FAULTS(SS, SEL_FREE, "mov %%dx, %%ss", .d = SEL_FREE);
 }
 
-static void selector_beyond_the_table(void)
+CASE(selector_beyond_the_table, "#GP: selector beyond the table")
 {
-    TRAP("mov %%dx, %%ds", .d = (uintptr_t)(0x7fb8));
-    EXPECT_FAULT(GP, 0x7fb8);
-    TRAP("mov %%dx, %%es", .d = (uintptr_t)(0x14)); /* LDT, and there is none */
-    EXPECT_FAULT(GP, 0x14);
+    FAULTS(GP, 0x7fb8, "mov %%dx, %%ds", .d = 0x7fb8);
+    FAULTS(GP, 0x14, "mov %%dx, %%es", .d = 0x14); /* LDT, and there is none */
 }
 
-static void code_segment_into_ss(void)
+CASE(code_segment_into_ss, "#GP: code segment into SS")
 {
-    TRAP("mov %%dx, %%ss", .d = (uintptr_t)(SEL_CODE));
-    EXPECT_FAULT(GP, SEL_CODE);
+    FAULTS(GP, SEL_CODE, "mov %%dx, %%ss", .d = SEL_CODE);
 }
 
-static void mov_to_cs(void)
+CASE(mov_to_cs, "#UD: MOV to CS")
 {
-    TRAP(".byte 0x8e, 0xc8", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, ".byte 0x8e, 0xc8");
 }
 
-static void noncanonical_load(void)
+CASE(noncanonical_load, "#GP: non-canonical load")
 {
-    TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(0x8000000000000000ull));
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov (%%rdx), %%eax",
-         .d = (uintptr_t)(0x00007ffffffffffdull)); /* the last bytes are beyond */
+    FAULTS(GP, 0, "mov (%%rdx), %%eax", .d = 0x8000000000000000ull);
+    TRAP("mov (%%rdx), %%eax", .d = 0x00007ffffffffffdull); /* the last bytes are beyond */
     CHECK(trap.count == 1);
 }
 
@@ -294,72 +266,58 @@ static void with_ist(unsigned vector, bool on)
     idt_set(vector, idt_stub(vector), SEL_CODE, 0x8e, on ? 2 : 0);
 }
 
-static void noncanonical_stack(void)
+CASE(noncanonical_stack, "#SS: non-canonical stack")
 {
     with_ist(SS, true);
     TRAP("mov %%rdx, %%rsp; push %%rax", .d = 0x8000000000000000ull);
     with_ist(SS, false);
-    CHECK_EQ(trap.vector, SS);
-    CHECK_EQ(trap.error, 0);
+    EXPECT_VECTOR(SS, 0);
     CHECK_EQ(trap.ip, trap_label + 3);
     CHECK_EQ(trap.sp, 0x8000000000000000ull);
 }
 
-static void noncanonical_through_rbp_is_a_stack_fault(void)
+CASE(noncanonical_through_rbp_is_a_stack_fault, "#SS: non-canonical through RBP")
 {
-    TRAP("mov %%rdx, %%rbp; mov (%%rbp), %%eax", .d = (uintptr_t)(0x8000000000000000ull));
-    CHECK_EQ(trap.vector, SS);
-    CHECK_EQ(trap.error, 0);
+    RAISES(SS, 0, "mov %%rdx, %%rbp; mov (%%rbp), %%eax", .d = 0x8000000000000000ull);
 }
 
-static void reserved_bits_of_control_registers(void)
+CASE(reserved_bits_of_control_registers, "#GP: reserved bits of CR0 and CR4")
 {
-    TRAP("mov %%rdx, %%cr0", .d = (uintptr_t)((read_cr0() & ~1ull))); /* PG without PE */
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr0", .d = (uintptr_t)(read_cr0() | (1ull << 32)));
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr4", .d = (uintptr_t)(read_cr4() | (1ull << 31)));
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr4",
-         .d = (uintptr_t)(read_cr4() & ~0x20ull)); /* PAE may not go in long mode */
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "mov %%rdx, %%cr0", .d = (uintptr_t)((read_cr0() & ~1ull))); /* PG without PE */
+    FAULTS(GP, 0, "mov %%rdx, %%cr0", .d = (uintptr_t)(read_cr0() | (1ull << 32)));
+    FAULTS(GP, 0, "mov %%rdx, %%cr4", .d = (uintptr_t)(read_cr4() | (1ull << 31)));
+    FAULTS(GP, 0, "mov %%rdx, %%cr4",
+           .d = (uintptr_t)(read_cr4() & ~0x20ull)); /* PAE may not go in long mode */
 }
 
-static void cr0_nw_without_cd(void)
+CASE(cr0_nw_without_cd, "#GP: CR0.NW without CD")
 {
-    TRAP("mov %%rdx, %%cr0", .d = (uintptr_t)((read_cr0() | (1ull << 29)) & ~(1ull << 30)));
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "mov %%rdx, %%cr0",
+           .d = (uintptr_t)((read_cr0() | (1ull << 29)) & ~(1ull << 30)));
 }
 
-static void missing_control_register(void)
+CASE(missing_control_register, "#UD: no such control register")
 {
-    TRAP(".byte 0x0f, 0x20, 0xc8", .a = 0); /* mov %cr1, %rax */
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, ".byte 0x0f, 0x20, 0xc8"); /* mov %cr1, %rax */
 }
 
-static void unknown_msr(void)
+CASE(unknown_msr, "#GP: unknown MSR")
 {
-    TRAP("rdmsr", .c = (uintptr_t)(0x12345678));
-    EXPECT_FAULT(GP, 0);
-    TRAP("wrmsr", .c = (uintptr_t)(0x12345678), .a = (uintptr_t)(0), .d = (uintptr_t)(0));
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "rdmsr", .c = 0x12345678);
+    FAULTS(GP, 0, "wrmsr", .c = 0x12345678, .a = 0, .d = 0);
 }
 
-static void noncanonical_msr(void)
+CASE(noncanonical_msr, "#GP: non-canonical LSTAR")
 {
-    TRAP("wrmsr", .c = (uintptr_t)(0xc0000082), .a = (uintptr_t)(0),
-         .d = (uintptr_t)(0x80000000)); /* LSTAR */
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "wrmsr", .c = 0xc0000082, .a = 0, .d = 0x80000000); /* LSTAR */
 }
 
-static void reserved_efer_bits(void)
+CASE(reserved_efer_bits, "#GP: reserved EFER bits")
 {
-    TRAP("wrmsr", .c = (uintptr_t)(0xc0000080), .a = (uintptr_t)(0xffff), .d = (uintptr_t)(0));
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "wrmsr", .c = 0xc0000080, .a = 0xffff, .d = 0);
 }
 
-/* ---- page faults --------------------------------------------------------------------------------
- */
+/* ---- page faults ---- */
 
 static volatile uint64_t *guard(uint64_t bits)
 {
@@ -371,92 +329,78 @@ static volatile uint64_t *guard(uint64_t bits)
     return e;
 }
 
-static void pf_read_absent(void)
+CASE(pf_read_absent, "#PF: read, absent")
 {
     guard(0);
-    TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(GUARD + 0x123));
-    EXPECT_FAULT(PF, 0);
+    FAULTS(PF, 0, "mov (%%rdx), %%eax", .d = GUARD + 0x123);
     CHECK_EQ(trap.cr2, GUARD + 0x123);
     CHECK(trap.flags & FLAG_RF);
 }
 
-static void pf_write_absent(void)
+CASE(pf_write_absent, "#PF: write, absent")
 {
     guard(0);
-    TRAP("mov %%eax, (%%rdx)", .d = (uintptr_t)(GUARD + 8));
-    EXPECT_FAULT(PF, 2);
+    FAULTS(PF, 2, "mov %%eax, (%%rdx)", .d = GUARD + 8);
 }
 
-static void pf_write_protected(void)
+CASE(pf_write_protected, "#PF: write-protected, and WP off")
 {
     guard(PTE_P);
-    TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(GUARD));
-    CHECK_EQ(trap.count, 0);
-    TRAP("mov %%eax, (%%rdx)", .d = (uintptr_t)(GUARD));
-    EXPECT_FAULT(PF, 3);
+    RUNS("mov (%%rdx), %%eax", .d = GUARD);
+    FAULTS(PF, 3, "mov %%eax, (%%rdx)", .d = GUARD);
     write_cr0(read_cr0() & ~0x10000ull); /* WP off: ring 0 may write */
-    TRAP("mov %%eax, (%%rdx)", .d = (uintptr_t)(GUARD));
-    CHECK_EQ(trap.count, 0);
+    RUNS("mov %%eax, (%%rdx)", .d = GUARD);
     write_cr0(read_cr0() | 0x10000);
 }
 
-static void pf_read_modify_write_reports_a_write(void)
+CASE(pf_read_modify_write_reports_a_write, "#PF: read-modify-write is a write")
 {
     guard(PTE_P);
-    TRAP("addl $1, (%%rdx)", .d = (uintptr_t)(GUARD));
-    EXPECT_FAULT(PF, 3);
+    FAULTS(PF, 3, "addl $1, (%%rdx)", .d = GUARD);
     guard(0);
-    TRAP("addl $1, (%%rdx)", .d = (uintptr_t)(GUARD));
-    EXPECT_FAULT(PF, 2);
+    FAULTS(PF, 2, "addl $1, (%%rdx)", .d = GUARD);
 }
 
-static void pf_execute(void)
+CASE(pf_execute, "#PF: execute")
 {
     guard(PTE_P | PTE_W | PTE_NX);
-    TRAP("jmp *%%rdx", .d = (uintptr_t)(GUARD));
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 0x11);
+    RAISES(PF, 0x11, "jmp *%%rdx", .d = GUARD);
     CHECK_EQ(trap.ip, GUARD);
     CHECK_EQ(trap.cr2, GUARD);
     guard(0);
-    TRAP("jmp *%%rdx", .d = (uintptr_t)(GUARD));
+    TRAP("jmp *%%rdx", .d = GUARD);
     CHECK_EQ(trap.error, 0x10);
 }
 
-static void pf_reserved_bit(void)
+CASE(pf_reserved_bit, "#PF: reserved bit")
 {
     guard(PTE_P | PTE_W | (1ull << 51));
-    TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(GUARD));
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 9);
+    RAISES(PF, 9, "mov (%%rdx), %%eax", .d = GUARD);
 }
 
-static void pf_second_page_of_a_crossing_access(void)
+CASE(pf_second_page_of_a_crossing_access, "#PF: second page of a crossing access")
 {
     guard(0);
-    TRAP("movq (%%rdx), %%rax", .d = (uintptr_t)(GUARD - 4));
-    EXPECT_FAULT(PF, 0);
+    FAULTS(PF, 0, "movq (%%rdx), %%rax", .d = GUARD - 4);
     CHECK_EQ(trap.cr2, GUARD);
     *(volatile uint32_t *)(GUARD - 4) = 0x1234;
-    TRAP("movq %%rax, (%%rdx)", .d = (uintptr_t)(GUARD - 4));
-    EXPECT_FAULT(PF, 2);
+    FAULTS(PF, 2, "movq %%rax, (%%rdx)", .d = GUARD - 4);
     CHECK_EQ(*(volatile uint32_t *)(GUARD - 4), 0x1234);
 }
 
-static void pf_in_a_push_leaves_rsp(void)
+CASE(pf_in_a_push_leaves_rsp, "#PF: in PUSH")
 {
     guard(0);
     with_ist(PF, true);
     TRAP("mov %%rdx, %%rsp; push %%rax", .d = GUARD + 8);
     with_ist(PF, false);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 2);
+    EXPECT_VECTOR(PF, 2);
     CHECK_EQ(trap.cr2, GUARD);
     CHECK_EQ(trap.sp, GUARD + 8);
     CHECK_EQ(trap.ip, trap_label + 3);
 }
 
-static void pf_in_a_call_leaves_rsp(void)
+CASE(pf_in_a_call_leaves_rsp, "#PF: in CALL")
 {
     guard(0);
     with_ist(PF, true);
@@ -476,7 +420,7 @@ static bool movs_hook(struct frame *f)
     return true;
 }
 
-static void rep_movs_resumes_after_a_fault(void)
+CASE(rep_movs_resumes_after_a_fault, "#PF: REP MOVS resumes")
 {
     uint64_t count, di;
 
@@ -505,12 +449,10 @@ static void user_store(void)
     __asm__ volatile("int $0x80");
 }
 
-static void pf_from_ring_3(void)
+CASE(pf_from_ring_3, "#PF: from ring 3")
 {
     guard(PTE_P | PTE_W);
-    run_user(user_load);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 5);
+    USER_FAULTS(PF, 5, user_load);
     CHECK_EQ(trap.cs, SEL_UCODE);
     guard(0);
     run_user(user_load);
@@ -519,30 +461,14 @@ static void pf_from_ring_3(void)
     run_user(user_store);
     CHECK_EQ(trap.error, 7);
     guard(PTE_P | PTE_U | PTE_W);
-    run_user(user_store);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_store);
 }
 
-static void user_cli(void)
-{
-    __asm__ volatile("cli");
-}
-static void user_hlt(void)
-{
-    __asm__ volatile("hlt");
-}
-static void user_in(void)
-{
-    __asm__ volatile("in $0x71, %%al" ::: "rax");
-}
-static void user_int_0(void)
-{
-    __asm__ volatile("int $0x0d");
-}
-static void user_cr(void)
-{
-    __asm__ volatile("mov %%cr3, %%rax" ::: "rax");
-}
+USER_CODE(user_cli, "cli")
+USER_CODE(user_hlt, "hlt")
+USER_CODE(user_in, "in $0x71, %al")
+USER_CODE(user_int_0, "int $0x0d")
+USER_CODE(user_cr, "mov %cr3, %rax")
 static void user_misaligned(void)
 {
     __asm__ volatile("pushf; orl $0x40000, (%%rsp); popf; mov (%0), %%eax"
@@ -552,75 +478,65 @@ static void user_misaligned(void)
     __asm__ volatile("int $0x80");
 }
 
-static void privileged_in_ring_3(void)
+CASE(privileged_in_ring_3, "#GP: privileged instructions in ring 3")
 {
     static void (*const fns[])(void) = {user_cli, user_hlt, user_in, user_cr};
 
     for (unsigned i = 0; i < sizeof(fns) / sizeof(fns[0]); i++) {
-        run_user(fns[i]);
-        CHECK_EQ(trap.vector, GP);
-        CHECK_EQ(trap.error, 0);
+        USER_FAULTS(GP, 0, fns[i]);
     }
 }
 
-static void gate_with_too_low_a_privilege(void)
+CASE(gate_with_too_low_a_privilege, "#GP: INT n through a kernel gate")
 {
-    run_user(user_int_0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0x0d * 8 + 2);
+    USER_FAULTS(GP, 0x0d * 8 + 2, user_int_0);
 }
 
-static void alignment_check(void)
+CASE(alignment_check, "#AC: misaligned in ring 3")
 {
     guard(PTE_P | PTE_W | PTE_U);
     write_cr0(read_cr0() | (1ull << 18));
     run_user(user_misaligned);
     write_cr0(read_cr0() & ~(1ull << 18));
-    CHECK_EQ(trap.vector, AC);
-    CHECK_EQ(trap.error, 0);
-    run_user(user_misaligned);
-    CHECK_EQ(trap.vector, 0x80);
+    EXPECT_VECTOR(AC, 0);
+    USER_RUNS(user_misaligned);
 }
 
-static void x87_error_comes_at_the_next_instruction(void)
+CASE(x87_error_comes_at_the_next_instruction, "#MF: at the next x87 instruction")
 {
     uint16_t cw = 0x37b; /* zero divide unmasked */
 
     __asm__ volatile("fninit; fldcw %0; fld1; fldz; fdivrp" : : "m"(cw));
-    TRAP("fwait", .a = 0);
-    EXPECT_FAULT(MF, 0);
+    FAULTS(MF, 0, "fwait");
     __asm__ volatile("fnclex; fninit");
 }
 
-static void sse_error(void)
+CASE(sse_error, "#XM: divide by zero")
 {
     uint32_t mxcsr = 0x1d80; /* zero divide unmasked */
 
     __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
     __asm__ volatile("mov $1, %%eax; cvtsi2sd %%eax, %%xmm0; pxor %%xmm1, %%xmm1" ::: "rax");
-    TRAP("divsd %%xmm1, %%xmm0", .a = 0);
-    EXPECT_FAULT(XM, 0);
+    FAULTS(XM, 0, "divsd %%xmm1, %%xmm0");
     __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
     CHECK_EQ(mxcsr & 0x3f, 4);
     mxcsr = 0x1f80;
     __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
 }
 
-static void misaligned_movaps(void)
+CASE(misaligned_movaps, "#GP: misaligned MOVAPS")
 {
-    TRAP("movaps 1(%%rdx), %%xmm0", .d = (uintptr_t)(0x200000));
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "movaps 1(%%rdx), %%xmm0", .d = 0x200000);
 }
 
-static void reserved_mxcsr_bits(void)
+CASE(reserved_mxcsr_bits, "#GP: reserved MXCSR bits")
 {
     uint32_t mxcsr = 0x80000000;
 
-    TRAP("ldmxcsr (%%rdx)", .d = (uintptr_t)(&mxcsr));
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "ldmxcsr (%%rdx)", .d = (uintptr_t)(&mxcsr));
 }
 
-static void smep_and_smap(void)
+CASE(smep_and_smap, "#PF: SMEP and SMAP")
 {
     uint32_t a = 7, b, c = 0, d;
 
@@ -633,17 +549,13 @@ static void smep_and_smap(void)
     *(volatile uint8_t *)GUARD = 0xc3;
     if (b & (1u << 7)) {
         write_cr4(read_cr4() | (1u << 20));
-        TRAP("jmp *%%rdx", .d = (uintptr_t)(GUARD));
-        CHECK_EQ(trap.vector, PF);
-        CHECK_EQ(trap.error, 0x11);
+        RAISES(PF, 0x11, "jmp *%%rdx", .d = GUARD);
         write_cr4(read_cr4() & ~(1ull << 20));
     }
     if (b & (1u << 20)) {
         write_cr4(read_cr4() | (1u << 21));
-        TRAP("mov (%%rdx), %%eax", .d = (uintptr_t)(GUARD));
-        EXPECT_FAULT(PF, 1);
-        TRAP("stac; mov (%%rdx), %%eax; clac", .d = (uintptr_t)(GUARD));
-        CHECK_EQ(trap.count, 0);
+        FAULTS(PF, 1, "mov (%%rdx), %%eax", .d = GUARD);
+        RUNS("stac; mov (%%rdx), %%eax; clac", .d = GUARD);
         write_cr4(read_cr4() & ~(1ull << 21));
     }
     *pte(0, 2) |= PTE_U;
@@ -665,7 +577,7 @@ static bool nmi_hook(struct frame *f)
     return true;
 }
 
-static void nmi_and_its_blocking(void)
+CASE(nmi_and_its_blocking, "NMI: delivered, blocked until IRET")
 {
     *(volatile uint32_t *)0xfee000f0 = 0x1ff;
     nmis = 0;
@@ -677,7 +589,7 @@ static void nmi_and_its_blocking(void)
     CHECK_EQ(nmis, 2);
 }
 
-static void syscall_and_sysret(void)
+CASE(syscall_and_sysret, "SYSCALL")
 {
     uint64_t ret;
 
@@ -695,39 +607,34 @@ static void syscall_and_sysret(void)
     CHECK_EQ(ret, 0);
 }
 
-static void syscall_disabled(void)
+CASE(syscall_disabled, "#UD: SYSCALL disabled")
 {
     wrmsr(0xc0000080, rdmsr(0xc0000080) & ~1ull);
-    TRAP("syscall", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, "syscall");
     wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
 }
 
-static void iret_to_a_noncanonical_address(void)
+CASE(iret_to_a_noncanonical_address, "#GP: IRET to a non-canonical address")
 {
-    TRAP(
+    RAISES(
+        GP, 0,
         "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $8; mov $0x8000000000000000, %%rax;"
-        "push %%rax; iretq",
-        .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+        "push %%rax; iretq");
 }
 
-static void far_jump_to_data(void)
+CASE(far_jump_to_data, "#GP: far jump to data")
 {
     struct {
         uint32_t off;
         uint16_t sel;
     } __attribute__((packed)) p = {0x100000, SEL_DATA};
 
-    TRAP("ljmp *(%%rdx)", .d = (uintptr_t)(&p));
-    EXPECT_FAULT(GP, SEL_DATA);
+    FAULTS(GP, SEL_DATA, "ljmp *(%%rdx)", .d = (uintptr_t)(&p));
 }
 
-/* ---- RF in the frame
- * ------------------------------------------------------------------------------ */
+/* ---- RF in the frame ---- */
 
-static void rf_of_faults_and_traps(void)
+CASE(rf_of_faults_and_traps, "RF of faults and traps")
 {
     TRAP("div %%ecx", .c = 0, .a = 1, .d = 0);
     CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
@@ -739,19 +646,19 @@ static void rf_of_faults_and_traps(void)
     TRAP("mov %%dx, %%ss", .d = SEL_FREE);
     CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
     write_cr0(read_cr0() | 8);
-    TRAP("fnop", .a = 0);
+    TRAP("fnop");
     __asm__ volatile("clts");
     CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
     write_dr7(0x2400);
-    TRAP("mov %%dr0, %%rax", .a = 0);
+    TRAP("mov %%dr0, %%rax");
     write_dr7(0x400);
     write_dr6(0xffff0ff0);
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
     /* Traps: INT n, INT1, a watchpoint, a step. */
-    TRAP("int $0x80", .a = 0);
+    TRAP("int $0x80");
     CHECK_EQ(trap.flags & FLAG_RF, 0);
-    TRAP(".byte 0xf1", .a = 0);
+    TRAP(".byte 0xf1");
     CHECK_EQ(trap.flags & FLAG_RF, 0);
     write_dr0((uintptr_t)&watched);
     write_dr7(0x402 | 0x90000);
@@ -768,8 +675,7 @@ static void rf_of_faults_and_traps(void)
     CHECK_EQ(trap.flags & FLAG_RF, FLAG_RF);
 }
 
-/* ---- exceptions that meet: SDM vol. 3A table 6-5
- * ---------------------------------------------------- */
+/* ---- exceptions that meet: SDM vol. 3A table 6-5 ---- */
 
 enum second { SECOND_NP, SECOND_GP, SECOND_PF, SECOND_SS };
 
@@ -802,13 +708,13 @@ static void cause(unsigned vector)
         TRAP("div %%ecx", .c = 0, .a = 1, .d = 0);
         break;
     case DB:
-        TRAP(".byte 0xf1", .a = 0);
+        TRAP(".byte 0xf1");
         break;
     case BP:
-        TRAP("int3", .a = 0);
+        TRAP("int3");
         break;
     case UD:
-        TRAP("ud2", .a = 0);
+        TRAP("ud2");
         break;
     case NP:
         gdt[SEL_FREE / 8] = 0x00cf13000000ffff;
@@ -835,7 +741,7 @@ static void cause(unsigned vector)
     }
 }
 
-static void meetings(void)
+CASE(meetings, "#DF: who meets whom, and EXT")
 {
     static const struct {
         uint8_t first, second, vector;
@@ -885,15 +791,14 @@ static void meetings(void)
     idt_set(DF, idt_stub(DF), SEL_CODE, 0x8e, 0);
 }
 
-/* ---- the tables themselves
- * ----------------------------------------------------------------------------- */
+/* ---- the tables themselves ---- */
 
 struct table_register {
     uint16_t limit;
     uint64_t base;
 } __attribute__((packed));
 
-static void limit_of_the_idt(void)
+CASE(limit_of_the_idt, "#GP: limit of the IDT")
 {
     struct table_register old, small;
 
@@ -901,27 +806,20 @@ static void limit_of_the_idt(void)
     small = old;
     small.limit = 0x90 * 16 + 14; /* one byte short */
     __asm__ volatile("lidt %0" : : "m"(small));
-    TRAP("int $0x90", .a = 0);
+    TRAP("int $0x90");
     __asm__ volatile("lidt %0" : : "m"(old));
     EXPECT_FAULT(GP, 0x90 * 8 + 2);
-    TRAP("int $0x90", .a = 0);
+    TRAP("int $0x90");
     EXPECT_TRAP(0x90, 2);
     small.base = 0x8000000000000000ull;
-    TRAP("lidt (%%rdx)", .d = (uintptr_t)&small);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "lidt (%%rdx)", .d = (uintptr_t)&small);
 }
 
-static void user_int_80(void)
-{
-    __asm__ volatile("int $0x80");
-}
-static void user_load_from_ldt(void)
-{
-    __asm__ volatile("mov $0xf, %%eax; mov %%eax, %%es; int $0x81" ::: "rax");
-}
+USER_CODE(user_int_80, "int $0x80")
+USER_CODE(user_load_from_ldt, "mov $0xf, %eax; mov %eax, %es; int $0x81")
 
 /* From ring 3 as well the access is the supervisor's: U is 0 in the error code. */
-static void pf_on_the_idt(void)
+CASE(pf_on_the_idt, "#PF: on the IDT")
 {
     struct table_register old, here;
 
@@ -933,33 +831,26 @@ static void pf_on_the_idt(void)
     __asm__ volatile("lidt %0" : : "m"(here));
     run_user(user_int_80);
     __asm__ volatile("lidt %0" : : "m"(old));
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 0);
+    EXPECT_VECTOR(PF, 0);
     CHECK_EQ(trap.cr2, GUARD);
     CHECK_EQ(trap.cs, SEL_UCODE);
 }
 
-static void pf_on_a_descriptor(void)
+CASE(pf_on_a_descriptor, "#PF: on a descriptor")
 {
     guard(0);
     gdt[SEL_FREE / 8] =
         0xfff | (GUARD & 0xffffff) << 16 | 0x82ull << 40 | (GUARD >> 24 & 0xff) << 56;
     gdt[SEL_FREE / 8 + 1] = 0;
     __asm__ volatile("lldt %w0" : : "r"(SEL_FREE));
-    TRAP("mov %%dx, %%es", .d = 0xc);
-    EXPECT_FAULT(PF, 0);
+    FAULTS(PF, 0, "mov %%dx, %%es", .d = 0xc);
     CHECK_EQ(trap.cr2, GUARD + 8);
-    run_user(user_load_from_ldt);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(PF, 0, user_load_from_ldt);
     guard(PTE_P | PTE_W);
     *(volatile uint64_t *)(GUARD + 8) = 0x00cff2000000ffffull; /* not accessed yet */
     guard(PTE_P);
-    TRAP("mov %%dx, %%es", .d = 0xf); /* the accessed bit cannot be written */
-    EXPECT_FAULT(PF, 3);
-    run_user(user_load_from_ldt);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 3);
+    FAULTS(PF, 3, "mov %%dx, %%es", .d = 0xf); /* the accessed bit cannot be written */
+    USER_FAULTS(PF, 3, user_load_from_ldt);
     guard(PTE_P | PTE_W); /* for the supervisor only: it is the one who reads */
     run_user(user_load_from_ldt);
     CHECK_EQ(trap.vector, 0x81);
@@ -967,7 +858,7 @@ static void pf_on_a_descriptor(void)
     __asm__ volatile("mov %w0, %%es; lldt %w1" : : "r"(SEL_DATA), "r"(0));
 }
 
-static void pf_on_the_task_segment(void)
+CASE(pf_on_the_task_segment, "#PF: on the TSS")
 {
     uint64_t base = GUARD + 4096 - 30, stack = (uintptr_t)page_alloc() + 4096;
 
@@ -984,15 +875,12 @@ static void pf_on_the_task_segment(void)
     gdt[SEL_TSS / 8] &= ~(2ull << 40);
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
     idt_set(PF, idt_stub(PF), SEL_CODE, 0x8e, 0);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 0);
+    EXPECT_VECTOR(PF, 0);
     CHECK_EQ(trap.cr2, base + 4);
     CHECK_EQ(trap.cs, SEL_UCODE);
 }
 
-/* ---- #AC
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- #AC ---- */
 
 #define USER_AC(name, access)                                                        \
     static void name(void)                                                           \
@@ -1010,16 +898,14 @@ USER_AC(ac_push, "lea 0x801(%0), %%rsp; push %%rax")
 USER_AC(ac_byte, "mov 3(%0), %%al")
 USER_AC(ac_aligned, "mov 8(%0), %%rax; mov 6(%0), %%ax")
 
-static void alignment_checks(void)
+CASE(alignment_checks, "#AC: sizes")
 {
     static void (*const checked[])(void) = {ac_word, ac_long, ac_quad, ac_store, ac_push};
 
     write_cr0(read_cr0() | 1u << 18);
     guard(PTE_P | PTE_W | PTE_U);
     for (unsigned i = 0; i < 5; i++) {
-        run_user(checked[i]);
-        CHECK_EQ(trap.vector, AC);
-        CHECK_EQ(trap.error, 0);
+        USER_FAULTS(AC, 0, checked[i]);
         CHECK_EQ(trap.flags & (FLAG_RF | 1u << 18), FLAG_RF | 1u << 18);
     }
     guard(0); /* Intel's look at the alignment before the page */
@@ -1028,86 +914,10 @@ static void alignment_checks(void)
     run_user(ac_byte);
     CHECK_EQ(trap.vector, PF);
     guard(PTE_P | PTE_W | PTE_U);
-    run_user(ac_byte);
-    CHECK_EQ(trap.vector, 0x80);
-    run_user(ac_aligned);
-    CHECK_EQ(trap.vector, 0x80);
-    TRAP(
+    USER_RUNS(ac_byte);
+    USER_RUNS(ac_aligned);
+    RUNS(
         "pushf; orl $0x40000, (%%rsp); popf; mov 1(%%rdx), %%eax; pushf; andl $~0x40000, (%%rsp); popf",
         .d = GUARD); /* ring 0 */
-    CHECK_EQ(trap.count, 0);
     write_cr0(read_cr0() & ~(1ull << 18));
 }
-
-const struct guest_case guest_cases[] = {
-    {"#DE: DIV by zero", div_by_zero},
-    {"#DE: DIV overflow", div_overflow},
-    {"#DE: IDIV of the most negative by -1", idiv_most_negative},
-    {"#DB: single step", single_step},
-    {"#DB: MOV SS holds it back", mov_ss_holds_a_trap_back},
-    {"#DB: INT1", icebp},
-    {"#DB: execution breakpoint", breakpoint_on_execution},
-    {"#DB: RF steps over a breakpoint", resume_flag_steps_over_a_breakpoint},
-    {"#DB: write watchpoint", watchpoint_on_write},
-    {"#DB: watchpoint ignores reads and neighbours", watchpoint_ignores_reads_and_neighbours},
-    {"#DB: general detect", general_detect},
-    {"#BP: INT3", int3},
-    {"INT n", int_n},
-    {"#UD: UD2", ud2},
-    {"#UD: LOCK on a register", lock_on_a_register},
-    {"#UD: LOCK on a load", lock_on_a_load},
-    {"#UD: opcodes gone in 64-bit mode", opcodes_gone_in_64_bit_mode},
-    {"#GP: 16-byte instruction", sixteen_byte_instruction},
-    {"#NM: CR0.TS", x87_with_task_switched},
-    {"#UD: SSE without OSFXSR", sse_without_osfxsr},
-    {"#NM and #UD: CR0.EM", emulation_bit},
-    {"#DF: missing gate, on an IST stack", double_fault_through_an_ist},
-    {"#NP: gate not present", missing_gate},
-    {"#GP: gate with a null selector", gate_with_a_null_selector},
-    {"#GP: gate of the wrong type", gate_of_the_wrong_type},
-    {"#NP and #SS: segment not present", segment_not_present},
-    {"#GP: selector beyond the table", selector_beyond_the_table},
-    {"#GP: code segment into SS", code_segment_into_ss},
-    {"#UD: MOV to CS", mov_to_cs},
-    {"#GP: non-canonical load", noncanonical_load},
-    {"#SS: non-canonical stack", noncanonical_stack},
-    {"#SS: non-canonical through RBP", noncanonical_through_rbp_is_a_stack_fault},
-    {"#GP: reserved bits of CR0 and CR4", reserved_bits_of_control_registers},
-    {"#GP: CR0.NW without CD", cr0_nw_without_cd},
-    {"#UD: no such control register", missing_control_register},
-    {"#GP: unknown MSR", unknown_msr},
-    {"#GP: non-canonical LSTAR", noncanonical_msr},
-    {"#GP: reserved EFER bits", reserved_efer_bits},
-    {"#PF: read, absent", pf_read_absent},
-    {"#PF: write, absent", pf_write_absent},
-    {"#PF: write-protected, and WP off", pf_write_protected},
-    {"#PF: read-modify-write is a write", pf_read_modify_write_reports_a_write},
-    {"#PF: execute", pf_execute},
-    {"#PF: reserved bit", pf_reserved_bit},
-    {"#PF: second page of a crossing access", pf_second_page_of_a_crossing_access},
-    {"#PF: in PUSH", pf_in_a_push_leaves_rsp},
-    {"#PF: in CALL", pf_in_a_call_leaves_rsp},
-    {"#PF: REP MOVS resumes", rep_movs_resumes_after_a_fault},
-    {"#PF: from ring 3", pf_from_ring_3},
-    {"#GP: privileged instructions in ring 3", privileged_in_ring_3},
-    {"#GP: INT n through a kernel gate", gate_with_too_low_a_privilege},
-    {"#AC: misaligned in ring 3", alignment_check},
-    {"#MF: at the next x87 instruction", x87_error_comes_at_the_next_instruction},
-    {"#XM: divide by zero", sse_error},
-    {"#GP: misaligned MOVAPS", misaligned_movaps},
-    {"#GP: reserved MXCSR bits", reserved_mxcsr_bits},
-    {"#PF: SMEP and SMAP", smep_and_smap},
-    {"NMI: delivered, blocked until IRET", nmi_and_its_blocking},
-    {"SYSCALL", syscall_and_sysret},
-    {"#UD: SYSCALL disabled", syscall_disabled},
-    {"#GP: IRET to a non-canonical address", iret_to_a_noncanonical_address},
-    {"#GP: far jump to data", far_jump_to_data},
-    {"RF of faults and traps", rf_of_faults_and_traps},
-    {"#DF: who meets whom, and EXT", meetings},
-    {"#GP: limit of the IDT", limit_of_the_idt},
-    {"#PF: on the IDT", pf_on_the_idt},
-    {"#PF: on a descriptor", pf_on_a_descriptor},
-    {"#PF: on the TSS", pf_on_the_task_segment},
-    {"#AC: sizes", alignment_checks},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -41,8 +41,7 @@ void user_return_now(void)
     __asm__ volatile("int $0x80");
 }
 
-/* ---- compatibility mode
- * -------------------------------------------------------------------------- */
+/* ---- compatibility mode ---- */
 
 /* 40h is INC EAX there and REX in 64-bit code. */
 void compat_inc(void);
@@ -50,7 +49,7 @@ __asm__(
     ".code32; .globl compat_inc; compat_inc: mov $0x1234, %eax; .byte 0x40; push %eax; pop %ecx;"
     "lret; .code64");
 
-static void far_call_into_compatibility_mode(void)
+CASE(far_call_into_compatibility_mode, "far CALL into compatibility mode")
 {
     struct far_ptr p = {(uint32_t)(uintptr_t)compat_inc, SEL_CODE32};
 
@@ -70,11 +69,10 @@ static void far_call_into_compatibility_mode(void)
 
 /* A write of a 32-bit register in compatibility mode clears the upper half; the others keep theirs
  * or not. */
-static void iret_into_compatibility_mode(void)
+CASE(iret_into_compatibility_mode, "IRET into compatibility mode")
 {
     TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x18; lea 3f(%%rip), %%rax;"
-         "push %%rax; iretq; .code32; 3: .byte 0x40; mov %%cs, %%edx; int $0x80; .code64",
-         .a = 0);
+         "push %%rax; iretq; .code32; 3: .byte 0x40; mov %%cs, %%edx; int $0x80; .code64");
     CHECK_EQ(trap.vector, 0x80);
     CHECK_EQ(trap.cs, SEL_CODE32);
     CHECK_EQ(trap.sp, trap_sp);
@@ -82,7 +80,7 @@ static void iret_into_compatibility_mode(void)
 
 /* SDM vol. 1 section 3.4.1.1 leaves the upper halves open; Intel's processors cut RSP and keep the
  * rest. */
-static void far_jump_cuts_the_stack_pointer(void)
+CASE(far_jump_cuts_the_stack_pointer, "far JMP cuts RSP")
 {
     extern char compat_cut[];
     struct far_ptr p = {(uint32_t)(uintptr_t)compat_cut, SEL_CODE32};
@@ -101,7 +99,7 @@ static void far_jump_cuts_the_stack_pointer(void)
 void compat16(void);
 __asm__(".code16; .globl compat16; compat16: mov $0xfffe, %ax; inc %ax; inc %ax; mov %sp, %dx;"
         ".byte 0x66; lret; .code64");
-static void sixteen_bit_compatibility_mode(void)
+CASE(sixteen_bit_compatibility_mode, "16-bit compatibility mode")
 {
     struct far_ptr p = {0, S0};
     uint64_t a = 0x11111111;
@@ -112,7 +110,7 @@ static void sixteen_bit_compatibility_mode(void)
     CHECK_EQ(a, 0x11110000);
 }
 
-static void limits_count_in_compatibility_mode(void)
+CASE(limits_count_in_compatibility_mode, "limits in compatibility mode")
 {
     extern char compat_limit[];
     struct far_ptr p = {(uint32_t)(uintptr_t)compat_limit, SEL_CODE32};
@@ -120,8 +118,7 @@ static void limits_count_in_compatibility_mode(void)
     /* A data segment of 8 bytes: ES counts in compatibility mode, and not in 64-bit mode. */
     gdt[S0 / 8] = 0x0040930000000007ull;
     __asm__ volatile("mov %w0, %%es" : : "r"(S0));
-    TRAP("mov %%es:0x1000, %%eax", .a = 0);
-    CHECK_EQ(trap.count, 0);
+    RUNS("mov %%es:0x1000, %%eax");
     TRAP(
         "lcall *(%%rdx); jmp 2f; .code32; .globl compat_limit; compat_limit: mov %%es:8, %%al; lret; .code64",
         .d = (uintptr_t)&p);
@@ -131,7 +128,7 @@ static void limits_count_in_compatibility_mode(void)
     __asm__ volatile("mov %w0, %%es" : : "r"(SEL_DATA));
 }
 
-static void addresses_wrap_in_compatibility_mode(void)
+CASE(addresses_wrap_in_compatibility_mode, "32-bit addresses wrap")
 {
     extern char compat_wrap[];
     struct far_ptr p = {(uint32_t)(uintptr_t)compat_wrap, SEL_CODE32};
@@ -146,13 +143,12 @@ static void addresses_wrap_in_compatibility_mode(void)
     CHECK_EQ(a, 0x600d);
 }
 
-static void l_and_d_together_are_refused(void)
+CASE(l_and_d_together_are_refused, "#GP: code with L and D")
 {
     struct far_ptr p = {0x100000, S0};
 
     gdt[S0 / 8] = 0x00ef9b000000ffffull;
-    TRAP("ljmp *(%%rdx)", .d = (uintptr_t)&p);
-    EXPECT_FAULT(GP, S0);
+    FAULTS(GP, S0, "ljmp *(%%rdx)", .d = (uintptr_t)&p);
 }
 
 static void user_compat(void)
@@ -162,7 +158,7 @@ static void user_compat(void)
     __asm__ volatile("ljmp *(%0)" : : "r"(&p));
 }
 
-static void exceptions_of_ring_3_compatibility_code(void)
+CASE(exceptions_of_ring_3_compatibility_code, "ring 3 compatibility mode")
 {
     static const uint8_t code[] = {0x40, 0x0f, 0x05}; /* inc eax; syscall: #UD on Intel's */
     static const uint8_t daa[] = {0x27, 0x06, 0x07, 0xcd, 0x80}; /* daa; push es; pop es; int 80h */
@@ -174,13 +170,11 @@ static void exceptions_of_ring_3_compatibility_code(void)
     CHECK_EQ(trap.cs, SEL_UCODE32);
     memcpy((void *)0x20000, daa, sizeof(daa));
     /* The stack is far below 4 GiB. */
-    run_user(user_compat);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_compat);
     CHECK_EQ(trap.ip, 0x20005);
 }
 
-/* ---- out of long mode and back
- * ------------------------------------------------------------------- */
+/* ---- out of long mode and back ---- */
 
 /*
  * Copied to 8000h. 32-bit compatibility code comes in: paging off, LME off, 32-bit protected mode,
@@ -207,7 +201,7 @@ __asm__(
     "away_ivt: .word 0x3ff; .long 0; away_idt: .skip 8; away_cr3: .long 0; .balign 4;"
     "away_marks: .skip 32; .globl away_int; away_end: .code64");
 
-static void to_real_mode_and_back(void)
+CASE(to_real_mode_and_back, "to real mode and back")
 {
     extern char away_int[];
     volatile uint32_t *marks = (volatile uint32_t *)(uintptr_t)(0x8000 + (away_marks - away));
@@ -230,29 +224,23 @@ static void to_real_mode_and_back(void)
     CHECK_EQ(marks[2], 0x60);
     CHECK_EQ(marks[3] & 0x500, 0);
     CHECK_EQ(marks[4] & 0x500, 0x500);
-    TRAP("int $0x80", .a = 0); /* TR and the IDT are as before */
+    TRAP("int $0x80"); /* TR and the IDT are as before */
     EXPECT_TRAP(0x80, 2);
 }
 
-static void mode_bits_that_may_not_change(void)
+CASE(mode_bits_that_may_not_change, "#GP: mode bits")
 {
-    TRAP("mov %%rdx, %%cr0", .d = read_cr0() & 0x7fffffff); /* PG in 64-bit code */
-    EXPECT_FAULT(GP, 0);
-    TRAP("wrmsr", .c = EFER, .a = (uint32_t)rdmsr(EFER) & ~0x100u, .d = 0); /* LME under PG */
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr4", .d = read_cr4() ^ 0x1000); /* LA57 */
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr8", .d = 0x10);
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%cr3", .d = read_cr3() | 1ull << 62);
-    EXPECT_FAULT(GP, 0);
-    TRAP("wrmsr", .c = EFER, .a = (uint32_t)rdmsr(EFER) & ~0x400u, .d = 0); /* LMA is ignored */
-    CHECK_EQ(trap.count, 0);
+    FAULTS(GP, 0, "mov %%rdx, %%cr0", .d = read_cr0() & 0x7fffffff); /* PG in 64-bit code */
+    FAULTS(GP, 0, "wrmsr", .c = EFER, .a = (uint32_t)rdmsr(EFER) & ~0x100u,
+           .d = 0);                                              /* LME under PG */
+    FAULTS(GP, 0, "mov %%rdx, %%cr4", .d = read_cr4() ^ 0x1000); /* LA57 */
+    FAULTS(GP, 0, "mov %%rdx, %%cr8", .d = 0x10);
+    FAULTS(GP, 0, "mov %%rdx, %%cr3", .d = read_cr3() | 1ull << 62);
+    RUNS("wrmsr", .c = EFER, .a = (uint32_t)rdmsr(EFER) & ~0x400u, .d = 0); /* LMA is ignored */
     CHECK_EQ(rdmsr(EFER) & 0x400, 0x400);
 }
 
-/* ---- call gates, conforming code
- * ----------------------------------------------------------------- */
+/* ---- call gates, conforming code ---- */
 
 uint64_t gate_saw[5];
 void gate_target(void);
@@ -283,11 +271,10 @@ static void user_jump_gate(void)
     __asm__ volatile("ljmp *(%0)" : : "r"(&p));
 }
 
-static void call_gate_to_ring_0(void)
+CASE(call_gate_to_ring_0, "call gate")
 {
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE, 0xec, 0);
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_call_gate);
     CHECK_EQ(trap.cs, SEL_UCODE);
     CHECK_EQ(gate_saw[0], SEL_CODE);
     CHECK_EQ(gate_saw[1], 0); /* SS is null with the new RPL */
@@ -296,44 +283,26 @@ static void call_gate_to_ring_0(void)
     CHECK_EQ(gate_saw[4], tss.rsp[0] - 32);
 }
 
-static void call_gate_faults(void)
+CASE(call_gate_faults, "call gate faults")
 {
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE, 0xec, 0xcull << 40);
-    run_user(user_call_gate); /* type bits in the upper half */
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(GP, S0, user_call_gate); /* type bits in the upper half */
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE, 0x8c, 0);
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(GP, S0, user_call_gate);
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE, 0x6c, 0);
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, NP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(NP, S0, user_call_gate);
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE32, 0xec, 0);
-    run_user(user_call_gate); /* not 64-bit code */
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, SEL_CODE32);
+    USER_FAULTS(GP, SEL_CODE32, user_call_gate); /* not 64-bit code */
     set_gate(S0, (uintptr_t)gate_target, SEL_DATA, 0xec, 0);
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, SEL_DATA);
+    USER_FAULTS(GP, SEL_DATA, user_call_gate);
     set_gate(S0, (uintptr_t)gate_target, SEL_CODE, 0xec, 0);
-    run_user(user_jump_gate); /* a jump raises no privilege */
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, SEL_CODE);
+    USER_FAULTS(GP, SEL_CODE, user_jump_gate); /* a jump raises no privilege */
     set_gate(S0, 0x0000800000000000ull, SEL_CODE, 0xec, 0);
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(GP, 0, user_call_gate);
     gdt[S0 / 8] = 0x0000e40000000000ull | (uint64_t)SEL_CODE << 16; /* 16-bit call gate: gone */
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(GP, S0, user_call_gate);
     gdt[S0 / 8] = 0x0000e90000000067ull; /* a TSS: no task switches */
-    run_user(user_call_gate);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(GP, S0, user_call_gate);
 }
 
 static struct far_ptr conforming;
@@ -342,26 +311,21 @@ static void user_conforming(void)
     __asm__ volatile("ljmp *(%0)" : : "r"(&conforming));
 }
 
-static void conforming_code_keeps_the_privilege(void)
+CASE(conforming_code_keeps_the_privilege, "conforming code")
 {
     gdt[S0 / 8] = 0x00af9f000000ffffull;
     conforming = (struct far_ptr){(uint32_t)(uintptr_t)user_return_now, S0};
-    run_user(user_conforming);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_conforming);
     CHECK_EQ(trap.cs, S0 | 3);
     /* DPL 3 conforming from ring 0: refused. */
     gdt[S0 / 8] = 0x00afff000000ffffull;
-    TRAP("ljmp *(%%rdx)", .d = (uintptr_t)&conforming);
-    EXPECT_FAULT(GP, S0);
+    FAULTS(GP, S0, "ljmp *(%%rdx)", .d = (uintptr_t)&conforming);
     /* An interrupt through a gate to conforming code stays at level 3 and on its stack. */
     gdt[S0 / 8] = 0x00af9b000000ffffull;
-    run_user(user_conforming); /* non-conforming, DPL 0 */
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, S0);
+    USER_FAULTS(GP, S0, user_conforming); /* non-conforming, DPL 0 */
 }
 
-/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT
- * ------------------------------------------------------------ */
+/* ---- SYSCALL, SYSRET, SYSENTER, SYSEXIT ---- */
 
 uint64_t sc_saw[6];
 void sc_entry64(void), sc_entry32(void), sc_bad(void);
@@ -384,13 +348,12 @@ void user_syscall(void);
 __asm__(
     ".globl user_syscall, user_syscall_ret; user_syscall: stc; std; syscall; user_syscall_ret: int $0x80");
 
-static void syscall_and_sysret(void)
+CASE(syscall_and_sysret, "SYSCALL and SYSRET")
 {
     extern char user_syscall_ret[];
 
     set_syscall(sc_entry64, 0x400 | 0x200);
-    run_user(user_syscall);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_syscall);
     CHECK_EQ(trap.cs, SEL_UCODE);
     CHECK_EQ(sc_saw[0], SEL_CODE);
     CHECK_EQ(sc_saw[1], SEL_DATA);
@@ -400,43 +363,31 @@ static void syscall_and_sysret(void)
     CHECK_EQ(trap.flags & 0x401, 0x401);
 }
 
-static void sysret_to_compatibility_mode(void)
+CASE(sysret_to_compatibility_mode, "SYSRET to compatibility mode")
 {
     static const uint8_t code[] = {0x40, 0xcd, 0x80};
 
     memcpy((void *)0x20000, code, sizeof(code));
     set_syscall(sc_entry32, 0x200);
-    run_user(user_syscall);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_syscall);
     CHECK_EQ(trap.cs, 0x1b);
     CHECK_EQ(trap.ip, 0x20003);
 }
 
-static void sysret_to_a_noncanonical_address(void)
+CASE(sysret_to_a_noncanonical_address, "#GP: SYSRET to a non-canonical address")
 {
     extern char sc_bad_ret[];
 
     set_syscall(sc_bad, 0x200);
     trap_resume = 0;
-    TRAP("jmp *%%rdx", .d = (uintptr_t)sc_bad);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    RAISES(GP, 0, "jmp *%%rdx", .d = (uintptr_t)sc_bad);
     CHECK_EQ(trap.cs, SEL_CODE);
     CHECK_EQ(trap.ip, (uintptr_t)sc_bad_ret);
 }
 
-static void user_sysret(void)
-{
-    __asm__ volatile("sysretq");
-}
-static void user_sysexit(void)
-{
-    __asm__ volatile("sysexitl");
-}
-static void user_sysenter(void)
-{
-    __asm__ volatile("sysenter");
-}
+USER_CODE(user_sysret, "sysretq")
+USER_CODE(user_sysexit, "sysexitl")
+USER_CODE(user_sysenter, "sysenter")
 
 void se_entry(void), se_exit64(void), se_exit32(void);
 __asm__(
@@ -446,7 +397,7 @@ __asm__(
     "se_exit64: mov $user_return_now, %edx; mov $0x21ff00, %ecx; sysexitq;"
     "se_exit32: mov $0x20000, %edx; mov $0x21ff00, %ecx; sysexitl");
 
-static void sysenter_and_sysexit(void)
+CASE(sysenter_and_sysexit, "SYSENTER and SYSEXIT")
 {
     static const uint8_t code[] = {0x40, 0xcd, 0x80};
     uint64_t *stack = page_alloc();
@@ -456,8 +407,7 @@ static void sysenter_and_sysexit(void)
     wrmsr(0x175, (uintptr_t)stack + 4096);
     wrmsr(0x176, (uintptr_t)se_entry);
     sc_saw[5] = (uintptr_t)se_exit64;
-    run_user(user_sysenter);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_sysenter);
     CHECK_EQ(trap.cs, SEL_CODE + 32 + 3);
     CHECK_EQ(trap.sp, 0x21ff00);
     CHECK_EQ(sc_saw[0], SEL_CODE);
@@ -465,77 +415,53 @@ static void sysenter_and_sysexit(void)
     CHECK_EQ(sc_saw[2], (uintptr_t)stack + 4096);
     CHECK_EQ(sc_saw[3] & FLAG_IF, 0);
     sc_saw[5] = (uintptr_t)se_exit32;
-    run_user(user_sysenter);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_sysenter);
     CHECK_EQ(trap.cs, SEL_CODE + 16 + 3);
     CHECK_EQ(trap.ip, 0x20003);
     wrmsr(0x174, 0);
-    run_user(user_sysenter);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
-    TRAP("sysexitq", .a = 0);
-    EXPECT_FAULT(GP, 0);
+    USER_FAULTS(GP, 0, user_sysenter);
+    FAULTS(GP, 0, "sysexitq");
     wrmsr(0x174, SEL_CODE);
-    TRAP("sysexitq", .c = 0, .d = 0x800000000000ull);
-    EXPECT_FAULT(GP, 0);
-    TRAP("wrmsr", .c = 0x176, .a = 0, .d = 0x8000);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "sysexitq", .c = 0, .d = 0x800000000000ull);
+    FAULTS(GP, 0, "wrmsr", .c = 0x176, .a = 0, .d = 0x8000);
 }
 
-static void fast_returns_are_ring_0s(void)
+CASE(fast_returns_are_ring_0s, "#GP: SYSRET and SYSEXIT in ring 3")
 {
-    run_user(user_sysret);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
-    run_user(user_sysexit);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(GP, 0, user_sysret);
+    USER_FAULTS(GP, 0, user_sysexit);
 }
 
-/* ---- IRET
- * ------------------------------------------------------------------------------------------ */
+/* ---- IRET ---- */
 
-static void iretq_with_a_null_ss(void)
+CASE(iretq_with_a_null_ss, "IRETQ: null SS")
 {
-    TRAP(
+    RUNS(
         "mov %%rsp, %%rax; push $0; push %%rax; push $2; push $8; lea 3f(%%rip), %%rax; push %%rax; iretq;"
-        "3: mov %%ss, %%eax; mov $0x10, %%edx; mov %%edx, %%ss; test %%eax, %%eax; jz 2f; ud2",
-        .a = 0);
-    CHECK_EQ(trap.count, 0);
-    TRAP(
+        "3: mov %%ss, %%eax; mov $0x10, %%edx; mov %%edx, %%ss; test %%eax, %%eax; jz 2f; ud2");
+    RAISES(
+        GP, 0,
         "mov %%rsp, %%rax; push $3; push %%rax; push $2; push $0x2b; lea 3f(%%rip), %%rax; push %%rax;"
-        "3: iretq",
-        .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+        "3: iretq");
 }
 
-static void iretq_with_nested_task(void)
+CASE(iretq_with_nested_task, "IRETQ: NT")
 {
-    TRAP("pushf; orl $0x4000, (%%rsp); popf; 1: iretq", .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    RAISES(GP, 0, "pushf; orl $0x4000, (%%rsp); popf; 1: iretq");
     CHECK_EQ(trap.flags & 0x4000, 0x4000); /* delivery clears it, the frame keeps it */
 }
 
-static void iretq_checks_its_selectors(void)
+CASE(iretq_checks_its_selectors, "IRETQ: selectors")
 {
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0; push %%rax; iretq", .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x10; push %%rax; iretq",
-         .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0x10);
-    TRAP("mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x2b; push %%rax; iretq",
-         .a = 0);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0x10);          /* SS: RPL is not that of CS */
+    RAISES(GP, 0, "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0; push %%rax; iretq");
+    RAISES(GP, 0x10,
+           "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x10; push %%rax; iretq");
+    /* SS: RPL is not that of CS. */
+    RAISES(GP, 0x10,
+           "mov %%rsp, %%rax; push $0x10; push %%rax; push $2; push $0x2b; push %%rax; iretq");
     gdt[S0 / 8] = 0x00cf73000000ffffull; /* DPL 3, not present */
-    TRAP("mov %%rsp, %%rax; push $0x4b; push %%rax; push $2; push $0x2b; push %%rax; iretq",
-         .a = 0);
-    CHECK_EQ(trap.vector, SS);
-    CHECK_EQ(trap.error, S0);
+    RAISES(SS, S0,
+           "mov %%rsp, %%rax; push $0x4b; push %%rax; push $2; push $0x2b; push %%rax; iretq");
 }
 
 static void user_data_segments(void)
@@ -554,7 +480,7 @@ static bool ds_hook(struct frame *f)
     return false;
 }
 
-static void return_to_ring_3_clears_inner_segments(void)
+CASE(return_to_ring_3_clears_inner_segments, "IRETQ: data segments")
 {
     uint16_t null = 3, udata = 0x23;
 
@@ -572,8 +498,7 @@ static void return_to_ring_3_clears_inner_segments(void)
     wrmsr(GS_BASE, 0);
 }
 
-/* ---- stacks of delivery
- * ------------------------------------------------------------------------------ */
+/* ---- stacks of delivery ---- */
 
 static uintptr_t frame_end, frame_sp;
 static bool align_hook(struct frame *f)
@@ -583,7 +508,7 @@ static bool align_hook(struct frame *f)
     return true;
 }
 
-static void delivery_aligns_the_stack(void)
+CASE(delivery_aligns_the_stack, "delivery aligns RSP")
 {
     for (unsigned off = 0; off < 16; off++) {
         uint64_t sp;
@@ -611,7 +536,7 @@ static bool ist_hook(struct frame *f)
     return true;
 }
 
-static void ists_nest_and_start_over(void)
+CASE(ists_nest_and_start_over, "ISTs nest")
 {
     uint64_t *a = page_alloc(), *b = page_alloc();
 
@@ -626,11 +551,10 @@ static void ists_nest_and_start_over(void)
     CHECK_EQ(ist_depth, 2);
     CHECK_EQ(ist_frames[0], (uintptr_t)a + 4096 - sizeof(struct frame));
     CHECK_EQ(ist_frames[1], (uintptr_t)b + 4096 - sizeof(struct frame));
-    run_user(user_return_now);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_return_now);
 }
 
-static void ist_beyond_the_task_segment(void)
+CASE(ist_beyond_the_task_segment, "#TS: IST beyond the TSS, and LTR")
 {
     static volatile struct tss64 short_tss;
     uint64_t base = (uintptr_t)&short_tss;
@@ -640,36 +564,26 @@ static void ist_beyond_the_task_segment(void)
     gdt[S1 / 8] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(S0));
     idt_set(0x84, idt_stub(0x84), SEL_CODE, 0xee, 7);
-    TRAP("int $0x84", .a = 0);
-    EXPECT_FAULT(TS, S0);
+    FAULTS(TS, S0, "int $0x84");
     gdt[SEL_TSS / 8] &= ~(2ull << 40);
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS));
     idt_set(0x84, idt_stub(0x84), SEL_CODE, 0xee, 0);
-    TRAP("ltr %%dx", .d = SEL_TSS); /* busy */
-    EXPECT_FAULT(GP, SEL_TSS);
-    TRAP("ltr %%dx", .d = 0);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, SEL_TSS, "ltr %%dx", .d = SEL_TSS); /* busy */
+    FAULTS(GP, 0, "ltr %%dx", .d = 0);
     gdt[S0 / 8] &= ~((1ull << 47) | (2ull << 40));
-    TRAP("ltr %%dx", .d = S0);
-    EXPECT_FAULT(NP, S0);
-    TRAP("lldt %%dx", .d = S0);
-    EXPECT_FAULT(GP, S0);
+    FAULTS(NP, S0, "ltr %%dx", .d = S0);
+    FAULTS(GP, S0, "lldt %%dx", .d = S0);
 }
 
-static void user_wild(void)
-{
-    __asm__ volatile("mov $0x8000000000000000, %%rsp; int $0x80" ::: "memory");
-}
+USER_CODE(user_wild, "mov $0x8000000000000000, %rsp; int $0x80")
 
-static void ring_3s_stack_does_not_matter(void)
+CASE(ring_3s_stack_does_not_matter, "ring 3's stack pointer")
 {
-    run_user(user_wild);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_wild);
     CHECK_EQ(trap.sp, 0x8000000000000000ull);
 }
 
-/* ---- bases
- * --------------------------------------------------------------------------------------------- */
+/* ---- bases ---- */
 
 static uint64_t fs_read(void)
 {
@@ -686,7 +600,7 @@ static uint64_t gs_read(void)
     return v;
 }
 
-static void segment_bases(void)
+CASE(segment_bases, "FS, GS, SWAPGS")
 {
     uint64_t *a = page_alloc(), *b = page_alloc();
     uint16_t null = 0;
@@ -711,24 +625,19 @@ static void segment_bases(void)
     CHECK_EQ(a[2], 0xcccc);
     __asm__ volatile("mov %0, %%fs; mov %1, %%es" : : "r"(null), "r"((uint16_t)SEL_DATA));
     CHECK_EQ(rdmsr(FS_BASE), 0);
-    TRAP("wrmsr", .c = FS_BASE, .a = 0, .d = 0x8000);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "wrmsr", .c = FS_BASE, .a = 0, .d = 0x8000);
     wrmsr(GS_BASE, 0);
 }
 
-static void user_swapgs(void)
-{
-    __asm__ volatile("swapgs");
-}
+USER_CODE(user_swapgs, "swapgs")
 
-static void fsgsbase_instructions(void)
+CASE(fsgsbase_instructions, "FSGSBASE")
 {
     uint64_t v;
 
     run_user(user_swapgs);
     CHECK_EQ(trap.vector, GP);
-    TRAP("rdfsbase %%rax", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, "rdfsbase %%rax");
     CHECK(feature7(1, 0));
     write_cr4(read_cr4() | 0x10000);
     __asm__ volatile("wrfsbase %1; rdfsbase %0" : "=r"(v) : "r"(0x123456789000ull));
@@ -738,15 +647,13 @@ static void fsgsbase_instructions(void)
     CHECK_EQ(v, 0x22334455);
     __asm__ volatile("wrgsbase %1; rdgsbase %k0" : "=r"(v) : "r"(0x1122334455ull));
     CHECK_EQ(v, 0x22334455);
-    TRAP("wrgsbase %%rdx", .d = 0x800000000000ull);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "wrgsbase %%rdx", .d = 0x800000000000ull);
     wrmsr(FS_BASE, 0);
     wrmsr(GS_BASE, 0);
     write_cr4(read_cr4() & ~0x10000ull);
 }
 
-/* ---- debug traps
- * --------------------------------------------------------------------------------------- */
+/* ---- debug traps ---- */
 
 void user_tf_syscall(void);
 __asm__(".globl user_tf_syscall, user_tf_ret; user_tf_syscall: pushf; orl $0x100, (%rsp); popf;"
@@ -767,7 +674,7 @@ static bool tf_hook(struct frame *f)
     return true;
 }
 
-static void single_step_across_syscall(void)
+CASE(single_step_across_syscall, "TF across SYSCALL")
 {
     extern char user_tf_ret[];
 
@@ -786,39 +693,38 @@ static void single_step_across_syscall(void)
     write_dr6(DR6_CLEAR);
 }
 
-static void iret_sets_tf_for_the_next_instruction(void)
+CASE(iret_sets_tf_for_the_next_instruction, "TF by IRET")
 {
     extern char tf_iret[];
 
     TRAP(
         "mov %%rsp, %%rax; push $0x10; push %%rax; push $0x102; push $8; lea tf_iret(%%rip), %%rax;"
-        "push %%rax; iretq; .globl tf_iret; tf_iret: nop; nop",
-        .a = 0);
+        "push %%rax; iretq; .globl tf_iret; tf_iret: nop; nop");
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, (uintptr_t)tf_iret + 1);
     CHECK_EQ(read_dr6() & 0xe00f, 0x4000);
     write_dr6(DR6_CLEAR);
 }
 
-static void int_n_clears_tf(void)
+CASE(int_n_clears_tf, "TF and INT n")
 {
     dbs = 0;
-    TRAP("pushf; orl $0x100, (%%rsp); popf; int $0x80", .a = 0);
+    TRAP("pushf; orl $0x100, (%%rsp); popf; int $0x80");
     CHECK_EQ(trap.count, 1);
     CHECK_EQ(trap.vector, 0x80);
     CHECK_EQ(trap.flags & FLAG_TF, FLAG_TF);
 }
 
-static void popf_that_clears_tf_still_traps(void)
+CASE(popf_that_clears_tf_still_traps, "TF cleared by POPF")
 {
-    TRAP("pushf; pushf; orl $0x100, (%%rsp); popf; popf; nop", .a = 0);
+    TRAP("pushf; pushf; orl $0x100, (%%rsp); popf; popf; nop");
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(trap.ip, trap_label + 1 + 1 + 7 + 1 + 1);
     CHECK_EQ(trap.flags & FLAG_TF, 0);
     write_dr6(DR6_CLEAR);
 }
 
-static void repeated_string_traps_per_iteration(void)
+CASE(repeated_string_traps_per_iteration, "TF and REP")
 {
     uint64_t *page = page_alloc();
 
@@ -858,7 +764,7 @@ static unsigned hit(unsigned at, uint64_t dr7, bool write, unsigned size)
     return b | trap.count << 4;
 }
 
-static void watchpoint_lengths_and_kinds(void)
+CASE(watchpoint_lengths_and_kinds, "watchpoint lengths")
 {
     static const struct {
         uint64_t len;
@@ -880,7 +786,7 @@ static void watchpoint_lengths_and_kinds(void)
     }
 }
 
-static void step_and_watchpoint_come_together(void)
+CASE(step_and_watchpoint_come_together, "step and watchpoint")
 {
     write_dr6(DR6_CLEAR);
     write_dr0((uintptr_t)field);
@@ -890,24 +796,21 @@ static void step_and_watchpoint_come_together(void)
     CHECK_EQ(trap.vector, DB);
     CHECK_EQ(read_dr6() & 0xe00f, 0x4001);
     /* DR6.BS stays until software clears it; the B bits are those of the last #DB. */
-    TRAP(".byte 0xf1", .a = 0);
+    TRAP(".byte 0xf1");
     CHECK_EQ(read_dr6() & 0x4000, 0x4000);
     write_dr6(DR6_CLEAR);
 }
 
-static void io_breakpoint(void)
+CASE(io_breakpoint, "I/O breakpoint, DR4 and DR5")
 {
-    TRAP("mov %%dr4, %%rax", .a = 0); /* an alias without CR4.DE */
-    CHECK_EQ(trap.count, 0);
+    RUNS("mov %%dr4, %%rax"); /* an alias without CR4.DE */
     write_cr4(read_cr4() | 8);
-    TRAP("mov %%dr4, %%rax", .a = 0);
-    EXPECT_FAULT(UD, 0);
-    TRAP("mov %%rax, %%dr5", .a = 0);
-    EXPECT_FAULT(UD, 0);
+    FAULTS(UD, 0, "mov %%dr4, %%rax");
+    FAULTS(UD, 0, "mov %%rax, %%dr5");
     write_dr6(DR6_CLEAR);
     write_dr0(0x61);
     write_dr7(0x402 | 0x20000);
-    TRAP("in $0x61, %%al", .a = 0);
+    TRAP("in $0x61, %%al");
     write_dr7(0x400);
     EXPECT_TRAP(DB, 2);
     CHECK_EQ(read_dr6() & 0xf, 1);
@@ -915,32 +818,21 @@ static void io_breakpoint(void)
     write_dr6(DR6_CLEAR);
 }
 
-static void user_dr4(void)
-{
-    __asm__ volatile(".byte 0x0f, 0x21, 0xe0" ::: "rax");
-}
-static void user_to_dr5(void)
-{
-    __asm__ volatile(".byte 0x0f, 0x23, 0xe8" ::: "rax");
-}
+USER_CODE(user_dr4, ".byte 0x0f, 0x21, 0xe0")
+USER_CODE(user_to_dr5, ".byte 0x0f, 0x23, 0xe8")
 
-static void debug_registers_in_ring_3(void)
+CASE(debug_registers_in_ring_3, "debug registers in ring 3")
 {
-    run_user(user_dr4);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(GP, 0, user_dr4);
     write_cr4(read_cr4() | 8);
     run_user(user_to_dr5);
     write_cr4(read_cr4() & ~8ull);
     CHECK_EQ(trap.vector, GP);
-    TRAP("mov %%rdx, %%dr7", .d = 1ull << 32);
-    EXPECT_FAULT(GP, 0);
-    TRAP("mov %%rdx, %%dr6", .d = 1ull << 32);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "mov %%rdx, %%dr7", .d = 1ull << 32);
+    FAULTS(GP, 0, "mov %%rdx, %%dr6", .d = 1ull << 32);
 }
 
-/* ---- what ring 3 may
- * ----------------------------------------------------------------------------------- */
+/* ---- what ring 3 may ---- */
 
 static struct {
     struct tss64 t;
@@ -948,20 +840,11 @@ static struct {
     uint8_t last;
 } __attribute__((packed)) io_tss __attribute__((aligned(64)));
 
-static void user_in_61(void)
-{
-    __asm__ volatile("in $0x61, %%al; int $0x80" ::: "rax");
-}
-static void user_inw_61(void)
-{
-    __asm__ volatile("in $0x61, %%ax; int $0x80" ::: "rax");
-}
-static void user_in_ff(void)
-{
-    __asm__ volatile("in $0xff, %%ax; int $0x80" ::: "rax");
-}
+USER_CODE(user_in_61, "in $0x61, %al; int $0x80")
+USER_CODE(user_inw_61, "in $0x61, %ax; int $0x80")
+USER_CODE(user_in_ff, "in $0xff, %ax; int $0x80")
 
-static void io_permission_bitmap(void)
+CASE(io_permission_bitmap, "I/O permission bitmap")
 {
     uint64_t base = (uintptr_t)&io_tss;
 
@@ -972,23 +855,18 @@ static void io_permission_bitmap(void)
         (sizeof(io_tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt[S1 / 8] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(S0));
-    run_user(user_in_61);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(GP, 0, user_in_61);
     io_tss.map[0x61 / 8] &= (uint8_t) ~(1 << (0x61 & 7));
-    run_user(user_in_61);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_in_61);
     run_user(user_inw_61); /* 62h is not allowed */
     CHECK_EQ(trap.vector, GP);
     io_tss.map[0x62 / 8] &= (uint8_t) ~(1 << (0x62 & 7));
-    run_user(user_inw_61);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_inw_61);
     memset(io_tss.map, 0, sizeof(io_tss.map));
     run_user(user_in_ff); /* 100h: the last byte of the map */
     CHECK_EQ(trap.vector, GP);
     io_tss.last = 0;
-    run_user(user_in_ff);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_in_ff);
     gdt[S0 / 8] =
         (sizeof(io_tss) - 2) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     __asm__ volatile("ltr %w0" : : "r"(S0));
@@ -1005,7 +883,7 @@ __asm__(
 void user_iopl_code(void);
 __asm__(".globl user_iopl_code; user_iopl_code: cli; in $0x71, %al; pushf; pop %rax; int $0x80");
 
-static void iopl_3_may(void)
+CASE(iopl_3_may, "IOPL 3")
 {
     /* Back by the route of run_user: the frame's IOPL is 3 this once. */
     __asm__ volatile(
@@ -1017,80 +895,45 @@ static void iopl_3_may(void)
     CHECK_EQ(trap.flags & 0x3000, 0x3000);
 }
 
-static void user_sgdt(void)
-{
-    __asm__ volatile("sub $16, %%rsp; sgdt (%%rsp); int $0x80" ::: "memory");
-}
-static void user_sidt(void)
-{
-    __asm__ volatile("sub $16, %%rsp; sidt (%%rsp); int $0x80" ::: "memory");
-}
-static void user_sldt(void)
-{
-    __asm__ volatile("sldt %%eax; int $0x80" ::: "rax");
-}
-static void user_str(void)
-{
-    __asm__ volatile("str %%eax; int $0x80" ::: "rax");
-}
-static void user_smsw(void)
-{
-    __asm__ volatile("smsw %%eax; int $0x80" ::: "rax");
-}
+USER_CODE(user_sgdt, "sub $16, %rsp; sgdt (%rsp); int $0x80")
+USER_CODE(user_sidt, "sub $16, %rsp; sidt (%rsp); int $0x80")
+USER_CODE(user_sldt, "sldt %eax; int $0x80")
+USER_CODE(user_str, "str %eax; int $0x80")
+USER_CODE(user_smsw, "smsw %eax; int $0x80")
 
-static void umip(void)
+CASE(umip, "UMIP")
 {
     static void (*const fns[])(void) = {user_sgdt, user_sidt, user_sldt, user_str, user_smsw};
 
     for (unsigned i = 0; i < 5; i++) {
-        run_user(fns[i]);
-        CHECK_EQ(trap.vector, 0x80);
+        USER_RUNS(fns[i]);
     }
     CHECK(feature7(2, 2));
     write_cr4(read_cr4() | 0x800);
     for (unsigned i = 0; i < 5; i++) {
-        run_user(fns[i]);
-        CHECK_EQ(trap.vector, GP);
-        CHECK_EQ(trap.error, 0);
+        USER_FAULTS(GP, 0, fns[i]);
     }
-    TRAP("str %%eax", .a = 0);
-    CHECK_EQ(trap.count, 0);
+    RUNS("str %%eax");
     write_cr4(read_cr4() & ~0x800ull);
 }
 
-static void user_rdtsc(void)
-{
-    __asm__ volatile("rdtsc; int $0x80" ::: "rax", "rdx");
-}
-static void user_rdtscp(void)
-{
-    __asm__ volatile("rdtscp; int $0x80" ::: "rax", "rcx", "rdx");
-}
-static void user_rdpmc(void)
-{
-    __asm__ volatile("xor %%ecx, %%ecx; rdpmc; int $0x80" ::: "rax", "rcx", "rdx");
-}
+USER_CODE(user_rdtsc, "rdtsc; int $0x80")
+USER_CODE(user_rdtscp, "rdtscp; int $0x80")
+USER_CODE(user_rdpmc, "xor %ecx, %ecx; rdpmc; int $0x80")
 
-static void time_stamp_disable(void)
+CASE(time_stamp_disable, "TSD and PCE")
 {
-    run_user(user_rdtsc);
-    CHECK_EQ(trap.vector, 0x80);
+    USER_RUNS(user_rdtsc);
     write_cr4(read_cr4() | 4);
-    TRAP("rdtsc", .a = 0);
-    CHECK_EQ(trap.count, 0);
-    run_user(user_rdtsc);
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    RUNS("rdtsc");
+    USER_FAULTS(GP, 0, user_rdtsc);
     run_user(user_rdtscp);
     CHECK_EQ(trap.vector, GP);
     write_cr4(read_cr4() & ~4ull);
-    run_user(user_rdpmc); /* CR4.PCE is 0 */
-    CHECK_EQ(trap.vector, GP);
-    CHECK_EQ(trap.error, 0);
+    USER_FAULTS(GP, 0, user_rdpmc); /* CR4.PCE is 0 */
 }
 
-/* ---- SMAP: implicit accesses
- * ----------------------------------------------------------------------------- */
+/* ---- SMAP: implicit accesses ---- */
 
 static void kernel_only(uintptr_t va, bool on)
 {
@@ -1100,7 +943,7 @@ static void kernel_only(uintptr_t va, bool on)
         *pte(va, 2) |= PTE_U;
 }
 
-static void implicit_accesses_ignore_ac(void)
+CASE(implicit_accesses_ignore_ac, "SMAP: implicit accesses")
 {
     volatile uint64_t *ldt = (volatile uint64_t *)GUARD;
 
@@ -1111,18 +954,14 @@ static void implicit_accesses_ignore_ac(void)
     gdt[S0 / 8] = 0xfff | (GUARD & 0xffffff) << 16 | 0x82ull << 40 | (GUARD >> 24 & 0xff) << 56;
     gdt[S1 / 8] = 0;
     __asm__ volatile("lldt %w0" : : "r"(S0));
-    TRAP("mov %%dx, %%es", .d = 0xc);
-    CHECK_EQ(trap.count, 0);
+    RUNS("mov %%dx, %%es", .d = 0xc);
     __asm__ volatile("mov %w0, %%es" : : "r"(SEL_DATA));
     for (uintptr_t va = 0; va < 0x800000; va += 0x200000)
         kernel_only(va, true);
     write_cr4(read_cr4() | 1u << 21);
     write_cr3(read_cr3());
-    TRAP("stac; mov (%%rdx), %%rax; clac", .d = GUARD);
-    CHECK_EQ(trap.count, 0);
-    TRAP("stac; mov %%dx, %%es", .d = 0xc);
-    CHECK_EQ(trap.vector, PF);
-    CHECK_EQ(trap.error, 1);
+    RUNS("stac; mov (%%rdx), %%rax; clac", .d = GUARD);
+    RAISES(PF, 1, "stac; mov %%dx, %%es", .d = 0xc);
     CHECK_EQ(trap.cr2, GUARD + 8);
     __asm__ volatile("clac");
     write_cr4(read_cr4() & ~(1ull << 21));
@@ -1130,64 +969,13 @@ static void implicit_accesses_ignore_ac(void)
         kernel_only(va, false);
     write_cr3(read_cr3());
     __asm__ volatile("lldt %w0" : : "r"(0));
-    TRAP("clac", .a = 0); /* without CR4.SMAP they still work */
-    CHECK_EQ(trap.count, 0);
+    RUNS("clac"); /* without CR4.SMAP they still work */
 }
 
-static void user_stac(void)
-{
-    __asm__ volatile("stac");
-}
+USER_CODE(user_stac, "stac")
 
-static void stac_is_ring_0s(void)
+CASE(stac_is_ring_0s, "#UD: STAC in ring 3")
 {
     run_user(user_stac);
     CHECK_EQ(trap.vector, UD);
 }
-
-const struct guest_case guest_cases[] = {
-    {"far CALL into compatibility mode", far_call_into_compatibility_mode},
-    {"IRET into compatibility mode", iret_into_compatibility_mode},
-    {"far JMP cuts RSP", far_jump_cuts_the_stack_pointer},
-    {"16-bit compatibility mode", sixteen_bit_compatibility_mode},
-    {"limits in compatibility mode", limits_count_in_compatibility_mode},
-    {"32-bit addresses wrap", addresses_wrap_in_compatibility_mode},
-    {"#GP: code with L and D", l_and_d_together_are_refused},
-    {"ring 3 compatibility mode", exceptions_of_ring_3_compatibility_code},
-    {"to real mode and back", to_real_mode_and_back},
-    {"#GP: mode bits", mode_bits_that_may_not_change},
-    {"call gate", call_gate_to_ring_0},
-    {"call gate faults", call_gate_faults},
-    {"conforming code", conforming_code_keeps_the_privilege},
-    {"SYSCALL and SYSRET", syscall_and_sysret},
-    {"SYSRET to compatibility mode", sysret_to_compatibility_mode},
-    {"#GP: SYSRET to a non-canonical address", sysret_to_a_noncanonical_address},
-    {"SYSENTER and SYSEXIT", sysenter_and_sysexit},
-    {"#GP: SYSRET and SYSEXIT in ring 3", fast_returns_are_ring_0s},
-    {"IRETQ: null SS", iretq_with_a_null_ss},
-    {"IRETQ: NT", iretq_with_nested_task},
-    {"IRETQ: selectors", iretq_checks_its_selectors},
-    {"IRETQ: data segments", return_to_ring_3_clears_inner_segments},
-    {"delivery aligns RSP", delivery_aligns_the_stack},
-    {"ISTs nest", ists_nest_and_start_over},
-    {"#TS: IST beyond the TSS, and LTR", ist_beyond_the_task_segment},
-    {"ring 3's stack pointer", ring_3s_stack_does_not_matter},
-    {"FS, GS, SWAPGS", segment_bases},
-    {"FSGSBASE", fsgsbase_instructions},
-    {"TF across SYSCALL", single_step_across_syscall},
-    {"TF by IRET", iret_sets_tf_for_the_next_instruction},
-    {"TF and INT n", int_n_clears_tf},
-    {"TF cleared by POPF", popf_that_clears_tf_still_traps},
-    {"TF and REP", repeated_string_traps_per_iteration},
-    {"watchpoint lengths", watchpoint_lengths_and_kinds},
-    {"step and watchpoint", step_and_watchpoint_come_together},
-    {"I/O breakpoint, DR4 and DR5", io_breakpoint},
-    {"debug registers in ring 3", debug_registers_in_ring_3},
-    {"I/O permission bitmap", io_permission_bitmap},
-    {"IOPL 3", iopl_3_may},
-    {"UMIP", umip},
-    {"TSD and PCE", time_stamp_disable},
-    {"SMAP: implicit accesses", implicit_accesses_ignore_ac},
-    {"#UD: STAC in ring 3", stac_is_ring_0s},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

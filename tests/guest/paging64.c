@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Four-level paging, bit by bit and level by level: P, W, U, A, D, PS, G, NX, reserved, PCID, INVPCID. */
+/* Four-level paging, bit by bit and level by level: P, W, U, A, D, PS, G, NX, reserved, PCID,
+ * INVPCID. */
 #include "rt/guest.h"
 
-#define VA 0x10000000000ull  /* 1 TiB: a PML4 entry of its own */
-#define PHYS 0x2000000ull  /* 32 MiB: spare RAM */
+#define VA   0x10000000000ull /* 1 TiB: a PML4 entry of its own */
+#define PHYS 0x2000000ull     /* 32 MiB: spare RAM */
 
 static uint32_t feature(uint32_t leaf, unsigned reg)
 {
@@ -22,7 +23,7 @@ static volatile uint64_t *map4k(uint64_t va, uint64_t pa, uint64_t bits)
     return e;
 }
 
-static void accessed_and_dirty_at_every_level(void)
+CASE(accessed_and_dirty_at_every_level, "A and D at every level")
 {
     map4k(VA, PHYS, PTE_P | PTE_W);
     for (int level = 4; level >= 1; level--)
@@ -38,7 +39,7 @@ static void accessed_and_dirty_at_every_level(void)
     CHECK_EQ(*pte(VA, 2) & PTE_D, 0);
 }
 
-static void write_through_a_clean_entry_sets_dirty_again(void)
+CASE(write_through_a_clean_entry_sets_dirty_again, "D is set again")
 {
     volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
 
@@ -49,31 +50,28 @@ static void write_through_a_clean_entry_sets_dirty_again(void)
     CHECK_EQ(*e & PTE_D, PTE_D);
 }
 
-static void a_faulting_write_sets_no_dirty_bit(void)
+CASE(a_faulting_write_sets_no_dirty_bit, "no D from a faulting write")
 {
     volatile uint64_t *e = map4k(VA, PHYS, PTE_P);
 
-    TRAP("mov %%eax, (%%rdx)", .d = VA);
-    EXPECT_FAULT(PF, 3);
+    FAULTS(PF, 3, "mov %%eax, (%%rdx)", .d = VA);
     CHECK_EQ(*e & PTE_D, 0);
 }
 
-static void write_bit_counts_at_every_level(void)
+CASE(write_bit_counts_at_every_level, "W at every level")
 {
     map4k(VA, PHYS, PTE_P | PTE_W);
     for (int level = 4; level >= 1; level--) {
         *pte(VA, level) &= ~PTE_W;
         write_cr3(read_cr3());
-        TRAP("mov %%eax, (%%rdx)", .d = VA + 16);
-        EXPECT_FAULT(PF, 3);
+        FAULTS(PF, 3, "mov %%eax, (%%rdx)", .d = VA + 16);
         *pte(VA, level) |= PTE_W;
         write_cr3(read_cr3());
     }
-    TRAP("mov %%eax, (%%rdx)", .d = VA + 16);
-    CHECK_EQ(trap.count, 0);
+    RUNS("mov %%eax, (%%rdx)", .d = VA + 16);
 }
 
-static void present_bit_counts_at_every_level(void)
+CASE(present_bit_counts_at_every_level, "P at every level")
 {
     map4k(VA, PHYS, PTE_P | PTE_W);
     for (int level = 4; level >= 1; level--) {
@@ -81,33 +79,29 @@ static void present_bit_counts_at_every_level(void)
 
         *e &= ~PTE_P;
         write_cr3(read_cr3());
-        TRAP("mov (%%rdx), %%eax", .d = VA + 32);
-        EXPECT_FAULT(PF, 0);
+        FAULTS(PF, 0, "mov (%%rdx), %%eax", .d = VA + 32);
         CHECK_EQ(trap.cr2, VA + 32);
         *e |= PTE_P;
         write_cr3(read_cr3());
     }
 }
 
-static void nx_counts_at_every_level(void)
+CASE(nx_counts_at_every_level, "NX at every level")
 {
     map4k(VA, PHYS, PTE_P | PTE_W);
     *(volatile uint8_t *)VA = 0xc3;
     for (int level = 4; level >= 1; level--) {
         *pte(VA, level) |= PTE_NX;
         write_cr3(read_cr3());
-        TRAP("mov (%%rdx), %%eax; call *%%rdx", .d = VA);
-        CHECK_EQ(trap.vector, PF);
-        CHECK_EQ(trap.error, 0x11);
+        RAISES(PF, 0x11, "mov (%%rdx), %%eax; call *%%rdx", .d = VA);
         CHECK_EQ(trap.cr2, VA);
         *pte(VA, level) &= ~PTE_NX;
         write_cr3(read_cr3());
     }
-    TRAP("call *%%rdx", .d = VA);
-    CHECK_EQ(trap.count, 0);
+    RUNS("call *%%rdx", .d = VA);
 }
 
-static void nx_is_reserved_without_nxe(void)
+CASE(nx_is_reserved_without_nxe, "NX without NXE")
 {
     map4k(VA, PHYS, PTE_P | PTE_W | PTE_NX);
     wrmsr(0xc0000080, rdmsr(0xc0000080) & ~0x800ull);
@@ -116,7 +110,7 @@ static void nx_is_reserved_without_nxe(void)
     EXPECT_FAULT(PF, 9);
 }
 
-static void reserved_bits_at_every_level(void)
+CASE(reserved_bits_at_every_level, "reserved bits at every level")
 {
     map4k(VA, PHYS, PTE_P | PTE_W);
     for (int level = 4; level >= 1; level--) {
@@ -124,20 +118,18 @@ static void reserved_bits_at_every_level(void)
 
         *e |= 1ull << 51;
         write_cr3(read_cr3());
-        TRAP("mov (%%rdx), %%eax", .d = VA);
-        EXPECT_FAULT(PF, 9);
+        FAULTS(PF, 9, "mov (%%rdx), %%eax", .d = VA);
         *e &= ~(1ull << 51);
         write_cr3(read_cr3());
     }
     *pte(VA, 4) |= PTE_PS; /* reserved in a PML4 entry */
     write_cr3(read_cr3());
-    TRAP("mov (%%rdx), %%eax", .d = VA);
-    EXPECT_FAULT(PF, 9);
+    FAULTS(PF, 9, "mov (%%rdx), %%eax", .d = VA);
     *pte(VA, 4) &= ~PTE_PS;
     write_cr3(read_cr3());
 }
 
-static void two_megabyte_page(void)
+CASE(two_megabyte_page, "2 MiB page")
 {
     uint64_t va = VA + (1ull << 21);
     volatile uint64_t *e = pte(va, 2);
@@ -151,12 +143,11 @@ static void two_megabyte_page(void)
     CHECK_EQ(*e & (PTE_A | PTE_D), PTE_A | PTE_D);
     *e |= 1ull << 13; /* reserved in a 2 MiB entry */
     write_cr3(read_cr3());
-    TRAP("mov (%%rdx), %%eax", .d = va);
-    EXPECT_FAULT(PF, 9);
+    FAULTS(PF, 9, "mov (%%rdx), %%eax", .d = va);
     *e = 0;
 }
 
-static void invlpg_drops_all_of_a_large_page(void)
+CASE(invlpg_drops_all_of_a_large_page, "INVLPG drops a large page")
 {
     uint64_t va = VA + (2ull << 21);
     volatile uint64_t *e = pte(va, 2);
@@ -172,7 +163,7 @@ static void invlpg_drops_all_of_a_large_page(void)
     invlpg((void *)va);
 }
 
-static void one_gigabyte_page(void)
+CASE(one_gigabyte_page, "1 GiB page")
 {
     uint64_t va = 0x10040000000ull;
     volatile uint64_t *e;
@@ -184,13 +175,12 @@ static void one_gigabyte_page(void)
     CHECK_EQ(*(volatile uint32_t *)(va + PHYS + 0x777000), 0x777);
     *e |= 1ull << 20; /* reserved in a 1 GiB entry */
     write_cr3(read_cr3());
-    TRAP("mov (%%rdx), %%eax", .d = va);
-    EXPECT_FAULT(PF, 9);
+    FAULTS(PF, 9, "mov (%%rdx), %%eax", .d = va);
     *e = 0;
     write_cr3(read_cr3());
 }
 
-static void stale_translation_lives_until_invlpg(void)
+CASE(stale_translation_lives_until_invlpg, "INVLPG")
 {
     volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
 
@@ -202,7 +192,7 @@ static void stale_translation_lives_until_invlpg(void)
     CHECK_EQ(*(volatile uint32_t *)VA, 2);
 }
 
-static void cr3_load_flushes(void)
+CASE(cr3_load_flushes, "CR3 load flushes")
 {
     volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
 
@@ -214,7 +204,7 @@ static void cr3_load_flushes(void)
     CHECK_EQ(*(volatile uint32_t *)VA, 2);
 }
 
-static void global_page_flushes_with_pge(void)
+CASE(global_page_flushes_with_pge, "global pages flush with PGE")
 {
     volatile uint64_t *e;
 
@@ -228,7 +218,7 @@ static void global_page_flushes_with_pge(void)
     CHECK_EQ(*(volatile uint32_t *)VA, 2);
 }
 
-static void code_on_a_remapped_page(void)
+CASE(code_on_a_remapped_page, "code on a remapped page")
 {
     static const uint8_t ret[2][6] = {{0xb8, 1, 0, 0, 0, 0xc3}, {0xb8, 2, 0, 0, 0, 0xc3}};
     volatile uint64_t *e = map4k(VA, PHYS, PTE_P | PTE_W);
@@ -246,7 +236,7 @@ static void code_on_a_remapped_page(void)
     CHECK_EQ(((uint32_t(*)(void))(VA + 0x800))(), 1);
 }
 
-static void code_across_two_pages_when_the_second_changes(void)
+CASE(code_across_two_pages_when_the_second_changes, "code across two pages")
 {
     /* mov eax, imm32 with its immediate on the second page */
     volatile uint8_t *at = (volatile uint8_t *)(VA + 0xffd);
@@ -273,7 +263,7 @@ static void code_across_two_pages_when_the_second_changes(void)
     CHECK_EQ(trap.ip, VA + 0xfff);
 }
 
-static void pcid_keeps_spaces_apart(void)
+CASE(pcid_keeps_spaces_apart, "PCID and INVPCID")
 {
     uint64_t cr3 = read_cr3(), other;
     volatile uint64_t *copy, *from = (volatile uint64_t *)cr3;
@@ -296,8 +286,7 @@ static void pcid_keeps_spaces_apart(void)
     CHECK_EQ(*(volatile uint32_t *)VA, 1);
     write_cr3(other | 1 | 1ull << 63);
     CHECK_EQ(*(volatile uint32_t *)VA, 2);
-    TRAP("mov %%rdx, %%cr4", .d = read_cr4() & ~0x20ull);
-    EXPECT_FAULT(GP, 0);
+    FAULTS(GP, 0, "mov %%rdx, %%cr4", .d = read_cr4() & ~0x20ull);
     write_cr3(cr3);
     CHECK_EQ(*(volatile uint32_t *)VA, 1);
     if (feature(7, 1) & (1u << 10)) {
@@ -313,7 +302,7 @@ static void pcid_keeps_spaces_apart(void)
     write_cr4(read_cr4() & ~(1u << 17));
 }
 
-static void self_modifying_within_a_block(void)
+CASE(self_modifying_within_a_block, "store into the running block")
 {
     uint32_t got;
 
@@ -324,7 +313,7 @@ static void self_modifying_within_a_block(void)
     CHECK_EQ(got, 2);
 }
 
-static void jit_rewrites_the_same_place(void)
+CASE(jit_rewrites_the_same_place, "code rewritten in place")
 {
     volatile uint8_t *at = (volatile uint8_t *)VA;
 
@@ -337,26 +326,3 @@ static void jit_rewrites_the_same_place(void)
         CHECK_EQ(((uint32_t(*)(void))VA)(), i);
     }
 }
-
-const struct guest_case guest_cases[] = {
-    {"A and D at every level", accessed_and_dirty_at_every_level},
-    {"D is set again", write_through_a_clean_entry_sets_dirty_again},
-    {"no D from a faulting write", a_faulting_write_sets_no_dirty_bit},
-    {"W at every level", write_bit_counts_at_every_level},
-    {"P at every level", present_bit_counts_at_every_level},
-    {"NX at every level", nx_counts_at_every_level},
-    {"NX without NXE", nx_is_reserved_without_nxe},
-    {"reserved bits at every level", reserved_bits_at_every_level},
-    {"2 MiB page", two_megabyte_page},
-    {"INVLPG drops a large page", invlpg_drops_all_of_a_large_page},
-    {"1 GiB page", one_gigabyte_page},
-    {"INVLPG", stale_translation_lives_until_invlpg},
-    {"CR3 load flushes", cr3_load_flushes},
-    {"global pages flush with PGE", global_page_flushes_with_pge},
-    {"code on a remapped page", code_on_a_remapped_page},
-    {"code across two pages", code_across_two_pages_when_the_second_changes},
-    {"PCID and INVPCID", pcid_keeps_spaces_apart},
-    {"store into the running block", self_modifying_within_a_block},
-    {"code rewritten in place", jit_rewrites_the_same_place},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

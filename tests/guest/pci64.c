@@ -23,31 +23,31 @@ static volatile uint32_t *ecam(unsigned dev, unsigned fn, unsigned reg)
     return (volatile uint32_t *)(ECAM + (dev << 15) + (fn << 12) + reg);
 }
 
-static void host_bridge_is_there(void)
+CASE(host_bridge_is_there, "host bridge")
 {
     CHECK_EQ(cfg_r(0, 0, 0), 0x29c08086);
     CHECK_EQ(cfg_r(0, 0, 8) >> 8, 0x060000);
 }
 
-static void isa_bridge_is_there(void)
+CASE(isa_bridge_is_there, "ISA bridge")
 {
     CHECK_EQ(cfg_r(31, 0, 0) & 0xffff, 0x8086);
     CHECK_EQ(cfg_r(31, 0, 8) >> 8, 0x060100);
 }
 
-static void absent_functions_read_ones(void)
+CASE(absent_functions_read_ones, "absent functions")
 {
     CHECK_EQ(cfg_r(30, 0, 0), 0xffffffff);
     CHECK_EQ(*ecam(30, 0, 0), 0xffffffff);
 }
 
-static void disabled_mechanism_does_not_answer(void)
+CASE(disabled_mechanism_does_not_answer, "mechanism 1 disabled")
 {
     out32(0xcf8, 0);
     CHECK_EQ(in32(0xcfc), 0xffffffff);
 }
 
-static void narrow_accesses(void)
+CASE(narrow_accesses, "narrow accesses")
 {
     out32(0xcf8, cfg_addr(0, 0, 0));
     CHECK_EQ(in16(0xcfc), 0x8086);
@@ -56,140 +56,13 @@ static void narrow_accesses(void)
     CHECK_EQ(in32(0xcf8), cfg_addr(0, 0, 0));
 }
 
-static void ecam_equals_mechanism_1(void)
+CASE(ecam_equals_mechanism_1, "ECAM equals mechanism 1")
 {
     for (unsigned reg = 0; reg < 64; reg += 4)
         CHECK_EQ(*ecam(31, 0, reg), cfg_r(31, 0, reg));
 }
 
-/* The first function with class code c, or -1. */
-static int find_class(uint32_t c)
-{
-    for (unsigned dev = 0; dev < 32; dev++)
-        if (cfg_r(dev, 0, 0) != 0xffffffff && cfg_r(dev, 0, 8) >> 8 == c)
-            return (int)dev;
-    return -1;
-}
-
-static void bar_sizes_and_moves(void)
-{
-    int dev = find_class(0x010802);
-    uint32_t size;
-
-    CHECK(dev > 0);
-    if (dev < 0)
-        return;
-    cfg_w((unsigned)dev, 0, 4, 0);
-    cfg_w((unsigned)dev, 0, 0x10, 0xffffffff);
-    size = cfg_r((unsigned)dev, 0, 0x10);
-    CHECK_EQ(size & 0xf, 4); /* 64-bit, not prefetchable */
-    size = ~(size & ~0xfu) + 1;
-    CHECK(size >= 0x4000);
-    CHECK_EQ(size & (size - 1), 0);
-    cfg_w((unsigned)dev, 0, 0x10, 0xc1000000);
-    cfg_w((unsigned)dev, 0, 0x14, 0);
-    CHECK_EQ(*(volatile uint32_t *)0xc1000008, 0xffffffff); /* not decoded yet */
-    cfg_w((unsigned)dev, 0, 4, 2);
-    CHECK_EQ(*(volatile uint32_t *)0xc1000008 & 0xffff0000, 0x00010000); /* VS 1.x */
-    cfg_w((unsigned)dev, 0, 0x10, 0xc2000000);
-    CHECK_EQ(*(volatile uint32_t *)0xc2000008 & 0xffff0000, 0x00010000);
-    CHECK_EQ(*(volatile uint32_t *)0xc1000008, 0xffffffff);
-    cfg_w((unsigned)dev, 0, 4, 0);
-}
-
-static void read_only_registers_stay(void)
-{
-    cfg_w(0, 0, 0, 0);
-    cfg_w(0, 0, 8, 0);
-    CHECK_EQ(cfg_r(0, 0, 0), 0x29c08086);
-    CHECK_EQ(cfg_r(0, 0, 8) >> 8, 0x060000);
-}
-
-static void capabilities_end(void)
-{
-    int dev = find_class(0x010802);
-    unsigned at, n = 0;
-
-    CHECK(dev > 0);
-    if (dev < 0)
-        return;
-    CHECK(cfg_r((unsigned)dev, 0, 4) >> 16 & 0x10);
-    for (at = cfg_r((unsigned)dev, 0, 0x34) & 0xfc; at && n < 48; n++)
-        at = cfg_r((unsigned)dev, 0, at) >> 8 & 0xfc;
-    CHECK(n > 0 && n < 48);
-}
-
-static volatile unsigned msis;
-static bool msi_hook(struct frame *f)
-{
-    if (f->vector != 0x61)
-        return false;
-    msis++;
-    *(volatile uint32_t *)0xfee000b0 = 0;
-    return true;
-}
-
-/* A write of the CPU to the MSI window is no MSI; the device's own is tested through the admin
- * queue. */
-static void nvme_completes_identify_by_msix(void)
-{
-    int dev = find_class(0x010802);
-    uint32_t *sq, *cq;
-    volatile uint8_t *bar = (volatile uint8_t *)0xc1000000;
-    unsigned cap, table, n = 0;
-    uint32_t *data;
-    uint64_t t;
-
-    CHECK(dev > 0);
-    if (dev < 0)
-        return;
-    sq = page_alloc();
-    cq = page_alloc();
-    data = page_alloc();
-    cfg_w((unsigned)dev, 0, 0x10, 0xc1000000);
-    cfg_w((unsigned)dev, 0, 0x14, 0);
-    cfg_w((unsigned)dev, 0, 4, 6);
-    for (cap = cfg_r((unsigned)dev, 0, 0x34) & 0xfc;
-         cap && (cfg_r((unsigned)dev, 0, cap) & 0xff) != 0x11 && n < 48; n++)
-        cap = cfg_r((unsigned)dev, 0, cap) >> 8 & 0xfc;
-    CHECK(cap != 0);
-    table = cfg_r((unsigned)dev, 0, cap + 4) & ~7u;
-    CHECK_EQ(cfg_r((unsigned)dev, 0, cap + 4) & 7, 0);
-    cfg_w((unsigned)dev, 0, cap, cfg_r((unsigned)dev, 0, cap) | 0x80000000);
-    *(volatile uint32_t *)(bar + table) = 0xfee00000;
-    *(volatile uint32_t *)(bar + table + 4) = 0;
-    *(volatile uint32_t *)(bar + table + 8) = 0x61;
-    *(volatile uint32_t *)(bar + table + 12) = 0;
-    *(volatile uint32_t *)0xfee000f0 = 0x1ff;
-    *(volatile uint32_t *)0xfee00080 = 0;
-    *(volatile uint32_t *)(bar + 0x24) = 0x000f000f;
-    *(volatile uint32_t *)(bar + 0x28) = (uintptr_t)sq;
-    *(volatile uint32_t *)(bar + 0x2c) = 0;
-    *(volatile uint32_t *)(bar + 0x30) = (uintptr_t)cq;
-    *(volatile uint32_t *)(bar + 0x34) = 0;
-    *(volatile uint32_t *)(bar + 0x14) = 0x00460001;
-    for (t = rdtsc(); !(*(volatile uint32_t *)(bar + 0x1c) & 1) && rdtsc() - t < 1000000000;)
-        ;
-    CHECK_EQ(*(volatile uint32_t *)(bar + 0x1c) & 1, 1);
-    sq[0] = 6 | 0x12340000;
-    sq[6] = (uintptr_t)data;
-    sq[10] = 1;
-    trap_hook = msi_hook;
-    *(volatile uint32_t *)(bar + 0x1000) = 1;
-    __asm__ volatile("sti");
-    for (t = rdtsc(); !msis && rdtsc() - t < 1000000000;)
-        ;
-    __asm__ volatile("cli");
-    trap_hook = NULL;
-    CHECK_EQ(msis, 1);
-    CHECK_EQ(cq[3], 0x00011234); /* phase 1, success */
-    CHECK(data[0] != 0);
-    *(volatile uint32_t *)(bar + 0x14) = 0;
-    cfg_w((unsigned)dev, 0, 4, 0);
-}
-
-/* ---- the NVMe function as a device that interrupts and masters the bus
- * ---------------------------- */
+/* ---- the NVMe function: BARs, interrupts, bus mastering ---- */
 
 #define BAR              0xc1000000ull
 #define COMMAND_IO       1u
@@ -205,6 +78,16 @@ static volatile uint8_t *bar = (volatile uint8_t *)BAR;
 static volatile uint32_t *reg(unsigned off)
 {
     return (volatile uint32_t *)(bar + off);
+}
+
+/* Its slot; 0 if there is none. */
+static unsigned nvme_find(void)
+{
+    for (unsigned dev = 1; dev < 32; dev++)
+        if (cfg_r(dev, 0, 0) != 0xffffffff && cfg_r(dev, 0, 8) >> 8 == 0x010802)
+            return dev;
+    fail_at("the slot of the NVMe function", 0, 1);
+    return 0;
 }
 
 static unsigned capability(uint8_t id)
@@ -228,10 +111,7 @@ static bool until(volatile uint32_t *p, uint32_t mask, uint32_t want)
 /* Enabled, with admin queues of 16, and neither MSI nor MSI-X. */
 static void nvme_start(uint32_t command)
 {
-    int dev = find_class(0x010802);
-
-    CHECK(dev > 0);
-    nvme = dev < 0 ? 0 : (unsigned)dev;
+    nvme = nvme_find();
     sq = page_alloc();
     cq = page_alloc();
     data = page_alloc();
@@ -271,6 +151,83 @@ static void identify(void)
     *reg(0x1000) = tail;
 }
 
+CASE(bar_sizes_and_moves, "BAR: size, move, decode")
+{
+    unsigned dev = nvme_find();
+    uint32_t size;
+
+    cfg_w(dev, 0, 4, 0);
+    cfg_w(dev, 0, 0x10, 0xffffffff);
+    size = cfg_r(dev, 0, 0x10);
+    CHECK_EQ(size & 0xf, 4); /* 64-bit, not prefetchable */
+    size = ~(size & ~0xfu) + 1;
+    CHECK(size >= 0x4000);
+    CHECK_EQ(size & (size - 1), 0);
+    cfg_w(dev, 0, 0x10, 0xc1000000);
+    cfg_w(dev, 0, 0x14, 0);
+    CHECK_EQ(*(volatile uint32_t *)0xc1000008, 0xffffffff); /* not decoded yet */
+    cfg_w(dev, 0, 4, 2);
+    CHECK_EQ(*(volatile uint32_t *)0xc1000008 & 0xffff0000, 0x00010000); /* VS 1.x */
+    cfg_w(dev, 0, 0x10, 0xc2000000);
+    CHECK_EQ(*(volatile uint32_t *)0xc2000008 & 0xffff0000, 0x00010000);
+    CHECK_EQ(*(volatile uint32_t *)0xc1000008, 0xffffffff);
+    cfg_w(dev, 0, 4, 0);
+}
+
+CASE(read_only_registers_stay, "read-only registers")
+{
+    cfg_w(0, 0, 0, 0);
+    cfg_w(0, 0, 8, 0);
+    CHECK_EQ(cfg_r(0, 0, 0), 0x29c08086);
+    CHECK_EQ(cfg_r(0, 0, 8) >> 8, 0x060000);
+}
+
+CASE(capabilities_end, "capability list ends")
+{
+    unsigned dev = nvme_find(), at, n = 0;
+
+    CHECK(cfg_r(dev, 0, 4) >> 16 & 0x10);
+    for (at = cfg_r(dev, 0, 0x34) & 0xfc; at && n < 48; n++)
+        at = cfg_r(dev, 0, at) >> 8 & 0xfc;
+    CHECK(n > 0 && n < 48);
+}
+
+static volatile unsigned msis;
+static bool msi_hook(struct frame *f)
+{
+    if (f->vector != 0x61)
+        return false;
+    msis++;
+    *(volatile uint32_t *)0xfee000b0 = 0;
+    return true;
+}
+
+/* A write of the CPU to the MSI window is no MSI; the device's own is tested through the admin
+ * queue. */
+CASE(nvme_completes_identify_by_msix, "NVMe: Identify by MSI-X")
+{
+    unsigned cap, table;
+
+    nvme_start(COMMAND_MEM | COMMAND_MASTER);
+    cap = capability(0x11);
+    CHECK(cap != 0);
+    table = cfg_r(nvme, 0, cap + 4);
+    CHECK_EQ(table & 7, 0);
+    *reg(table) = 0xfee00000;
+    *reg(table + 4) = 0;
+    *reg(table + 8) = 0x61;
+    *reg(table + 12) = 0;
+    cfg_w(nvme, 0, cap, cfg_r(nvme, 0, cap) | 0x80000000);
+    trap_hook = msi_hook;
+    identify();
+    __asm__ volatile("sti");
+    CHECK(until(&msis, ~0u, 1));
+    __asm__ volatile("cli");
+    CHECK_EQ(cq[3], 0x00010001); /* phase 1, success */
+    CHECK(data[0] != 0);
+    nvme_stop();
+}
+
 static volatile unsigned intx[16], pic5;
 static bool intx_hook(struct frame *f)
 {
@@ -303,7 +260,7 @@ static void interrupts(uint64_t ticks)
     __asm__ volatile("cli");
 }
 
-static void intx_reaches_the_io_apic(void)
+CASE(intx_reaches_the_io_apic, "INTx: I/O APIC, status, disable")
 {
     unsigned pin = 0, fired = 0;
 
@@ -343,7 +300,7 @@ static void intx_reaches_the_io_apic(void)
     nvme_stop();
 }
 
-static void intx_reaches_the_pic(void)
+CASE(intx_reaches_the_pic, "INTx: PIRQ routing to the PIC")
 {
     uint32_t a = cfg_r(31, 0, 0x60), e = cfg_r(31, 0, 0x68);
 
@@ -378,7 +335,7 @@ static void intx_reaches_the_pic(void)
     nvme_stop();
 }
 
-static void msi(void)
+CASE(msi, "MSI")
 {
     unsigned cap;
 
@@ -409,7 +366,7 @@ static void msi(void)
     nvme_stop();
 }
 
-static void bus_mastering_off_stops_dma(void)
+CASE(bus_mastering_off_stops_dma, "bus mastering")
 {
     nvme_start(COMMAND_MEM | COMMAND_MASTER);
     identify();
@@ -424,12 +381,12 @@ static void bus_mastering_off_stops_dma(void)
     nvme_stop();
 }
 
-static void bar_above_4_gib(void)
+CASE(bar_above_4_gib, "BAR above 4 GiB")
 {
     uint64_t at = 0x8000000000ull - 0x100000;
     volatile uint64_t *e = pte(0x7d000000, 1);
 
-    nvme = (unsigned)find_class(0x010802);
+    nvme = nvme_find();
     *e = at | PTE_P | PTE_W | 0x10;
     invlpg((void *)0x7d000000);
     cfg_w(nvme, 0, 4, 0);
@@ -446,9 +403,9 @@ static void bar_above_4_gib(void)
     CHECK_EQ(*(volatile uint32_t *)0x7d000008, 0xffffffff);
 }
 
-static void byte_and_word_writes(void)
+CASE(byte_and_word_writes, "byte and word writes")
 {
-    nvme = (unsigned)find_class(0x010802);
+    nvme = nvme_find();
     out32(0xcf8, cfg_addr(nvme, 0, 0x3c));
     out8(0xcfc, 0x5a); /* interrupt line */
     CHECK_EQ(cfg_r(nvme, 0, 0x3c) & 0xffff, 0x015a);
@@ -470,11 +427,11 @@ static void byte_and_word_writes(void)
     CHECK_EQ(cfg_r(nvme, 0, 0x3c) & 0xff, 0x77);
 }
 
-static void status_bits_stay_when_zeros_are_written(void)
+CASE(status_bits_stay_when_zeros_are_written, "status register")
 {
     uint32_t before, ids;
 
-    nvme = (unsigned)find_class(0x010802);
+    nvme = nvme_find();
     before = cfg_r(nvme, 0, 4) >> 16;
     ids = cfg_r(nvme, 0, 0x2c);
     CHECK_EQ(before & 0x10, 0x10);
@@ -493,7 +450,7 @@ static void pam_byte(unsigned r, uint8_t v)
     *(volatile uint8_t *)ecam(0, 0, r) = v;
 }
 
-static void pam_steers_each_segment(void)
+CASE(pam_steers_each_segment, "PAM")
 {
     /* 91h to 96h: two segments of 16 KiB each, C0000h to EFFFFh; 90h: F0000h. */
     for (unsigned n = 0; n < 13; n++) {
@@ -524,32 +481,9 @@ static void pam_steers_each_segment(void)
     }
 }
 
-static void reset_control_register_is_there(void)
+CASE(reset_control_register_is_there, "reset control")
 {
     out8(0xcf9, 2);
     CHECK_EQ(in8(0xcf9) & 6, 2);
     out8(0xcf9, 0);
 }
-
-const struct guest_case guest_cases[] = {
-    {"host bridge", host_bridge_is_there},
-    {"ISA bridge", isa_bridge_is_there},
-    {"absent functions", absent_functions_read_ones},
-    {"mechanism 1 disabled", disabled_mechanism_does_not_answer},
-    {"narrow accesses", narrow_accesses},
-    {"ECAM equals mechanism 1", ecam_equals_mechanism_1},
-    {"read-only registers", read_only_registers_stay},
-    {"BAR: size, move, decode", bar_sizes_and_moves},
-    {"capability list ends", capabilities_end},
-    {"NVMe: Identify by MSI-X", nvme_completes_identify_by_msix},
-    {"reset control", reset_control_register_is_there},
-    {"INTx: I/O APIC, status, disable", intx_reaches_the_io_apic},
-    {"INTx: PIRQ routing to the PIC", intx_reaches_the_pic},
-    {"MSI", msi},
-    {"bus mastering", bus_mastering_off_stops_dma},
-    {"BAR above 4 GiB", bar_above_4_gib},
-    {"byte and word writes", byte_and_word_writes},
-    {"status register", status_bits_stay_when_zeros_are_written},
-    {"PAM", pam_steers_each_segment},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -5,7 +5,8 @@
 #define LAPIC  0xfee00000ull
 #define ROUNDS 20000u
 
-static volatile uint32_t ap_alive, ap_task, ap_done, ap_ipis, bsp_ipis;
+static volatile uint32_t ap_alive, ap_done, ap_ipis, bsp_ipis;
+static void (*volatile ap_task)(void); /* what the other CPU is to do; NULL: nothing */
 static volatile uint64_t counter, plain, cell16[2] __attribute__((aligned(16)));
 static volatile uint64_t *remote_va = (volatile uint64_t *)0x7e000000;
 static volatile uint64_t remote_saw;
@@ -15,23 +16,6 @@ static uint8_t split[128] __attribute__((aligned(64)));
 
 static volatile uint32_t ap_stop, ap_acks, ap_nmis, ap_beat, code_ready;
 static uint64_t ap_cr3;
-
-enum {
-    TASK_NONE,
-    TASK_ADD,
-    TASK_XCHG,
-    TASK_CMPXCHG16,
-    TASK_READ,
-    TASK_CALL,
-    TASK_IPI,
-    TASK_SPLIT,
-    TASK_WATCH,
-    TASK_BEAT,
-    TASK_HALT,
-    TASK_MODIFIED,
-    TASK_DIRTY,
-    TASK_PCID,
-};
 
 static void lapic_w(unsigned reg, uint32_t v)
 {
@@ -160,66 +144,64 @@ static void own_pcid(void)
     write_cr4(read_cr4() & ~(1ull << 17));
 }
 
+static void add(void)
+{
+    lock_add(&counter);
+}
+
+static void add_split(void)
+{
+    lock_add((volatile uint64_t *)(split + 60));
+}
+
+static void read_remote(void)
+{
+    remote_saw = *remote_va;
+}
+
+static void call_patch(void)
+{
+    code_result = ((uint32_t(*)(void))(uintptr_t)patch)();
+}
+
+static void beat(void)
+{
+    for (;;)
+        ap_beat++;
+}
+
+static void halt(void)
+{
+    ap_beat = 0x1000;
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
+static void sleep_until_100_ipis(void)
+{
+    __asm__ volatile("sti");
+    while (ap_ipis < 100)
+        __asm__ volatile("hlt");
+    __asm__ volatile("cli");
+}
+
 void ap_main(void)
 {
     lapic_w(0xf0, 0x1ff);
     lapic_w(0x80, 0);
     ap_alive = *(volatile uint32_t *)(LAPIC + 0x20) >> 24;
     for (;;) {
-        switch (ap_task) {
-        case TASK_NONE:
+        if (!ap_task) {
             __asm__ volatile("pause");
             continue;
-        case TASK_ADD:
-            lock_add(&counter);
-            break;
-        case TASK_XCHG:
-            xchg_lock();
-            break;
-        case TASK_CMPXCHG16:
-            cmpxchg16();
-            break;
-        case TASK_SPLIT:
-            lock_add((volatile uint64_t *)(split + 60));
-            break;
-        case TASK_READ:
-            remote_saw = *remote_va;
-            break;
-        case TASK_CALL:
-            code_result = ((uint32_t(*)(void))(uintptr_t)patch)();
-            break;
-        case TASK_WATCH:
-            watch();
-            break;
-        case TASK_BEAT:
-            for (;;)
-                ap_beat++;
-        case TASK_HALT:
-            ap_beat = 0x1000;
-            for (;;)
-                __asm__ volatile("cli; hlt");
-        case TASK_MODIFIED:
-            run_modified();
-            break;
-        case TASK_DIRTY:
-            dirty_pages();
-            break;
-        case TASK_PCID:
-            own_pcid();
-            break;
-        case TASK_IPI:
-            __asm__ volatile("sti");
-            while (ap_ipis < 100)
-                __asm__ volatile("hlt");
-            __asm__ volatile("cli");
-            break;
         }
-        ap_task = TASK_NONE;
+        ap_task();
+        ap_task = NULL;
         __asm__ volatile("lock incl %0" : "+m"(ap_done));
     }
 }
 
-static void on_ap(uint32_t task)
+static void on_ap(void (*task)(void))
 {
     ap_done = 0;
     ap_task = task;
@@ -244,7 +226,7 @@ __asm__(
     ".popsection; .pushsection .bss; .balign 16; .skip 16384; .globl ap_stack_top;"
     "ap_stack_top: .popsection; .pushsection .data; .globl bsp_idtr; bsp_idtr: .skip 10; .popsection");
 
-static void init_and_sipi(void)
+CASE(init_and_sipi, "INIT and SIPI")
 {
     extern uint32_t tramp_cr3;
     extern uint8_t bsp_idtr[];
@@ -265,40 +247,40 @@ static void init_and_sipi(void)
     CHECK_EQ(ap_alive, 1);
 }
 
-static void lock_prefix_is_atomic(void)
+CASE(lock_prefix_is_atomic, "LOCK is atomic")
 {
-    on_ap(TASK_ADD);
+    on_ap(add);
     lock_add(&counter);
     join();
     CHECK_EQ(counter, 2 * ROUNDS);
 }
 
-static void xchg_makes_a_spin_lock(void)
+CASE(xchg_makes_a_spin_lock, "XCHG makes a spin lock")
 {
-    on_ap(TASK_XCHG);
+    on_ap(xchg_lock);
     xchg_lock();
     join();
     CHECK_EQ(plain, 2 * ROUNDS);
 }
 
-static void cmpxchg16b_is_atomic(void)
+CASE(cmpxchg16b_is_atomic, "CMPXCHG16B is atomic")
 {
-    on_ap(TASK_CMPXCHG16);
+    on_ap(cmpxchg16);
     cmpxchg16();
     join();
     CHECK_EQ(cell16[0], 2 * ROUNDS);
     CHECK_EQ(cell16[1], 4 * ROUNDS);
 }
 
-static void split_lock_is_atomic(void)
+CASE(split_lock_is_atomic, "split lock is atomic")
 {
-    on_ap(TASK_SPLIT);
+    on_ap(add_split);
     lock_add((volatile uint64_t *)(split + 60));
     join();
     CHECK_EQ(*(volatile uint64_t *)(split + 60), 2 * ROUNDS);
 }
 
-static void page_crossing_lock_is_atomic(void)
+CASE(page_crossing_lock_is_atomic, "page-crossing lock")
 {
     uint8_t *two = page_alloc();
     volatile uint64_t *p;
@@ -311,10 +293,10 @@ static void page_crossing_lock_is_atomic(void)
     CHECK_EQ(*p, 100);
 }
 
-static void ipis_wake_the_other_from_hlt(void)
+CASE(ipis_wake_the_other_from_hlt, "IPIs wake from HLT")
 {
     trap_hook = hook;
-    on_ap(TASK_IPI);
+    on_ap(sleep_until_100_ipis);
     while (!ap_done) {
         uint32_t before = ap_ipis;
 
@@ -336,7 +318,7 @@ static bool until_equal(const volatile uint64_t *p, uint64_t v)
     return false;
 }
 
-static void shootdown(void)
+CASE(shootdown, "TLB shootdown")
 {
     volatile uint64_t *pages[2] = {page_alloc(), page_alloc()}, *e = pte((uintptr_t)remote_va, 1);
 
@@ -345,7 +327,7 @@ static void shootdown(void)
     *e = (uintptr_t)pages[0] | PTE_P | PTE_W;
     trap_hook = hook;
     ap_stop = 0;
-    on_ap(TASK_WATCH);
+    on_ap(watch);
     for (uint32_t i = 1; i <= 50; i++) {
         CHECK(until_equal(&remote_saw, *pages[(i + 1) & 1]));
         *e = (uintptr_t)pages[i & 1] | PTE_P | PTE_W;
@@ -361,12 +343,12 @@ static void shootdown(void)
     trap_hook = NULL;
 }
 
-static void nmi_to_the_other(void)
+CASE(nmi_to_the_other, "NMI to the other CPU")
 {
     trap_hook = hook;
     ap_stop = 0;
     ap_nmis = 0;
-    on_ap(TASK_READ);
+    on_ap(read_remote);
     join();
     for (uint32_t i = 1; i <= 20; i++) {
         ipi(1, 0x4400); /* it runs with IF = 0 */
@@ -389,7 +371,7 @@ static void restart_ap(void)
     for (t = rdtsc(); rdtsc() - t < 20000000;)
         ;
     CHECK_EQ(ap_beat, before); /* it waits for a SIPI, and nothing else wakes it */
-    ap_task = TASK_NONE;
+    ap_task = NULL;
     ap_alive = 0xff;
     ipi(1, 0x4070);
     for (t = rdtsc(); rdtsc() - t < 20000000;)
@@ -401,32 +383,32 @@ static void restart_ap(void)
     CHECK_EQ(ap_alive, 1);
 }
 
-static void init_stops_a_running_cpu(void)
+CASE(init_stops_a_running_cpu, "INIT of a running CPU")
 {
     ap_beat = 0;
-    on_ap(TASK_BEAT);
+    on_ap(beat);
     while (!ap_beat)
         __asm__ volatile("pause");
     restart_ap();
-    on_ap(TASK_READ);
+    on_ap(read_remote);
     join();
 }
 
-static void init_reaches_a_halted_cpu(void)
+CASE(init_reaches_a_halted_cpu, "INIT of a halted CPU")
 {
     ap_beat = 0;
-    on_ap(TASK_HALT);
+    on_ap(halt);
     while (!ap_beat)
         __asm__ volatile("pause");
     restart_ap();
     counter = 0;
-    on_ap(TASK_ADD);
+    on_ap(add);
     lock_add(&counter);
     join();
     CHECK_EQ(counter, 2 * ROUNDS);
 }
 
-static void code_modified_across_cpus(void)
+CASE(code_modified_across_cpus, "cross-modified code")
 {
     static const uint8_t code[] = {0xb8, 0, 0, 0, 0, 0x05, 0, 0, 0, 0, 0xc3}; /* mov, add, ret */
 
@@ -434,7 +416,7 @@ static void code_modified_across_cpus(void)
     for (unsigned i = 0; i < sizeof(code); i++)
         patch[i] = code[i];
     code_ready = 0;
-    on_ap(TASK_MODIFIED);
+    on_ap(run_modified);
     for (uint32_t n = 1; n <= 50; n++) {
         patch[1] = (uint8_t)n;
         patch[6] = (uint8_t)(2 * n);
@@ -446,7 +428,7 @@ static void code_modified_across_cpus(void)
     join();
 }
 
-static void accessed_and_dirty_by_both(void)
+CASE(accessed_and_dirty_by_both, "A and D set by both")
 {
     volatile uint64_t *e = pte(DIRTY_VA, 1);
     uint8_t *pages[DIRTY_PAGES];
@@ -456,7 +438,7 @@ static void accessed_and_dirty_by_both(void)
     for (unsigned round = 0; round < 20; round++) {
         for (unsigned i = 0; i < DIRTY_PAGES; i++)
             e[i] = (uintptr_t)pages[i] | PTE_P | PTE_W;
-        on_ap(TASK_DIRTY);
+        on_ap(dirty_pages);
         /* Software's bits change in the same entries meanwhile: neither update may be lost. */
         for (unsigned i = 0; i < DIRTY_PAGES; i++) {
             for (unsigned n = 0; n < 21; n++)
@@ -470,7 +452,7 @@ static void accessed_and_dirty_by_both(void)
     }
 }
 
-static void pcids_are_each_cpus_own(void)
+CASE(pcids_are_each_cpus_own, "PCIDs are each CPU's own")
 {
     volatile uint64_t *a = page_alloc(), *b = page_alloc();
     uint64_t cr3 = read_cr3(), mine, saw = 0, index = (uintptr_t)remote_va >> 21 & 511;
@@ -497,7 +479,7 @@ static void pcids_are_each_cpus_own(void)
     }
     ap_cr3 = (uintptr_t)tables[1][0];
     mine = (uintptr_t)tables[0][0];
-    on_ap(TASK_PCID);
+    on_ap(own_pcid);
     write_cr4(read_cr4() | 1u << 17);
     for (unsigned i = 0; i < 50; i++) {
         write_cr3(mine | 1 | (i ? 1ull << 63 : 0));
@@ -511,7 +493,7 @@ static void pcids_are_each_cpus_own(void)
     CHECK_EQ(remote_saw, 0xb);
 }
 
-static void code_written_by_the_other_cpu(void)
+CASE(code_written_by_the_other_cpu, "code written by the other CPU")
 {
     static const uint8_t ret1[] = {0xb8, 1, 0, 0, 0, 0xc3};
 
@@ -520,27 +502,8 @@ static void code_written_by_the_other_cpu(void)
         patch[i] = ret1[i];
     for (uint32_t n = 1; n < 200; n++) {
         patch[1] = (uint8_t)n;
-        on_ap(TASK_CALL);
+        on_ap(call_patch);
         join();
         CHECK_EQ(code_result, n);
     }
 }
-
-const struct guest_case guest_cases[] = {
-    {"INIT and SIPI", init_and_sipi},
-    {"LOCK is atomic", lock_prefix_is_atomic},
-    {"XCHG makes a spin lock", xchg_makes_a_spin_lock},
-    {"CMPXCHG16B is atomic", cmpxchg16b_is_atomic},
-    {"split lock is atomic", split_lock_is_atomic},
-    {"page-crossing lock", page_crossing_lock_is_atomic},
-    {"IPIs wake from HLT", ipis_wake_the_other_from_hlt},
-    {"TLB shootdown", shootdown},
-    {"code written by the other CPU", code_written_by_the_other_cpu},
-    {"cross-modified code", code_modified_across_cpus},
-    {"NMI to the other CPU", nmi_to_the_other},
-    {"A and D set by both", accessed_and_dirty_by_both},
-    {"PCIDs are each CPU's own", pcids_are_each_cpus_own},
-    {"INIT of a running CPU", init_stops_a_running_cpu},
-    {"INIT of a halted CPU", init_reaches_a_halted_cpu},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

@@ -57,7 +57,7 @@ static bool wait_out2(bool high)
     return false;
 }
 
-static void control_word_sets_out_and_null(void)
+CASE(control_word_sets_out_and_null, "8254: control word")
 {
     static const uint8_t as_written[] = {0, 1, 2, 3, 4, 5, 6, 7};
 
@@ -70,7 +70,7 @@ static void control_word_sets_out_and_null(void)
     control(0, 0, false);
 }
 
-static void mode_0_counts_down_and_stays_high(void)
+CASE(mode_0_counts_down_and_stays_high, "8254: mode 0")
 {
     uint16_t a, b;
 
@@ -92,7 +92,7 @@ static void mode_0_counts_down_and_stays_high(void)
     CHECK_EQ(status(2), STATUS_OUT | 0x30);
 }
 
-static void mode_0_gate_stops_the_count(void)
+CASE(mode_0_gate_stops_the_count, "8254: mode 0, GATE")
 {
     uint16_t a;
 
@@ -109,7 +109,7 @@ static void mode_0_gate_stops_the_count(void)
     CHECK(count(2) < a);
 }
 
-static void mode_0_first_byte_stops_the_count(void)
+CASE(mode_0_first_byte_stops_the_count, "8254: mode 0, first byte")
 {
     gate(true);
     control(2, 0, false);
@@ -123,7 +123,7 @@ static void mode_0_first_byte_stops_the_count(void)
     CHECK(wait_out2(true));
 }
 
-static void mode_1_waits_for_its_gate(void)
+CASE(mode_1_waits_for_its_gate, "8254: mode 1")
 {
     gate(false);
     control(2, 1, false);
@@ -145,7 +145,7 @@ static void mode_1_waits_for_its_gate(void)
     CHECK(count(2) != 0);
 }
 
-static void mode_2_reloads(void)
+CASE(mode_2_reloads, "8254: mode 2")
 {
     uint16_t lowest = 0xffff, highest = 0;
 
@@ -170,7 +170,7 @@ static void mode_2_reloads(void)
     CHECK(out2());
 }
 
-static void mode_2_takes_a_new_count_at_the_end_of_the_period(void)
+CASE(mode_2_takes_a_new_count_at_the_end_of_the_period, "8254: mode 2, new count")
 {
     uint64_t t;
 
@@ -196,7 +196,7 @@ static void mode_2_takes_a_new_count_at_the_end_of_the_period(void)
     CHECK(count(2) <= 40);
 }
 
-static void mode_3_is_a_square_wave(void)
+CASE(mode_3_is_a_square_wave, "8254: mode 3")
 {
     gate(true);
     control(2, 3, false);
@@ -223,7 +223,7 @@ static void mode_3_is_a_square_wave(void)
         CHECK_EQ(count(2) & 1, 0);
 }
 
-static void mode_4_strobes_once(void)
+CASE(mode_4_strobes_once, "8254: mode 4")
 {
     uint16_t a;
 
@@ -246,7 +246,7 @@ static void mode_4_strobes_once(void)
     CHECK(count(2) > 100); /* no reload */
 }
 
-static void mode_5_is_triggered(void)
+CASE(mode_5_is_triggered, "8254: mode 5")
 {
     gate(false);
     control(2, 5, false);
@@ -263,7 +263,7 @@ static void mode_5_is_triggered(void)
     CHECK(out2());
 }
 
-static void bcd_counts_in_decimal(void)
+CASE(bcd_counts_in_decimal, "8254: BCD")
 {
     uint16_t v;
 
@@ -286,7 +286,7 @@ static void bcd_counts_in_decimal(void)
     CHECK_EQ(count(2), 0);
 }
 
-static void latches(void)
+CASE(latches, "8254: latches and read-back")
 {
     uint8_t lo, hi;
 
@@ -320,7 +320,7 @@ static void latches(void)
     control(0, 0, false);
 }
 
-static void single_byte_counts(void)
+CASE(single_byte_counts, "8254: single bytes")
 {
     gate(false);
     out8(0x43, 0x90); /* LSB, mode 0 */
@@ -341,7 +341,7 @@ static void single_byte_counts(void)
     CHECK(wait_out2(true));
 }
 
-static void irq_0_in_every_mode(void)
+CASE(irq_0_in_every_mode, "8254: IRQ 0 in every mode")
 {
     static const uint8_t want[] = {1, 0, 2, 2,
                                    1, 0, 2, 2}; /* 1 and 5 need a trigger, which GATE 0 has not */
@@ -370,7 +370,7 @@ static void irq_0_in_every_mode(void)
     }
 }
 
-static void refresh_toggles(void)
+CASE(refresh_toggles, "port 61h: refresh")
 {
     uint64_t t = rdtsc();
     unsigned edges = 0;
@@ -385,8 +385,7 @@ static void refresh_toggles(void)
     CHECK_EQ(edges, 20);
 }
 
-/* ---- RTC
- * ------------------------------------------------------------------------------------------- */
+/* ---- RTC ---- */
 
 static void rtc_start(uint8_t enables)
 {
@@ -405,7 +404,7 @@ static void rtc_stop(void)
     stop();
 }
 
-static void rtc_update_ended(void)
+CASE(rtc_update_ended, "RTC: update ended")
 {
     rtc_start(0x10);
     CHECK(wait_for(0x28));
@@ -415,7 +414,7 @@ static void rtc_update_ended(void)
     rtc_stop();
 }
 
-static void rtc_alarm_every_second(void)
+CASE(rtc_alarm_every_second, "RTC: alarm, any")
 {
     rtc_start(0);
     cmos_w(1, 0xff);
@@ -433,7 +432,7 @@ static uint8_t bcd_next(uint8_t v)
     return v == 0x59 ? 0 : (uint8_t)((v & 15) == 9 ? v + 7 : v + 1);
 }
 
-static void rtc_alarm_at_a_second(void)
+CASE(rtc_alarm_at_a_second, "RTC: alarm, a second")
 {
     uint8_t at;
 
@@ -451,7 +450,7 @@ static void rtc_alarm_at_a_second(void)
     rtc_stop();
 }
 
-static void rtc_periodic_rates(void)
+CASE(rtc_periodic_rates, "RTC: periodic")
 {
     static const uint8_t rates[] = {3, 6, 10, 15};
 
@@ -484,7 +483,7 @@ static void rtc_periodic_rates(void)
     rtc_stop();
 }
 
-static void rtc_flags_without_enables(void)
+CASE(rtc_flags_without_enables, "RTC: flags without enables")
 {
     uint64_t t;
 
@@ -497,7 +496,7 @@ static void rtc_flags_without_enables(void)
     rtc_stop();
 }
 
-static void rtc_set_stops_the_update(void)
+CASE(rtc_set_stops_the_update, "RTC: SET and modes")
 {
     uint8_t s;
 
@@ -518,7 +517,7 @@ static void rtc_set_stops_the_update(void)
     CHECK_EQ(cmos_r(0x0d) & 0x80, 0x80);
 }
 
-static void rtc_memory(void)
+CASE(rtc_memory, "RTC: memory")
 {
     uint8_t old = cmos_r(0x70);
 
@@ -528,8 +527,7 @@ static void rtc_memory(void)
     cmos_w(0x70, old);
 }
 
-/* ---- local APIC timer
- * --------------------------------------------------------------------------------- */
+/* ---- local APIC timer ---- */
 
 /* Ticks of the timer at this divide value during `tsc` ticks, at least; the best of some. */
 static uint32_t ticks_in(uint32_t divide, uint64_t tsc)
@@ -551,12 +549,11 @@ static uint32_t ticks_in(uint32_t divide, uint64_t tsc)
     return best;
 }
 
-static void apic_timer_divides(void)
+IRQ_CASE(apic_timer_divides, "APIC timer: divide")
 {
     static const uint8_t code[] = {0xb, 0, 1, 2, 3, 8, 9, 0xa};
     uint32_t one;
 
-    start();
     one = ticks_in(0xb, 8000000);
     for (unsigned i = 0; i < 8; i++) {
         uint32_t n = ticks_in(code[i], 8000000);
@@ -566,12 +563,10 @@ static void apic_timer_divides(void)
         CHECK(n < (one >> i) * 3 / 2 + 8);
     }
     lapic_w(0x3e0, 0xb);
-    stop();
 }
 
-static void apic_timer_masked(void)
+IRQ_CASE(apic_timer_masked, "APIC timer: masked")
 {
-    start();
     lapic_w(0x320, 0x10052);
     lapic_w(0x380, 10000);
     spin(10000000);
@@ -584,14 +579,12 @@ static void apic_timer_masked(void)
     lapic_w(0x380, 10000);
     CHECK(wait_for(0x52));
     lapic_w(0x320, 0x10000);
-    stop();
 }
 
-static void apic_timer_periodic_stops(void)
+IRQ_CASE(apic_timer_periodic_stops, "APIC timer: periodic stops")
 {
     unsigned n;
 
-    start();
     lapic_w(0x320, 0x20053);
     lapic_w(0x380, 300000);
     CHECK(wait_for(0x53));
@@ -606,12 +599,10 @@ static void apic_timer_periodic_stops(void)
     CHECK_EQ(seen[0x53], n);
     CHECK_EQ(lapic_r(0x390), 0);
     lapic_w(0x320, 0x10000);
-    stop();
 }
 
-static void apic_timer_deadlines(void)
+IRQ_CASE(apic_timer_deadlines, "APIC timer: deadlines")
 {
-    start();
     lapic_w(0x320, 0x52);
     wrmsr(0x6e0, rdtsc() + 1000); /* not in this mode */
     CHECK_EQ(rdmsr(0x6e0), 0);
@@ -634,13 +625,11 @@ static void apic_timer_deadlines(void)
     lapic_w(0x320, 0x10054);
     CHECK_EQ(rdmsr(0x6e0), 0);
     lapic_w(0x320, 0x10000);
-    stop();
 }
 
-/* ---- TSC, PM timer
- * ------------------------------------------------------------------------------------- */
+/* ---- TSC, PM timer ---- */
 
-static void tsc_is_monotonic(void)
+CASE(tsc_is_monotonic, "TSC: monotonic")
 {
     uint64_t last = rdtsc(), v;
 
@@ -654,7 +643,7 @@ static void tsc_is_monotonic(void)
     CHECK(v >= last);
 }
 
-static void tsc_is_written(void)
+CASE(tsc_is_written, "TSC: written")
 {
     uint64_t before = rdtsc(), adjust = rdmsr(0x3b);
 
@@ -667,7 +656,37 @@ static void tsc_is_written(void)
     CHECK(rdtsc() >= before);
 }
 
-static void pm_timer_against_the_8254(void)
+IRQ_CASE(deadline_moves_with_the_tsc, "APIC timer: deadlines follow the TSC")
+{
+    uint64_t adjust = rdmsr(0x3b), far = 1ull << 40;
+
+    lapic_w(0x320, 0x40054);
+    /* The jump is over it. */
+    wrmsr(0x6e0, rdtsc() + far);
+    wrmsr(0x3b, adjust + 2 * far);
+    CHECK(wait_for(0x54));
+    CHECK_EQ(rdmsr(0x6e0), 0);
+    wrmsr(0x3b, adjust);
+    /* The jump is to just before it. */
+    wrmsr(0x6e0, rdtsc() + far);
+    wrmsr(0x10, rdmsr(0x6e0) - 1000000);
+    CHECK(wait_for(0x54));
+    CHECK_EQ(seen[0x54], 2);
+    wrmsr(0x3b, adjust);
+    /* The jump is away from it. */
+    wrmsr(0x6e0, rdtsc() + 100000000);
+    wrmsr(0x3b, adjust - 2000000000);
+    __asm__ volatile("sti");
+    spin(120000000);
+    __asm__ volatile("cli");
+    CHECK_EQ(seen[0x54], 2);
+    CHECK(rdmsr(0x6e0) != 0);
+    wrmsr(0x6e0, 0);
+    wrmsr(0x3b, adjust);
+    lapic_w(0x320, 0x10000);
+}
+
+CASE(pm_timer_against_the_8254, "PM timer: rate")
 {
     uint32_t a, b;
 
@@ -681,7 +700,7 @@ static void pm_timer_against_the_8254(void)
     CHECK(((b - a) & 0xffffff) < 59659u * 60); /* one second, on the busiest of hosts */
 }
 
-static void pm_timer_carries_into_its_upper_byte(void)
+CASE(pm_timer_carries_into_its_upper_byte, "PM timer: 32 bits")
 {
     /* 32 bits, as FADT.TMR_VAL_EXT says: every 4.7 seconds the lower 24 wrap. */
     uint32_t last = in32(0x608), now = last;
@@ -693,11 +712,9 @@ static void pm_timer_carries_into_its_upper_byte(void)
     CHECK_EQ(in16(0x600) & 1, 0); /* TMROF_STS is for bit 31 then */
 }
 
-/* ---- HLT
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- HLT ---- */
 
-static void halt_wakes_by_each(void)
+CASE(halt_wakes_by_each, "HLT: every clock wakes")
 {
     start();
     out8(0x21, 0xfe);
@@ -737,38 +754,3 @@ static void halt_wakes_by_each(void)
     lapic_w(0x320, 0x10000);
     stop();
 }
-
-const struct guest_case guest_cases[] = {
-    {"8254: control word", control_word_sets_out_and_null},
-    {"8254: mode 0", mode_0_counts_down_and_stays_high},
-    {"8254: mode 0, GATE", mode_0_gate_stops_the_count},
-    {"8254: mode 0, first byte", mode_0_first_byte_stops_the_count},
-    {"8254: mode 1", mode_1_waits_for_its_gate},
-    {"8254: mode 2", mode_2_reloads},
-    {"8254: mode 2, new count", mode_2_takes_a_new_count_at_the_end_of_the_period},
-    {"8254: mode 3", mode_3_is_a_square_wave},
-    {"8254: mode 4", mode_4_strobes_once},
-    {"8254: mode 5", mode_5_is_triggered},
-    {"8254: BCD", bcd_counts_in_decimal},
-    {"8254: latches and read-back", latches},
-    {"8254: single bytes", single_byte_counts},
-    {"8254: IRQ 0 in every mode", irq_0_in_every_mode},
-    {"port 61h: refresh", refresh_toggles},
-    {"RTC: update ended", rtc_update_ended},
-    {"RTC: alarm, any", rtc_alarm_every_second},
-    {"RTC: alarm, a second", rtc_alarm_at_a_second},
-    {"RTC: periodic", rtc_periodic_rates},
-    {"RTC: flags without enables", rtc_flags_without_enables},
-    {"RTC: SET and modes", rtc_set_stops_the_update},
-    {"RTC: memory", rtc_memory},
-    {"APIC timer: divide", apic_timer_divides},
-    {"APIC timer: masked", apic_timer_masked},
-    {"APIC timer: periodic stops", apic_timer_periodic_stops},
-    {"APIC timer: deadlines", apic_timer_deadlines},
-    {"TSC: monotonic", tsc_is_monotonic},
-    {"TSC: written", tsc_is_written},
-    {"PM timer: rate", pm_timer_against_the_8254},
-    {"PM timer: 32 bits", pm_timer_carries_into_its_upper_byte},
-    {"HLT: every clock wakes", halt_wakes_by_each},
-};
-const unsigned guest_ncases = sizeof(guest_cases) / sizeof(guest_cases[0]);

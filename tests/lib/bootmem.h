@@ -56,6 +56,17 @@ static inline void bootmem_fini(struct bootmem *b)
     free(b->ram);
 }
 
+static inline int bootmem_load(struct bootmem *b, enum boot_kind kind)
+{
+    return boot_load(kind, &b->in, &b->mem, &b->entry, &b->err);
+}
+
+/* True if the image is refused by a sentence with this in it. */
+static inline bool bootmem_refuses(struct bootmem *b, enum boot_kind kind, const char *part)
+{
+    return bootmem_load(b, kind) < 0 && strstr(b->err.text, part);
+}
+
 /* An ELF executable of one segment and, if note_size is not 0, one PT_NOTE; returns its size. */
 struct bootmem_elf {
     bool is64;

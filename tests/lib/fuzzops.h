@@ -10,6 +10,9 @@
 
 #include "tests/lib/testvm.h"
 
+/* What a target defines: libFuzzer and fuzzmain.c call it. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 struct fuzz_in {
     const uint8_t *data;
     size_t size;

@@ -40,6 +40,14 @@ struct device *testvm_add(struct testvm *tv, const struct dev_type *type, const 
 struct device *testvm_add_named(struct testvm *tv, const struct dev_type *type, const char *name,
                                 const void *config);
 
+/* A statement under the machine lock, which chips' functions want. */
+#define TESTVM_LOCKED(tv, ...) \
+    do {                       \
+        vm_lock(&(tv)->vm);    \
+        __VA_ARGS__;           \
+        vm_unlock(&(tv)->vm);  \
+    } while (0)
+
 /* Moves VM time, firing timers in order. */
 void testvm_advance(struct testvm *tv, int64_t ns);
 

@@ -65,8 +65,7 @@ struct raw {
 
 static const uint8_t zeros[ZERO_CHUNK];
 
-/* ---- queues
- * ---------------------------------------------------------------------------------------- */
+/* ---- queues ---- */
 
 static void queue_init(struct raw_queue *q)
 {
@@ -93,8 +92,7 @@ static struct block_req *queue_take(struct raw_queue *q)
     return req;
 }
 
-/* ---- whole reads and writes: 0 or a positive errno
- * ------------------------------------------------- */
+/* ---- whole reads and writes: 0 or a positive errno ---- */
 
 static int read_all(int fd, uint8_t *buf, size_t len, uint64_t offset)
 {
@@ -151,8 +149,7 @@ static int zero_range(int fd, bool is_device, uint64_t offset, uint64_t len)
     return write_zeros(fd, len, offset);
 }
 
-/* ---- the snapshot's overlay
- * -------------------------------------------------------------------------- */
+/* ---- the snapshot's overlay ---- */
 
 static bool in_overlay(const struct raw *raw, uint64_t cluster)
 {
@@ -231,8 +228,7 @@ static int overlay_write(struct raw *raw, const struct block_req *req)
     return error;
 }
 
-/* ---- one request
- * ------------------------------------------------------------------------------------- */
+/* ---- one request ---- */
 
 static int perform(struct raw *raw, const struct block_req *req)
 {
@@ -267,8 +263,7 @@ static void tell(struct raw *raw, struct block_req *req)
     req->done(req);
 }
 
-/* ---- virtual clock
- * ------------------------------------------------------------------------------------ */
+/* ---- virtual clock ---- */
 
 /* All requests wait equally long, so they end in the order they came in. */
 static void raw_rings(void *opaque)
@@ -291,8 +286,7 @@ static void submit_now(struct raw *raw, struct block_req *req)
         timer_arm(&raw->timer, raw->told_later.head->due);
 }
 
-/* ---- the worker
- * ----------------------------------------------------------------------------------------- */
+/* ---- the worker ---- */
 
 static void raw_completed(void *opaque)
 {
@@ -359,8 +353,7 @@ static void raw_submit(struct block *block, struct block_req *req)
     pthread_mutex_unlock(&raw->lock);
 }
 
-/* ---- opening and closing
- * ------------------------------------------------------------------------------ */
+/* ---- opening and closing ---- */
 
 static void cancel(struct raw_queue *q)
 {

@@ -96,7 +96,7 @@ void block_exit(struct interp *c, const struct insn *i)
 
 /* ---- stores to code ---- */
 
-static uint64_t granule_mask(unsigned first, unsigned last)
+uint64_t block_granules(unsigned first, unsigned last)
 {
     unsigned a = first / 64 & 63, b = last / 64 & 63;
 
@@ -112,18 +112,34 @@ static bool running_overlaps(const struct block *b, uint32_t page, unsigned firs
     return b->page2 == page && end > PAGE_SIZE && first < end - PAGE_SIZE;
 }
 
+static uint64_t running_granules(const struct block *b, uint32_t page)
+{
+    unsigned start = b->phys & PAGE_MASK, last = start + (b->bytes ? b->bytes - 1u : 0);
+    uint64_t granules = 0;
+
+    if (b->phys >> PAGE_SHIFT == page)
+        granules |= block_granules(start, last < PAGE_SIZE ? last : PAGE_SIZE - 1);
+    if (b->page2 == page && last >= PAGE_SIZE)
+        granules |= block_granules(0, last - PAGE_SIZE);
+    return granules;
+}
+
 void blocks_written(struct interp *c, uint32_t ram_page, unsigned first, unsigned last)
 {
     struct interp_vm *iv = c->vm->engine_data;
     struct block *b = c->block;
-    uint64_t mask = granule_mask(first, last), left;
+    uint64_t mask = block_granules(first, last), forget = mask, left;
 
     if (ram_page >= iv->pages)
         return;
     if (!(atomic_load(&iv->granules[ram_page]) & mask))
         return;
+    if (b) /* its next store may hit it */
+        forget &= ~running_granules(b, ram_page);
     atomic_fetch_add(&c->vm->ram.code_gen[ram_page], 1);
-    left = atomic_fetch_and(&iv->granules[ram_page], ~mask) & ~mask;
+    left = atomic_fetch_and(&iv->granules[ram_page], ~forget) & ~forget;
+    if (iv->code_written)
+        iv->code_written(iv, ram_page, mask);
     if (!left) /* every piece of code in it is overwritten: perhaps it is data now */
         interp_unmark_code(c, ram_page);
     if (b && running_overlaps(b, ram_page, first, last))
@@ -156,7 +172,7 @@ static uint32_t gen_of(const struct interp *c, uint32_t page)
 }
 
 /* Marks the page and asks again where lin is: marking may have waited for other vCPUs. */
-static const uint8_t *code_page_marked(struct interp *c, gva_t lin, uint32_t *page, uint32_t *gen)
+const uint8_t *block_code_page(struct interp *c, gva_t lin, uint32_t *page, uint32_t *gen)
 {
     const uint8_t *host = code_page(c, lin, page);
     uint32_t before;
@@ -191,16 +207,21 @@ static bool same_bytes(const struct block *b, const uint8_t *host, const uint8_t
     return true;
 }
 
-static void note_granules(struct interp *c, const struct block *b)
+void block_note(struct interp *c, uint32_t page, uint64_t granules)
 {
     struct interp_vm *iv = c->vm->engine_data;
-    unsigned off = b->phys & PAGE_MASK, last = off + (b->bytes ? b->bytes - 1u : 0);
-    uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT);
 
-    atomic_fetch_or(&iv->granules[page],
-                    granule_mask(off, last < PAGE_SIZE ? last : PAGE_SIZE - 1));
+    atomic_fetch_or(&iv->granules[page], granules);
+}
+
+static void note_granules(struct interp *c, const struct block *b)
+{
+    unsigned off = b->phys & PAGE_MASK, last = off + (b->bytes ? b->bytes - 1u : 0);
+
+    block_note(c, (uint32_t)(b->phys >> PAGE_SHIFT),
+               block_granules(off, last < PAGE_SIZE ? last : PAGE_SIZE - 1));
     if (b->page2 != BLOCK_NO_PAGE)
-        atomic_fetch_or(&iv->granules[b->page2], granule_mask(0, last & PAGE_MASK));
+        block_note(c, b->page2, block_granules(0, last & PAGE_MASK));
 }
 
 static uint64_t code_limit(const struct interp *c)
@@ -285,7 +306,7 @@ static bool decode_crossing(struct interp *c, struct block *b, gva_t lin, const 
     uint8_t buf[15];
     uint32_t page;
 
-    *host2 = code_page_marked(c, lin2, &b->page2, &b->gen2);
+    *host2 = block_code_page(c, lin2, &b->page2, &b->gen2);
     *host = code_page(c, lin, &page);
     if (!*host || !*host2 || page != b->phys >> PAGE_SHIFT)
         return false;
@@ -309,7 +330,7 @@ static struct block *decode_block(struct interp *c, gva_t lin, uint64_t mode)
     struct block *b = arena_block(c);
     uint32_t page;
 
-    host = code_page_marked(c, lin, &page, &b->gen);
+    host = block_code_page(c, lin, &page, &b->gen);
     if (!host)
         return decode_uncached(c, c->s.rip);
     b->mode = mode;
@@ -363,6 +384,14 @@ static bool block_fresh(struct interp *c, struct block *b, gva_t lin)
     if (b->page2 != BLOCK_NO_PAGE) {
         gva_t lin2 = block_linear(c, c->s.rip + PAGE_SIZE - (lin & PAGE_MASK));
 
+        /* If it no longer runs on into the second page, that one need not be there. */
+        if (gen_of(c, page) != b->gen) {
+            host = code_page(c, lin, &now);
+            if (!host || memcmp(host, b->insns[0].bytes, PAGE_SIZE - (lin & PAGE_MASK))) {
+                b->mode = BLOCK_DEAD;
+                return false;
+            }
+        }
         if (!code_page(c, lin2, &page2) || page2 != b->page2)
             return false;
         gen2 = gen_of(c, page2);

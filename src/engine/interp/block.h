@@ -34,12 +34,21 @@ struct block {
     struct insn insns[];   /* count + 1: the last one leaves the block */
 };
 
-/* The interpreter's data per VM (vm->engine_data). */
+/* The interpreter's data per VM (vm->engine_data), which may be the head of another engine's. */
 struct interp_vm {
+    /*
+     * Bytes in these granules of a page were written while some vCPU had decoded from them: what was
+     * made of them is dead. After the page's generation has moved; on any thread. May be NULL.
+     */
+    void (*code_written)(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);
     _Atomic uint64_t
         *granules; /* per page of the RAM file, a bit per 64 bytes: decoded by some vCPU */
     uint64_t pages;
 };
+
+/* vm->engine_data of `size` bytes (0: no more than this), zeroed; fini frees it. */
+int interp_vm_create(struct vm *vm, size_t size, struct err *err);
+void interp_vm_fini(struct vm *vm);
 
 /* Jump cache: linear address to block, verified on every use. */
 #define JUMP_BITS 14
@@ -153,6 +162,16 @@ static hot_inline void chain_direct(struct interp *c, unsigned which, uint64_t r
         c->s.icount -= b->count;
     }
 }
+
+/*
+ * For who decodes on its own: where code of linear address lin is, its page marked as code; NULL: not
+ * RAM. *gen is of before the bytes can be read. Afterwards the granules
+ * decoded from are noted, and only then the bytes looked at once more. May raise, and may wait for
+ * other vCPUs.
+ */
+const uint8_t *block_code_page(struct interp *c, gva_t lin, uint32_t *page, uint32_t *gen);
+void block_note(struct interp *c, uint32_t page, uint64_t granules);
+uint64_t block_granules(unsigned first, unsigned last);
 
 /*
  * The block at s.rip, decoded if need be; with `single`, of one instruction. Raises what the fetch

@@ -314,11 +314,19 @@ static void decoder_init(ZydisDecoder *z, const struct interp *c, const struct c
 enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned have,
                                struct insn *out)
 {
-    const struct cpu_model *model = c->vcpu->model;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     ZydisDecodedInstruction zi;
+
+    return decode_insn_full(c, buf, have, out, &zi, ops);
+}
+
+enum decode_result decode_insn_full(struct interp *c, const uint8_t *buf, unsigned have,
+                                    struct insn *out, ZydisDecodedInstruction *zi,
+                                    ZydisDecodedOperand *ops)
+{
+    const struct cpu_model *model = c->vcpu->model;
     ZydisDecoder z;
-    struct decode d = {c, &zi, ops, NULL, out};
+    struct decode d = {c, zi, ops, NULL, out};
     ZyanStatus status;
 
     memset(out, 0, sizeof(*out));
@@ -327,7 +335,7 @@ enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned ha
     memcpy(out->bytes, buf, have);
 
     decoder_init(&z, c, model);
-    status = ZydisDecoderDecodeFull(&z, buf, have, &zi, ops);
+    status = ZydisDecoderDecodeFull(&z, buf, have, zi, ops);
     if (status == ZYDIS_STATUS_NO_MORE_DATA && have < ZYDIS_MAX_INSTRUCTION_LENGTH)
         return DECODE_MORE;
     if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
@@ -335,31 +343,31 @@ enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned ha
     if (!ZYAN_SUCCESS(status))
         return invalid(out, op_ud);
 
-    d.row = insn_row(zi.mnemonic);
-    out->len = zi.length;
-    if (!d.row->prep || !insn_available(model, d.row, &zi))
+    d.row = insn_row(zi->mnemonic);
+    out->len = zi->length;
+    if (!d.row->prep || !insn_available(model, d.row, zi))
         return invalid(out, op_ud);
     if ((c->mode & (MODE_REAL | MODE_V86)) &&
-        ((d.row->attrs & ROW_PM) || zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY))
+        ((d.row->attrs & ROW_PM) || zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY))
         return invalid(out, op_ud);
-    if ((zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) &&
+    if ((zi->attributes & ZYDIS_ATTRIB_HAS_LOCK) &&
         (!(d.row->attrs & ROW_LOCK) || ops[0].type != ZYDIS_OPERAND_TYPE_MEMORY))
         return invalid(out, op_ud);
 
-    out->mnemonic = (uint16_t)zi.mnemonic;
-    out->osize = (uint8_t)(zi.operand_width / 8);
-    out->asize = (uint8_t)(zi.address_width / 8);
+    out->mnemonic = (uint16_t)zi->mnemonic;
+    out->osize = (uint8_t)(zi->operand_width / 8);
+    out->asize = (uint8_t)(zi->address_width / 8);
     out->seg = SEG_DS;
-    if (zi.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+    if (zi->attributes & ZYDIS_ATTRIB_HAS_LOCK)
         out->flags |= INSN_LOCK;
-    if (zi.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
+    if (zi->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
         out->flags |= INSN_REP;
-    if (zi.attributes & ZYDIS_ATTRIB_HAS_REPNE)
+    if (zi->attributes & ZYDIS_ATTRIB_HAS_REPNE)
         out->flags |= INSN_REPNE;
-    for (unsigned n = 0; n < zi.operand_count; n++) {
+    for (unsigned n = 0; n < zi->operand_count; n++) {
         if (ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             ops[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
-            correct_base(&zi, &ops[n]);
+            correct_base(zi, &ops[n]);
             decode_mem(&ops[n], out);
             break;
         }

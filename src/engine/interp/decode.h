@@ -63,6 +63,10 @@ enum decode_result {
  * What is no instruction becomes one whose handler raises #UD; longer than 15 bytes, #GP. `off` of
  * the result is the caller's.
  */
+/* The same, with what Zydis found: `ops` has room for ZYDIS_MAX_OPERAND_COUNT. */
+enum decode_result decode_insn_full(struct interp *c, const uint8_t *buf, unsigned have,
+                                    struct insn *out, ZydisDecodedInstruction *zi,
+                                    ZydisDecodedOperand *ops);
 enum decode_result decode_insn(struct interp *c, const uint8_t *buf, unsigned have,
                                struct insn *out);
 

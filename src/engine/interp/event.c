@@ -575,6 +575,7 @@ static void take_init(struct interp *c)
     struct vcpu *vcpu = c->vcpu;
 
     trace_cpu(c, TRACE_CPU, "init", 0);
+    take_off(c, PEND_NMI); /* latched before: it ends with the rest */
     cpu_state_init(&c->s, vcpu->index == 0, vcpu->model->signature);
     c->aflags = rflags_to_aflags(c->s.rflags);
     c->armed = 0;
@@ -740,7 +741,7 @@ bool interp_boundary(struct interp *c)
         if (c->s.activity == CPU_SHUTDOWN)
             return leave(c, VCPU_STOP_SHUTDOWN);
         if (c->s.activity == CPU_WAIT_FOR_SIPI) {
-            /* Only INIT and SIPI come through; an NMI waits. */
+            /* NMIs and interrupts are blocked, not lost (SDM vol. 3C 27.7.2): one NMI is held. */
             if (pend & PEND_NMI)
                 c->s.nmi_pending = 1;
             take_off(c, PEND_NMI | PEND_INTR);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* memfd_create, REG_RIP */
+#include <asm/prctl.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <pthread.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -15,6 +17,9 @@
 
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
+#endif
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE 2
 #endif
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1u << 31)
@@ -65,6 +70,15 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         g[REG_RIP] = (greg_t)(uintptr_t)fn->fault;
         g[REG_EFL] &= ~(greg_t)FLAGS_AC;
         return;
+    }
+    if (current && current->trap) {
+        uint64_t to = current->trap(current->trap_opaque, (uint64_t)g[REG_RIP]);
+
+        if (to) {
+            g[REG_RIP] = (greg_t)to;
+            g[REG_EFL] &= ~(greg_t)FLAGS_AC;
+            return;
+        }
     }
     /* Not ours. With the former action in place the instruction runs and faults again. */
     for (size_t i = 0; i < ARRAY_LEN(signals); i++)
@@ -235,6 +249,20 @@ static __attribute__((noinline)) void enter_thread(struct hostcode *h)
         sigaltstack(&ss, NULL);
     }
     current = h;
+}
+
+void hostcode_enter_thread(struct hostcode *h)
+{
+    if (unlikely(current != h))
+        enter_thread(h);
+}
+
+void hostcode_set_gs(void *base)
+{
+    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+        __asm__ volatile("wrgsbase %0" : : "r"(base));
+    else
+        syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
 uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b)

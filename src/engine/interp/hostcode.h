@@ -33,6 +33,12 @@ struct hostcode {
      */
     uint8_t *guard;
     volatile uintptr_t fault_addr;
+    /*
+     * For code that is not called by hostcode_call: given the host address of an instruction that
+     * faulted, where to go on with the same registers, or 0. Runs in the signal handler.
+     */
+    uint64_t (*trap)(void *opaque, uint64_t rip);
+    void *trap_opaque;
     void *stack; /* alternate signal stack of the thread that runs the code */
     size_t stack_size;
 };
@@ -53,6 +59,12 @@ void hostcode_reset(struct hostcode *h);
 #define HOSTCODE_GUARD_PRESENT 1 /* ... which comes before an absent one */
 #define HOSTCODE_GUARD_NONE    2 /* two absent pages */
 #define HOSTCODE_GUARD_BOTH    4 /* two present pages */
+
+/* Before this thread runs code of the buffer by other means than hostcode_call. */
+void hostcode_enter_thread(struct hostcode *h);
+
+/* The host's GS base of this thread, which nothing in C uses. */
+void hostcode_set_gs(void *base);
 
 /* 0, or the trap number + 1. */
 uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b);

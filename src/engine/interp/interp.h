@@ -97,6 +97,18 @@ struct tlb_entry {
     uint64_t addend;   /* host address = linear address + addend */
 };
 
+/*
+ * An engine that keeps translations of its own beside this TLB (engine/bt) hears of everything that
+ * makes them wrong. On the vCPU's thread.
+ */
+struct interp_listener {
+    void (*dropped)(struct interp *c);  /* every translation */
+    void (*switched)(struct interp *c); /* another address space: all but those of global pages */
+    /* INVLPG; `wide`: large pages may be meant, so that more than this page is wrong. */
+    void (*page_dropped)(struct interp *c, gva_t addr, bool wide);
+    void (*write_dropped)(struct interp *c, uint32_t ram_page); /* the page has code now */
+};
+
 struct interp {
     struct cpu_state s; /* canonical, except the arithmetic flags (aflags) and rip inside a block */
     uint32_t aflags;
@@ -136,6 +148,8 @@ struct interp {
 
     struct tlb_entry tlb[TLB_ENTRIES];
     uint32_t tlb_ram_page[TLB_ENTRIES]; /* index into ram->page_flags of a RAM page */
+    uint8_t tlb_global[TLB_ENTRIES];    /* the entry is of a global page */
+    const struct interp_listener *listener; /* or NULL */
     struct walk_cache walk_cache;
     uint16_t pcid_asid[4096];  /* ASID of a guest's PCID, 0: none */
     bool pcid_used;            /* some pcid_asid is set */
@@ -151,6 +165,8 @@ struct interp {
     uint64_t icount_limit; /* run() stops when s.icount reaches it */
     uint8_t stop;          /* a handler asks the run loop to leave: enum vcpu_stop + 1, or 0 */
     uint8_t exclusive;     /* inside vcpu_exclusive_begin/end: the run loop ends it if something is raised */
+
+    uint8_t ferr;          /* FERR# was driven, or may have been: to be taken back (thunk.c) */
 
     /* Of event.c. */
     uint8_t intr_masked; /* PEND_INTR was taken off while IF was 0: IF 0 -> 1 posts it again */
@@ -501,6 +517,19 @@ static inline void set_sp(struct interp *c, uint64_t sp)
 }
 
 /* ---- blocks (block.c, run.c) ------------------------------------------------------------------ */
+
+/*
+ * For engines built on this one. A vCPU whose struct interp is the head of something of `size` bytes
+ * (0: no more than itself), zeroed; interp_destroy takes it apart.
+ */
+int interp_create(struct vcpu *vcpu, size_t size, struct err *err);
+void interp_destroy(struct vcpu *vcpu, size_t size);
+/* Around run loops: budget and stop reason are set up; what was raised is delivered. */
+void interp_run_begin(struct interp *c, uint64_t budget, sigjmp_buf *raise_to);
+enum vcpu_stop interp_run_end(struct interp *c);
+void interp_raised(struct interp *c);
+/* Runs the block at s.rip (`single`: one instruction) and nothing after it; the block. May raise. */
+struct block *interp_run_block(struct interp *c, bool single);
 
 int blocks_init(struct interp *c, struct err *err);
 void blocks_fini(struct interp *c);

@@ -101,8 +101,19 @@ static void run_blocks(struct interp *c)
     }
 }
 
+struct block *interp_run_block(struct interp *c, bool single)
+{
+    struct block *b = single ? block_find(c, true) : next_block(c);
+
+    c->chain = 0;
+    c->block = b;
+    b->insns[0].fn(c, b->insns);
+    c->s.icount += b->count;
+    return b;
+}
+
 /* What a handler or a fetch raised is delivered. */
-static void raised(struct interp *c)
+void interp_raised(struct interp *c)
 {
     const struct block *b = c->block;
 
@@ -120,23 +131,33 @@ static void raised(struct interp *c)
     interp_deliver_raised(c);
 }
 
+void interp_run_begin(struct interp *c, uint64_t budget, sigjmp_buf *raise_to)
+{
+    vm_quiescent(c->vcpu);
+    c->stop = 0;
+    c->block = NULL;
+    c->icount_limit = c->s.icount + min_u64(budget, UINT64_MAX - c->s.icount);
+    c->raise_to = raise_to;
+}
+
+enum vcpu_stop interp_run_end(struct interp *c)
+{
+    c->block = NULL;
+    c->raise_to = NULL;
+    interp_sync_clock(c);
+    return (enum vcpu_stop)(c->stop - 1);
+}
+
 static enum vcpu_stop interp_run(struct vcpu *vcpu, uint64_t budget)
 {
     struct interp *const c = interp_of(vcpu);
     sigjmp_buf raise_to;
 
-    vm_quiescent(vcpu);
-    c->stop = 0;
-    c->block = NULL;
-    c->icount_limit = c->s.icount + min_u64(budget, UINT64_MAX - c->s.icount);
-    c->raise_to = &raise_to;
+    interp_run_begin(c, budget, &raise_to);
     if (sigsetjmp(raise_to, 0))
-        raised(c);
+        interp_raised(c);
     run_blocks(c);
-    c->block = NULL;
-    c->raise_to = NULL;
-    interp_sync_clock(c);
-    return (enum vcpu_stop)(c->stop - 1);
+    return interp_run_end(c);
 }
 
 static uint64_t interp_tsc_offset(struct vcpu *vcpu)
@@ -146,9 +167,9 @@ static uint64_t interp_tsc_offset(struct vcpu *vcpu)
 
 /* ---- the engine ---- */
 
-static int interp_vm_init(struct vm *vm, struct err *err)
+int interp_vm_create(struct vm *vm, size_t size, struct err *err)
 {
-    struct interp_vm *iv = calloc(1, sizeof(*iv));
+    struct interp_vm *iv = calloc(1, max_u64(size, sizeof(*iv)));
 
     if (iv) {
         iv->pages = vm->ram.size >> PAGE_SHIFT;
@@ -162,7 +183,12 @@ static int interp_vm_init(struct vm *vm, struct err *err)
     return 0;
 }
 
-static void interp_vm_fini(struct vm *vm)
+static int interp_vm_init(struct vm *vm, struct err *err)
+{
+    return interp_vm_create(vm, 0, err);
+}
+
+void interp_vm_fini(struct vm *vm)
 {
     struct interp_vm *iv = vm->engine_data;
 
@@ -172,7 +198,7 @@ static void interp_vm_fini(struct vm *vm)
     vm->engine_data = NULL;
 }
 
-static void interp_vcpu_fini(struct vcpu *vcpu)
+void interp_destroy(struct vcpu *vcpu, size_t size)
 {
     struct interp *c = vcpu->engine;
 
@@ -180,8 +206,13 @@ static void interp_vcpu_fini(struct vcpu *vcpu)
         return;
     thunks_fini(c);
     blocks_fini(c);
-    munmap(c, sizeof(*c));
+    munmap(c, max_u64(size, sizeof(*c)));
     vcpu->engine = NULL;
+}
+
+static void interp_vcpu_fini(struct vcpu *vcpu)
+{
+    interp_destroy(vcpu, 0);
 }
 
 static void interp_msr_changed(void *opaque)
@@ -189,12 +220,14 @@ static void interp_msr_changed(void *opaque)
     interp_mode_changed(opaque);
 }
 
-static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
+int interp_create(struct vcpu *vcpu, size_t size, struct err *err)
 {
     struct interp *c;
     int r;
 
-    c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size = max_u64(size, sizeof(*c));
+    c = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+             0);
     if (c == MAP_FAILED)
         return err_set(err, ENOMEM, "cannot get memory for a vCPU: %s", strerror(errno));
     c->vcpu = vcpu;
@@ -205,7 +238,7 @@ static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
     if (r == 0)
         r = thunks_init(c, err);
     if (r < 0) {
-        interp_vcpu_fini(vcpu);
+        interp_destroy(vcpu, size);
         return r;
     }
     tlb_flush(c, true);
@@ -216,6 +249,11 @@ static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
         (struct cpu_msrs){.vcpu = vcpu, .cs = &c->s, .changed = interp_msr_changed, .opaque = c};
     cpu_msrs_attach(&c->msrs);
     return 0;
+}
+
+static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
+{
+    return interp_create(vcpu, 0, err);
 }
 
 /* vcpu->pending is looked at before every block; a vCPU that sleeps is woken by whoever posts. */
@@ -237,6 +275,7 @@ static void interp_set(struct vcpu *vcpu, const struct cpu_state *cs)
     struct interp *c = interp_of(vcpu);
 
     c->s = *cs;
+    c->ferr = 1;
     flags_set(c, cs->rflags);
     tlb_flush(c, true);
     interp_mode_changed(c);

@@ -64,19 +64,35 @@ _Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint
 /* ---- x87 and MMX --------------------------------------------------------------------------------
  */
 
-bool thunk_x87_wait(struct interp *c)
+/*
+ * With CR0.NE clear the exception goes to the FERR# pin, and the CPU stays at the instruction until
+ * an interrupt comes; under IGNNE# the instruction runs (SDM vol. 1 section 8.7). The pin is let go
+ * of here too: between two exceptions there is a waiting instruction that finds none. A machine
+ * without the pin gets #MF, so that the exception is not lost.
+ */
+static __attribute__((noinline)) bool x87_exception(struct interp *c, bool waits)
 {
-    struct thunks *ts = c->thunks;
+    bool to_pin = !(c->s.cr0 & CR0_NE) && c->vm->ferr_sink, ignored = false;
 
-    if (likely(!(c->s.fpu.fsw & FSW_ES)))
+    if (c->vm->ferr_sink && (c->ferr || to_pin))
+        ignored = vcpu_ferr(c->vcpu, waits && to_pin);
+    c->ferr = waits && to_pin;
+    if (!waits)
         return true;
-    if ((c->s.cr0 & CR0_NE) || !ts->ferr)
+    if (!to_pin)
         interp_raise(c, VEC_MF);
-    if (ts->ferr(ts->ferr_opaque))
+    if (ignored)
         return true;
     c->s.rip = interp_rip(c);
     run_left_early(c); /* counted, so that a budget and virtual time go on */
     return false;
+}
+
+bool thunk_x87_wait(struct interp *c)
+{
+    bool waits = c->s.fpu.fsw & FSW_ES;
+
+    return likely(!waits && !c->ferr) || x87_exception(c, waits);
 }
 
 /* The image a thunk's FXRSTOR64 takes; the pointers are a mark. */
@@ -755,14 +771,6 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
         out->fn = t->span ? op_thunk_mem : op_thunk_reg;
     }
     return true;
-}
-
-void thunk_set_ferr(struct interp *c, bool (*ferr)(void *opaque), void *opaque)
-{
-    struct thunks *ts = c->thunks;
-
-    ts->ferr = ferr;
-    ts->ferr_opaque = opaque;
 }
 
 /* ---- life

@@ -27,14 +27,6 @@
 bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
                    const ZydisDecodedOperand *ops, struct insn *out);
 
-/*
- * An x87 exception pends at a waiting instruction with CR0.NE = 0: the FERR# pin. `assert` drives
- * the machine's IRQ 13; it returns true while IGNNE# is active (port F0h was written), and the
- * instruction then runs. Otherwise the CPU stays at the instruction until an interrupt comes.
- * Without a hook the exception is delivered as #MF, so that it is not lost.
- */
-void thunk_set_ferr(struct interp *c, bool (*ferr)(void *opaque), void *opaque);
-
 /* XINUSE: the state components that are not in their initial configuration (XGETBV with ECX = 1).
  */
 uint64_t vec_xinuse(const struct interp *c);

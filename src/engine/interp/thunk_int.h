@@ -48,8 +48,6 @@ struct thunks {
     /* Stand-in for a memory operand that cannot be accessed directly: same address modulo 64. */
     _Alignas(64) uint8_t staging[192];
     struct hostcode code;
-    bool (*ferr)(void *opaque);
-    void *ferr_opaque;
     /* The host, by CPUID: AVX-512F; 64-bit mask registers; FCS and FDS always 0. */
     bool wide, k64, no_fcs;
     uint32_t count;

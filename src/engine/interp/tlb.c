@@ -11,6 +11,7 @@
  * protocol by which pages become code pages.
  */
 #include "engine/interp/tlb.h"
+#include "engine/interp/block.h"
 
 #include <sched.h>
 #include <string.h>
@@ -78,6 +79,8 @@ static void asid_renew(struct interp *c)
 void tlb_flush(struct interp *c, bool globals)
 {
     (void)globals; /* they go as well: see above */
+    if (c->listener)
+        c->listener->dropped(c);
     if (c->pcid_used) {
         memset(c->pcid_asid, 0, sizeof(c->pcid_asid));
         c->pcid_used = false;
@@ -91,6 +94,8 @@ void tlb_switch(struct interp *c, uint64_t cr3, bool keep)
     uint16_t known;
 
     c->s.cr3 = cr3 & ~BIT(63);
+    if (c->listener)
+        c->listener->switched(c);
     known = keep && (c->s.cr4 & CR4_PCIDE) ? c->pcid_asid[cr3 & 0xfff] : 0;
     if (known)
         c->asid = known;
@@ -106,6 +111,8 @@ void tlb_flush_pcid(struct interp *c, unsigned pcid)
         c->pcid_asid[pcid] = 0;
         return;
     }
+    if (c->listener)
+        c->listener->switched(c);
     asid_renew(c);
     keys_update(c);
 }
@@ -113,6 +120,7 @@ void tlb_flush_pcid(struct interp *c, unsigned pcid)
 void tlb_flush_page(struct interp *c, gva_t addr)
 {
     unsigned mark;
+    bool wide = false;
 
     if (!cpu_long_mode(&c->s))
         addr = (uint32_t)addr;
@@ -121,6 +129,8 @@ void tlb_flush_page(struct interp *c, gva_t addr)
     if (c->large_marks[mark / 64] >> (mark % 64) & 1) {
         unsigned first = TLB_SLOT(addr & ~(BIT(22) - 1));
 
+        wide = true;
+
         for (unsigned i = first; i < first + 1024; i++)
             for (unsigned how = ACCESS_READ; how <= ACCESS_EXEC; how++)
                 if (c->tlb[i].tag[how] >> 22 == addr >> 22)
@@ -128,11 +138,14 @@ void tlb_flush_page(struct interp *c, gva_t addr)
     }
     mark = huge_mark(addr);
     if (c->huge_marks[mark / 64] >> (mark % 64) & 1) {
+        wide = true;
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             for (unsigned how = ACCESS_READ; how <= ACCESS_EXEC; how++)
                 if (c->tlb[i].tag[how] >> 30 == addr >> 30)
                     c->tlb[i].tag[how] = tag_invalid(i);
     }
+    if (c->listener)
+        c->listener->page_dropped(c, addr, wide);
 }
 
 /* ---- watchpoints (SDM vol. 3B 18.2) --------------------------------------------------- */
@@ -188,7 +201,7 @@ void tlb_watch_hit(struct interp *c, gva_t addr, size_t len, enum access how)
 /* ---- filling -------------------------------------------------------------------------- */
 
 static void fill(struct interp *c, gva_t addr, enum access how, uint64_t key, uint8_t *page,
-                 const struct tlb_place *place, unsigned page_shift)
+                 const struct tlb_place *place, unsigned page_shift, bool global)
 {
     unsigned slot = TLB_SLOT(addr);
     struct tlb_entry *e = &c->tlb[slot];
@@ -204,6 +217,7 @@ static void fill(struct interp *c, gva_t addr, enum access how, uint64_t key, ui
     if (how == ACCESS_WRITE)
         e->tag[ACCESS_READ] = tag; /* not watched for writes is not watched at all */
     c->tlb_ram_page[slot] = place->ram_page;
+    c->tlb_global[slot] = global;
     if (page_shift >= 30)
         c->huge_marks[huge_mark(addr) / 64] |= BIT(huge_mark(addr) % 64);
     else if (page_shift > PAGE_SHIFT)
@@ -242,7 +256,8 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
     if (out->watched || out->has_code || (key_mode == KEY_USER_ALIGNED && how != ACCESS_EXEC))
         return;
     /* The caller's key may be from before a flush that a device caused within its instruction. */
-    fill(c, addr, how, (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode, page, out, walk.page_shift);
+    fill(c, addr, how, (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode, page, out, walk.page_shift,
+         walk.global);
 }
 
 /* ---- mode ----------------------------------------------------------------------------- */
@@ -368,6 +383,8 @@ static void drop_write_tags(struct interp *c, uint32_t ram_page)
     for (unsigned i = 0; i < TLB_ENTRIES; i++)
         if (c->tlb_ram_page[i] == ram_page)
             c->tlb[i].tag[ACCESS_WRITE] = tag_invalid(i);
+    if (c->listener)
+        c->listener->write_dropped(c, ram_page);
 }
 
 /* While waiting for others: what others wait for from this one. */
@@ -463,6 +480,7 @@ void interp_slot_changed(struct vm *vm, gpa_t gpa, uint64_t len)
 
 void interp_ram_written(struct vm *vm, uint64_t ram_offset, uint64_t len)
 {
+    struct interp_vm *iv = vm->engine_data;
     struct ram *ram = &vm->ram;
     uint64_t last;
 
@@ -472,6 +490,9 @@ void interp_ram_written(struct vm *vm, uint64_t ram_offset, uint64_t len)
     atomic_thread_fence(memory_order_seq_cst);
     last = (ram_offset + min_u64(len, ram->size - ram_offset) - 1) >> PAGE_SHIFT;
     for (uint64_t page = ram_offset >> PAGE_SHIFT; page <= last; page++)
-        if (atomic_load_explicit(&ram->page_flags[page], memory_order_acquire) & RAM_HAS_CODE)
+        if (atomic_load_explicit(&ram->page_flags[page], memory_order_acquire) & RAM_HAS_CODE) {
             atomic_fetch_add(&ram->code_gen[page], 1);
+            if (iv->code_written)
+                iv->code_written(iv, (uint32_t)page, UINT64_MAX);
+        }
 }

@@ -23,6 +23,7 @@
 #include "base/bytes.h"
 #include "base/clockconv.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -440,7 +441,6 @@ static const struct io_ops cf9_ops = {cf9_read, cf9_write, IO_1, cf9_regs, false
 static int init(struct device *dev, const void *config, struct err *err)
 {
     struct ich9_pm *pm = (struct ich9_pm *)dev;
-    const struct region region = {.kind = REGION_IO, .dev = pm, .owner = dev};
 
     (void)err;
     pm->config = *(const struct ich9_pm_config *)config;
@@ -453,17 +453,10 @@ static int init(struct device *dev, const void *config, struct err *err)
         .sizes = IO_1 | IO_2 | IO_4,
         .regs = pm->names,
     };
-    pm->block = pm->apm = pm->cf9 = region;
-    pm->block.name = "ich9_pm";
-    pm->block.size = ICH9_PM_SIZE;
-    pm->block.ops = &pm->block_ops;
+    pm->block = region_io(dev, "ich9_pm", ICH9_PM_SIZE, &pm->block_ops);
     pm->block.disabled = true;
-    pm->apm.name = "apm";
-    pm->apm.size = 2;
-    pm->apm.ops = &apm_ops;
-    pm->cf9.name = "rst_cnt";
-    pm->cf9.size = 1;
-    pm->cf9.ops = &cf9_ops;
+    pm->apm = region_io(dev, "apm", 2, &apm_ops);
+    pm->cf9 = region_io(dev, "rst_cnt", 1, &cf9_ops);
     pm->cf9.priority = REGION_PRIO_OVERLAY;
     return 0;
 }

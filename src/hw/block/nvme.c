@@ -23,9 +23,9 @@
 #include "base/bytes.h"
 #include "core/vm.h"
 #include "hw/block/nvme_internal.h"
+#include "hw/region.h"
 
-/* ---- registers (3.1)
- * ------------------------------------------------------------------------------- */
+/* ---- registers (3.1) ---- */
 
 #define REG_CAP            0x00
 #define REG_CAP_HIGH       0x04
@@ -125,8 +125,7 @@ static const struct state_field nvme_fields[] = {
     STATE_UINT(struct nvme_state, sectors_written, 0, UINT64_MAX),
 };
 
-/* ---- interrupts (7.5)
- * ----------------------------------------------------------------------------- */
+/* ---- interrupts (7.5) ---- */
 
 /* INTMS and INTMC count for INTx and MSI, whose vectors are at most 32; MSI-X has masks of its own.
  */
@@ -173,8 +172,7 @@ static void unmask_interrupts(struct nvme *n, uint32_t bits)
             cq_notify(n, &n->state.cq[i]);
 }
 
-/* ---- queues (4.1)
- * --------------------------------------------------------------------------------- */
+/* ---- queues (4.1) ---- */
 
 static bool controller_runs(const struct nvme *n)
 {
@@ -338,8 +336,7 @@ static void nvme_work(void *opaque)
     nvme_run(opaque);
 }
 
-/* ---- derive
- * ------------------------------------------------------------------------------------------ */
+/* ---- derive ---- */
 
 static void nvme_derive(struct device *dev)
 {
@@ -354,8 +351,7 @@ static void nvme_derive(struct device *dev)
         timer_arm(&n->work, clock_now(dev->vm->clock));
 }
 
-/* ---- enable, reset, shutdown (3.1.5, 7.3, 7.6)
- * ----------------------------------------------------- */
+/* ---- enable, reset, shutdown (3.1.5, 7.3, 7.6) ---- */
 
 /* A controller level reset: everything but the configuration and the admin queue's place goes. */
 static void controller_reset(struct nvme *n)
@@ -405,8 +401,7 @@ static void write_cc(struct nvme *n, uint32_t val)
         n->state.csts &= ~NVME_CSTS_SHST;
 }
 
-/* ---- register accesses
- * --------------------------------------------------------------------------------- */
+/* ---- register accesses ---- */
 
 static void sq_doorbell(struct nvme *n, unsigned i, uint32_t val)
 {
@@ -602,8 +597,7 @@ static const struct io_ops nvme_ops = {
     .regs = nvme_regs,
 };
 
-/* ---- life
- * -------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void nvme_reset(struct device *dev, enum reset_kind kind)
 {
@@ -719,14 +713,7 @@ static int nvme_init(struct device *dev, const void *config, struct err *err)
         nvme_pool_fini(n);
         return ret;
     }
-    n->bar = (struct region){
-        .name = "nvme",
-        .kind = REGION_IO,
-        .size = BAR_SIZE,
-        .ops = &nvme_ops,
-        .dev = n,
-        .owner = dev,
-    };
+    n->bar = region_io(dev, "nvme", BAR_SIZE, &nvme_ops);
     pci_add_bar(&n->pci, 0, PCI_BAR_MEM64, &n->bar);
     pci_add_pm(&n->pci);
     pci_add_msi(&n->pci, LOG2_MSIS);

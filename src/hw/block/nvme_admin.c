@@ -28,8 +28,7 @@
 #define TEMPERATURE_WARNING  343u
 #define TEMPERATURE_CRITICAL 353u
 
-/* ---- queues (5.3 to 5.6)
- * -------------------------------------------------------------------------- */
+/* ---- queues (5.3 to 5.6) ---- */
 
 #define QUEUE_CONTIGUOUS 1u
 #define CQ_INTERRUPTS    2u
@@ -105,8 +104,7 @@ static uint16_t delete_cq(struct nvme *n, const struct nvme_cmd *cmd)
     return NVME_OK;
 }
 
-/* ---- identify (5.15)
- * ----------------------------------------------------------------------------- */
+/* ---- identify (5.15) ---- */
 
 static void put_text(uint8_t *at, size_t len, const char *text)
 {
@@ -208,8 +206,7 @@ static uint16_t identify(struct nvme *n, const struct nvme_cmd *cmd)
     return nvme_to_guest(n, cmd, d, sizeof(d));
 }
 
-/* ---- log pages (5.14)
- * ------------------------------------------------------------------------------ */
+/* ---- log pages (5.14) ---- */
 
 #define LOG_RAE BIT(15)
 
@@ -285,8 +282,7 @@ static uint16_t get_log_page(struct nvme *n, const struct nvme_cmd *cmd)
     return status;
 }
 
-/* ---- features (5.21)
- * -------------------------------------------------------------------------------- */
+/* ---- features (5.21) ---- */
 
 #define FEATURE_ARBITRATION    0x01
 #define FEATURE_POWER          0x02
@@ -415,8 +411,7 @@ static uint16_t get_features(struct nvme *n, const struct nvme_cmd *cmd, uint32_
     return NVME_OK;
 }
 
-/* ---- the rest
- * ---------------------------------------------------------------------------------------- */
+/* ---- the rest ---- */
 
 static uint16_t async_event(struct nvme *n, const struct nvme_cmd *cmd)
 {

@@ -32,8 +32,7 @@
 #define NVME_MAX_BYTES (16u << 20)
 #define NVME_BUF_KEPT  (64u << 10) /* a request keeps its buffer up to this size */
 
-/* ---- status (4.6.1): type in bits 10:8, code in 7:0, do-not-retry in 14
- * --------------------------- */
+/* ---- status (4.6.1): type in bits 10:8, code in 7:0, do-not-retry in 14 ---- */
 
 #define NVME_DNR                0x4000
 #define NVME_OK                 0x0000
@@ -58,8 +57,7 @@
 #define NVME_READ_ERROR         0x0281
 #define NVME_LATER              0xffff /* no status: completed by someone later */
 
-/* ---- state
- * ------------------------------------------------------------------------------------------- */
+/* ---- state ---- */
 
 struct nvme_sq {
     uint64_t base;

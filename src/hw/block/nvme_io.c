@@ -29,8 +29,7 @@
 #define DSM_CDW11_AD BIT(2)
 #define DSM_RANGE    16u /* bytes: attributes, length, start */
 
-/* ---- PRPs
- * ------------------------------------------------------------------------------------------- */
+/* ---- PRPs ---- */
 
 static void seg_add(struct nvme_seg *segs, unsigned *n, uint64_t gpa, uint32_t len)
 {
@@ -124,8 +123,7 @@ uint16_t nvme_to_guest(struct nvme *n, const struct nvme_cmd *cmd, const void *d
     return status;
 }
 
-/* ---- requests
- * --------------------------------------------------------------------------------------- */
+/* ---- requests ---- */
 
 int nvme_pool_init(struct nvme *n, struct err *err)
 {
@@ -346,8 +344,7 @@ static void dsm_next(struct nvme *n, struct nvme_req *req)
     req_complete(n, req, NVME_OK);
 }
 
-/* ---- commands
- * ---------------------------------------------------------------------------------------- */
+/* ---- commands ---- */
 
 static bool lba_ok(const struct nvme *n, uint64_t start, uint64_t blocks)
 {
@@ -484,8 +481,7 @@ uint16_t nvme_io(struct nvme *n, unsigned sq, const struct nvme_cmd *cmd)
     return NVME_BAD_OPCODE;
 }
 
-/* ---- shutdown (7.6.2)
- * ---------------------------------------------------------------------------------- */
+/* ---- shutdown (7.6.2) ---- */
 
 static void shutdown_submit(struct nvme *n);
 

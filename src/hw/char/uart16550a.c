@@ -12,8 +12,9 @@
  * is real.
  *
  * The other end honours RTS: it holds its bytes while RTS is off, so that input typed ahead waits
- * for the system that opens the port. A guest that has never written MCR gets them once it enables the
- * receive interrupt or has polled LSR for a while: what came before would be lost when it sets up the port.
+ * for the system that opens the port. A guest that has never written MCR gets them once it enables
+ * the receive interrupt or has polled LSR for a while: what came before would be lost when it sets
+ * up the port.
  *
  * Not emulated: framing and parity errors of the line, sending a break (bytes written meanwhile are
  * lost, as on the wire). A hostile guest reaches the FIFO and writes to the back end, one byte per
@@ -25,18 +26,19 @@
 #include <string.h>
 
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
-#define RBR_THR    0 /* DLL when DLAB is set */
-#define IER        1 /* DLM when DLAB is set */
-#define IIR_FCR    2
-#define LCR        3
-#define MCR        4
-#define LSR        5
-#define MSR        6
-#define SCR        7
-#define UART_PORTS 8
+#define RBR_THR      0 /* DLL when DLAB is set */
+#define IER          1 /* DLM when DLAB is set */
+#define IIR_FCR      2
+#define LCR          3
+#define MCR          4
+#define LSR          5
+#define MSR          6
+#define SCR          7
+#define UART_PORTS   8
 #define LISTEN_POLLS 64 /* reads of LSR after which somebody seems to wait for input */
 
 #define IER_ERBFI 0x01
@@ -582,14 +584,7 @@ static int init(struct device *dev, const void *config, struct err *err)
     uart->chr = cfg->chr;
     uart->iobase = cfg->iobase;
     timer_init(&uart->timer, dev->vm->clock, "uart16550a", fire, uart);
-    uart->region = (struct region){
-        .name = "uart16550a",
-        .kind = REGION_IO,
-        .size = UART_PORTS,
-        .ops = &ops,
-        .dev = uart,
-        .owner = dev,
-    };
+    uart->region = region_io(dev, "uart16550a", UART_PORTS, &ops);
     return 0;
 }
 

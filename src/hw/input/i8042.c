@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -941,18 +942,13 @@ static const struct io_ops port92_ops = {port92_read, port92_write, IO_1, port92
 static int init(struct device *dev, const void *config, struct err *err)
 {
     struct i8042 *kbc = (struct i8042 *)dev;
-    const struct region region = {.kind = REGION_IO, .size = 1, .dev = kbc, .owner = dev};
 
     (void)err;
     kbc->config = *(const struct i8042_config *)config;
     timer_init(&kbc->timer, dev->vm->clock, "i8042", fire, kbc);
-    kbc->data = kbc->command = kbc->port92 = region;
-    kbc->data.name = "i8042 data";
-    kbc->data.ops = &data_ops;
-    kbc->command.name = "i8042 command";
-    kbc->command.ops = &command_ops;
-    kbc->port92.name = "port92";
-    kbc->port92.ops = &port92_ops;
+    kbc->data = region_io(dev, "i8042 data", 1, &data_ops);
+    kbc->command = region_io(dev, "i8042 command", 1, &command_ops);
+    kbc->port92 = region_io(dev, "port92", 1, &port92_ops);
     return 0;
 }
 

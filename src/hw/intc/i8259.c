@@ -23,6 +23,7 @@
 #include <errno.h>
 
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -206,6 +207,13 @@ static void derive(struct device *dev)
     irq_set(pic->intr, intr_level(pic));
 }
 
+/* An acknowledge takes INTR back even if another request waits: an edge-triggered pin sees each. */
+static void acknowledged(struct i8259 *pic)
+{
+    irq_set(pic->intr, false);
+    derive(&pic->dev);
+}
+
 /* ---- Acknowledge and end of interrupt ------------------------------------------------------- */
 
 /* Tells the sources of the inputs in `done`. Last of all: they may drive their lines from in here.
@@ -254,7 +262,7 @@ int i8259_ack(struct device *dev)
         ended[MASTER] = take(master, (unsigned)ir);
         vector = master->icw2 | ir;
     }
-    derive(dev);
+    acknowledged(pic);
     notify_eoi(pic, MASTER, ended[MASTER]);
     notify_eoi(pic, SLAVE, ended[SLAVE]);
     return vector;
@@ -280,7 +288,7 @@ static uint8_t poll_read(struct i8259 *pic, unsigned which)
     if (ir < 0)
         return 0;
     ended = take(c, (unsigned)ir);
-    derive(&pic->dev);
+    acknowledged(pic);
     notify_eoi(pic, which, ended);
     return (uint8_t)(POLL_I | ir);
 }
@@ -548,28 +556,14 @@ static int init(struct device *dev, const void *config, struct err *err)
 {
     const struct i8259_config *cfg = config;
     struct i8259 *pic = (struct i8259 *)dev;
-    static const struct {
-        const char *name;
-        const struct io_ops *ops;
-    } parts[3] = {
-        {"i8259 master", &master_ops},
-        {"i8259 slave", &slave_ops},
-        {"i8259 elcr", &elcr_ops},
-    };
 
     (void)err;
     pic->intr = cfg->intr;
     for (unsigned i = 0; i < 16; i++)
         pic->lines[i] = cfg->lines[i];
-    for (unsigned i = 0; i < 3; i++)
-        pic->regions[i] = (struct region){
-            .name = parts[i].name,
-            .kind = REGION_IO,
-            .size = 2,
-            .ops = parts[i].ops,
-            .dev = pic,
-            .owner = dev,
-        };
+    pic->regions[0] = region_io(dev, "i8259 master", 2, &master_ops);
+    pic->regions[1] = region_io(dev, "i8259 slave", 2, &slave_ops);
+    pic->regions[2] = region_io(dev, "i8259 elcr", 2, &elcr_ops);
     return 0;
 }
 

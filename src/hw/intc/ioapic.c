@@ -18,9 +18,9 @@
 #include <errno.h>
 
 #include "core/vm.h"
+#include "hw/region.h"
 
-/* ---- registers (82093AA 3.1, 3.2) -------------------------------------------------------------
- */
+/* ---- registers (82093AA 3.1, 3.2) ---- */
 
 #define IOREGSEL 0x00
 #define IOWIN    0x10
@@ -85,8 +85,7 @@ static const struct state_field ioapic_fields[] = {
     STATE_UINT(struct ioapic_state, boot, 0, 1),
 };
 
-/* ---- messages ----------------------------------------------------------------------------------
- */
+/* ---- messages ---- */
 
 static unsigned rte_mode(uint64_t rte)
 {
@@ -170,8 +169,7 @@ void ioapic_eoi(void *ioapic, uint8_t vector)
     }
 }
 
-/* ---- registers
- * ----------------------------------------------------------------------------------- */
+/* ---- registers ---- */
 
 static void ioapic_derive(struct device *dev)
 {
@@ -295,8 +293,7 @@ static const struct io_ops ioapic_ops = {
     .regs = ioapic_regs,
 };
 
-/* ---- life
- * ------------------------------------------------------------------------------------------ */
+/* ---- life ---- */
 
 static void ioapic_reset(struct device *dev, enum reset_kind kind)
 {
@@ -330,14 +327,7 @@ static int ioapic_init(struct device *dev, const void *config, struct err *err)
 
     (void)err;
     io->cfg = *(const struct ioapic_config *)config;
-    io->region = (struct region){
-        .name = "ioapic",
-        .kind = REGION_IO,
-        .size = REGION_SIZE,
-        .ops = &ioapic_ops,
-        .dev = io,
-        .owner = dev,
-    };
+    io->region = region_io(dev, "ioapic", REGION_SIZE, &ioapic_ops);
     ioapic_reset(dev, RESET_COLD);
     return 0;
 }

@@ -22,6 +22,7 @@
  * host timer never repeats faster than LAPIC_TIMER_MIN_NS.
  */
 #include "hw/intc/lapic.h"
+#include "hw/region.h"
 
 #include <errno.h>
 
@@ -176,8 +177,7 @@ static const struct state_field lapic_fields[] = {
     STATE_UINT(struct lapic_state, extint, 0, 1),
 };
 
-/* ---- the words that other threads see ---------------------------------------------------------
- */
+/* ---- the words that other threads see ---- */
 
 #define get(word)           __atomic_load_n(&(word), __ATOMIC_SEQ_CST)
 #define set(word, v)        __atomic_store_n(&(word), (v), __ATOMIC_SEQ_CST)
@@ -199,8 +199,7 @@ static bool apic_sw_on(const struct lapic *l)
     return get(l->state.svr) & SVR_ENABLE;
 }
 
-/* ---- pure helpers ------------------------------------------------------------------------------
- */
+/* ---- pure helpers ---- */
 
 /* The highest vector set, or -1. */
 static int highest(const uint32_t *words)
@@ -266,8 +265,7 @@ static uint64_t guest_tsc(const struct lapic *l)
     return l->cfg.tsc_offset ? tsc + l->cfg.tsc_offset(l->vcpu) : tsc;
 }
 
-/* ---- arrivals: from any thread -----------------------------------------------------------------
- */
+/* ---- arrivals: from any thread ---- */
 
 static void apic_error(struct lapic *l, uint32_t bit);
 
@@ -483,8 +481,7 @@ static bool lint_set(void *chip, unsigned pin, bool level)
     return true;
 }
 
-/* ---- the timer: on the vCPU's thread
- * ------------------------------------------------------------- */
+/* ---- the timer: on the vCPU's thread ---- */
 
 static void timer_rings(void *opaque)
 {
@@ -607,8 +604,7 @@ static void timer_set_divide(struct lapic *l, uint32_t dcr)
     timer_derive(l);
 }
 
-/* ---- what the processor takes: on the vCPU's thread
- * ---------------------------------------------- */
+/* ---- what the processor takes: on the vCPU's thread ---- */
 
 /* An interrupt of the PIC waits, through LINT0 or by message. */
 static bool extint_waits(const struct lapic *l)
@@ -722,8 +718,7 @@ static void apic_eoi(struct lapic *l)
     repost(l);
 }
 
-/* ---- IPIs
- * ------------------------------------------------------------------------------------------ */
+/* ---- IPIs ---- */
 
 static void send_ipi(struct lapic *l, uint64_t icr)
 {
@@ -758,8 +753,7 @@ static void send_ipi(struct lapic *l, uint64_t icr)
     }
 }
 
-/* ---- state transitions --------------------------------------------------------------------------
- */
+/* ---- state transitions ---- */
 
 /* What power-up, INIT and a global disable leave (10.4.7); the id, IA32_APIC_BASE and the pins
  * stay. */
@@ -805,6 +799,15 @@ static void lapic_init_reset(void *intc)
 
     apic_clear(l);
     lapic_derive(&l->dev);
+}
+
+/* The TSC deadline is compared with the vCPU's own TSC, whoever moves that (10.5.4.1). */
+static void lapic_tsc_jumps(void *intc)
+{
+    struct lapic *l = intc;
+
+    timer_sync(l);
+    timer_derive(l);
 }
 
 /* False: #GP. The modes and the ways between them: figure 10-27. */
@@ -879,8 +882,7 @@ static void write_lvt(struct lapic *l, unsigned n, uint32_t value)
     timer_derive(l);
 }
 
-/* ---- registers
- * ------------------------------------------------------------------------------------- */
+/* ---- registers ---- */
 
 /* Registers whose meaning is the same in both modes. */
 static bool reg_write(struct lapic *l, unsigned reg, uint32_t value)
@@ -958,8 +960,7 @@ static bool reg_read(struct lapic *l, unsigned reg, uint32_t *value)
     return false;
 }
 
-/* ---- xAPIC: the page
- * ------------------------------------------------------------------------------- */
+/* ---- xAPIC: the page ---- */
 
 static void mmio_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -1086,8 +1087,7 @@ static const struct io_ops mmio_ops = {
     .lockless = true,
 };
 
-/* ---- MSRs
- * --------------------------------------------------------------------------------------------- */
+/* ---- MSRs ---- */
 
 static bool base_msr_read(void *opaque, uint32_t index, uint64_t *value)
 {
@@ -1232,8 +1232,7 @@ static const struct msr_range lapic_msrs[] = {
     {0},
 };
 
-/* ---- life
- * -------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void lapic_reset(struct device *dev, enum reset_kind kind)
 {
@@ -1274,6 +1273,7 @@ static const struct vcpu_intc lapic_intc = {
     .get_cr8 = lapic_get_cr8,
     .set_cr8 = lapic_set_cr8,
     .init_reset = lapic_init_reset,
+    .tsc_jumps = lapic_tsc_jumps,
 };
 
 static int lapic_init(struct device *dev, const void *config, struct err *err)
@@ -1290,14 +1290,7 @@ static int lapic_init(struct device *dev, const void *config, struct err *err)
     phys_bits = l->cfg.phys_bits ? l->cfg.phys_bits : 36;
     l->base_valid = (BIT(phys_bits) - 1) & ~PAGE_MASK;
     l->base_valid |= APIC_BASE_BSP | APIC_BASE_EN | (l->cfg.x2apic ? APIC_BASE_EXTD : 0);
-    l->region = (struct region){
-        .name = "lapic",
-        .kind = REGION_IO,
-        .size = PAGE_SIZE,
-        .ops = &mmio_ops,
-        .dev = l,
-        .owner = dev,
-    };
+    l->region = region_io(dev, "lapic", PAGE_SIZE, &mmio_ops);
     timer_init(&l->timer, dev->vm->clock, "lapic", timer_rings, l);
     vcpu_add_msrs(l->vcpu, lapic_msrs, l);
     l->vcpu->intc_ops = &lapic_intc;
@@ -1335,14 +1328,6 @@ struct irq_pin lapic_lint_pin(struct device *lapic, unsigned lint)
 bool lapic_enabled(const struct device *lapic)
 {
     return apic_on((const struct lapic *)lapic);
-}
-
-void lapic_tsc_changed(struct device *lapic)
-{
-    struct lapic *l = (struct lapic *)lapic;
-
-    timer_sync(l);
-    timer_derive(l);
 }
 
 static const struct state lapic_state_table = STATE(struct lapic, state, 1, lapic_fields);

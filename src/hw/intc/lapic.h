@@ -52,8 +52,4 @@ bool lapic_msi_pending(void *bus, uint64_t addr, uint32_t data);
 
 /* IA32_APIC_BASE's enable bit: CPUID.1:EDX.APIC follows it. */
 bool lapic_enabled(const struct device *lapic);
-/* The vCPU's TSC or its offset was written: the TSC deadline moves with it. On the vCPU's thread.
- */
-void lapic_tsc_changed(struct device *lapic);
-
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
 #define DEBUGCON_PORT 0xe9
 #define DEBUGCON_ID   0xe9 /* what reads give */
@@ -93,14 +94,7 @@ static int init(struct device *dev, const void *config, struct err *err)
                        (unsigned long long)cfg->iobase);
     con->chr = cfg->chr;
     con->iobase = cfg->iobase ? (uint16_t)cfg->iobase : DEBUGCON_PORT;
-    con->region = (struct region){
-        .name = "debugcon",
-        .kind = REGION_IO,
-        .size = 1,
-        .ops = &ops,
-        .dev = con,
-        .owner = dev,
-    };
+    con->region = region_io(dev, "debugcon", 1, &ops);
     return 0;
 }
 

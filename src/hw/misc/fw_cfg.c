@@ -21,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -219,14 +220,7 @@ static int init(struct device *dev, const void *config, struct err *err)
         fini(dev);
         return err_set(err, -ret, "out of memory");
     }
-    fw->region = (struct region){
-        .name = "fw_cfg",
-        .kind = REGION_IO,
-        .size = 2,
-        .ops = &ops,
-        .dev = fw,
-        .owner = dev,
-    };
+    fw->region = region_io(dev, "fw_cfg", 2, &ops);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "hw/misc/i8237.h"
 
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -276,20 +277,12 @@ static const struct io_ops page_ops = {page_read, page_write, IO_1, page_regs, f
 static int init(struct device *dev, const void *config, struct err *err)
 {
     struct i8237 *dma = (struct i8237 *)dev;
-    const struct region region = {.kind = REGION_IO, .dev = dma, .owner = dev};
 
     (void)config;
     (void)err;
-    dma->first = dma->second = dma->pages = region;
-    dma->first.name = "i8237 0-3";
-    dma->first.size = REGS;
-    dma->first.ops = &first_ops;
-    dma->second.name = "i8237 4-7";
-    dma->second.size = 2 * REGS;
-    dma->second.ops = &second_ops;
-    dma->pages.name = "dma pages";
-    dma->pages.size = PAGES;
-    dma->pages.ops = &page_ops;
+    dma->first = region_io(dev, "i8237 0-3", REGS, &first_ops);
+    dma->second = region_io(dev, "i8237 4-7", 2 * REGS, &second_ops);
+    dma->pages = region_io(dev, "dma pages", PAGES, &page_ops);
     return 0;
 }
 

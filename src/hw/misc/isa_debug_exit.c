@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "core/vm.h"
+#include "hw/region.h"
 
 #define DEFAULT_IOBASE 0x501
 #define DEFAULT_IOSIZE 2
@@ -68,14 +69,8 @@ static int init(struct device *dev, const void *config, struct err *err)
         return err_set(err, EINVAL, "iosize %llu is too large: give 1, 2 or 4",
                        (unsigned long long)cfg->iosize);
     port->iobase = cfg->iobase ? (uint16_t)cfg->iobase : DEFAULT_IOBASE;
-    port->region = (struct region){
-        .name = "isa_debug_exit",
-        .kind = REGION_IO,
-        .size = cfg->iosize ? cfg->iosize : DEFAULT_IOSIZE,
-        .ops = &ops,
-        .dev = port,
-        .owner = dev,
-    };
+    port->region =
+        region_io(dev, "isa_debug_exit", cfg->iosize ? cfg->iosize : DEFAULT_IOSIZE, &ops);
     return 0;
 }
 

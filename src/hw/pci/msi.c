@@ -14,8 +14,7 @@
 
 #include "base/bytes.h"
 
-/* ---- MSI (6.8.1), in the 64-bit layout with masks
- * ------------------------------------------------ */
+/* ---- MSI (6.8.1), in the 64-bit layout with masks ---- */
 
 #define MSI_SIZE              0x18
 #define MSI_CONTROL           2
@@ -101,8 +100,7 @@ void pci_msi_derive(struct pci_function *fn)
         msi_emit(fn, (unsigned)__builtin_ctz(open) & (pci_msi_vectors(fn) - 1));
 }
 
-/* ---- MSI-X (6.8.2)
- * -------------------------------------------------------------------------------- */
+/* ---- MSI-X (6.8.2) ---- */
 
 #define MSIX_SIZE             12
 #define MSIX_CONTROL          2

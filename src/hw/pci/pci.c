@@ -65,8 +65,7 @@ const struct state_field pci_function_fields[1] = {
     STATE_BYTES(struct pci_function_state, config),
 };
 
-/* ---- building -----------------------------------------------------------------------------------
- */
+/* ---- building ---- */
 
 int pci_function_init(struct pci_function *fn, struct device *dev, struct pci_bus *bus,
                       uint8_t devfn, struct pci_function_state *state, const struct pci_ids *ids,
@@ -198,8 +197,7 @@ void pci_remove_function(struct pci_function *fn)
     fn->bus->fn[fn->devfn] = NULL;
 }
 
-/* ---- state
- * ---------------------------------------------------------------------------------------- */
+/* ---- state ---- */
 
 void pci_function_reset(struct pci_function *fn, enum reset_kind kind)
 {
@@ -292,8 +290,7 @@ uint64_t pci_bar_base(const struct pci_function *fn, unsigned index)
     return index < ARRAY_LEN(fn->bar) && fn->bar[index].mapped ? fn->bar[index].base : UINT64_MAX;
 }
 
-/* ---- configuration accesses --------------------------------------------------------------------
- */
+/* ---- configuration accesses ---- */
 
 static void function_write(struct pci_function *fn, unsigned off, uint32_t val, unsigned size)
 {

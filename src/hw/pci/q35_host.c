@@ -21,9 +21,9 @@
 
 #include "base/bytes.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
-/* ---- registers
- * ------------------------------------------------------------------------------------ */
+/* ---- registers ---- */
 
 #define CONFIG_ADDRESS          0xcf8
 #define CONFIG_DATA             0xcfc
@@ -104,8 +104,7 @@ unsigned q35_host_pirq(unsigned slot, unsigned pin)
     return ((slot + pin + 3) & 3) + (slot < 24 ? 4 : 0);
 }
 
-/* ---- PAM and SMRAM
- * ---------------------------------------------------------------------------------- */
+/* ---- PAM and SMRAM ---- */
 
 /* What PAM says about segment i: PAM_READ and PAM_WRITE. */
 static unsigned pam_bits(const uint8_t *config, unsigned i)
@@ -192,8 +191,7 @@ static void pam_derive(struct q35_host *host)
                     (smram & SMRAM_G_SMRAME) && (smram & SMRAM_D_OPEN) && !(smram & SMRAM_D_CLS));
 }
 
-/* ---- configuration space of the bridge itself
- * ------------------------------------------------------ */
+/* ---- configuration space of the bridge itself ---- */
 
 static void ecam_derive(struct q35_host *host)
 {
@@ -235,8 +233,7 @@ static void q35_config_written(struct pci_function *fn, unsigned off, unsigned s
         *smram &= (uint8_t)~SMRAM_D_OPEN;
 }
 
-/* ---- mechanism 1
- * -------------------------------------------------------------------------------------- */
+/* ---- mechanism 1 ---- */
 
 static void address_write(void *opaque, uint64_t off, uint64_t val, unsigned size)
 {
@@ -311,9 +308,7 @@ static const struct io_ops data_ops = {
     .regs = data_regs,
 };
 
-/* ---- ECAM
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- ECAM ---- */
 
 #define ECAM_BUS(off)   ((off) >> 20)
 #define ECAM_DEVFN(off) ((uint8_t)((off) >> 12))
@@ -341,8 +336,7 @@ static const struct io_ops ecam_ops = {
     .sizes = IO_1 | IO_2 | IO_4,
 };
 
-/* ---- life
- * -------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void q35_host_reset(struct device *dev, enum reset_kind kind)
 {
@@ -384,19 +378,6 @@ static void config_init(struct q35_host *host)
     fn->hw[SMRAM] = SMRAM_WRITABLE; /* D_LCK takes the bits out of wmask */
 }
 
-static struct region io_region(struct q35_host *host, const char *name, uint64_t size,
-                               const struct io_ops *ops)
-{
-    return (struct region){
-        .name = name,
-        .kind = REGION_IO,
-        .size = size,
-        .ops = ops,
-        .dev = host,
-        .owner = &host->dev,
-    };
-}
-
 static int q35_host_init(struct device *dev, const void *config, struct err *err)
 {
     static const struct pci_ids ids = {
@@ -417,12 +398,12 @@ static int q35_host_init(struct device *dev, const void *config, struct err *err
     if (ret)
         return ret;
     config_init(host);
-    host->address = io_region(host, "config-address", 4, &address_ops);
+    host->address = region_io(dev, "config-address", 4, &address_ops);
     /* Whatever else lies at CF9h must not split a 32-bit write to CONFIG_ADDRESS. */
     host->address.priority = REGION_PRIO_OVERLAY + 1;
-    host->data = io_region(host, "config-data", 4, &data_ops);
+    host->data = region_io(dev, "config-data", 4, &data_ops);
     for (unsigned i = 0; i < ECAM_LENGTHS; i++) {
-        host->ecam[i] = io_region(host, "ecam", Q35_ECAM_SIZE >> i, &ecam_ops);
+        host->ecam[i] = region_io(dev, "ecam", Q35_ECAM_SIZE >> i, &ecam_ops);
         host->ecam[i].disabled = true;
     }
     host->smram = (struct region){

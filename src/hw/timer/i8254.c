@@ -25,6 +25,7 @@
 
 #include "base/clockconv.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -663,22 +664,8 @@ static int init(struct device *dev, const void *config, struct err *err)
     (void)err;
     pit->irq = cfg->irq;
     timer_init(&pit->timer, dev->vm->clock, "i8254", fire, pit);
-    pit->pit = (struct region){
-        .name = "i8254",
-        .kind = REGION_IO,
-        .size = 4,
-        .ops = &pit_ops,
-        .dev = pit,
-        .owner = dev,
-    };
-    pit->port61 = (struct region){
-        .name = "port61",
-        .kind = REGION_IO,
-        .size = 1,
-        .ops = &port61_ops,
-        .dev = pit,
-        .owner = dev,
-    };
+    pit->pit = region_io(dev, "i8254", 4, &pit_ops);
+    pit->port61 = region_io(dev, "port61", 1, &port61_ops);
     return 0;
 }
 

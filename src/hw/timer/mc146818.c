@@ -26,6 +26,7 @@
 #include "base/bytes.h"
 #include "base/clockconv.h"
 #include "core/vm.h"
+#include "hw/region.h"
 
 /* ---- Registers ------------------------------------------------------------------------------ */
 
@@ -701,14 +702,7 @@ static int init(struct device *dev, const void *config, struct err *err)
     rtc->config = *(const struct mc146818_config *)config;
     rtc->irq = rtc->config.irq;
     timer_init(&rtc->timer, dev->vm->clock, "mc146818", fire, rtc);
-    rtc->region = (struct region){
-        .name = "mc146818",
-        .kind = REGION_IO,
-        .size = 4,
-        .ops = &ops,
-        .dev = rtc,
-        .owner = dev,
-    };
+    rtc->region = region_io(dev, "mc146818", 4, &ops);
     return 0;
 }
 

@@ -156,10 +156,7 @@ static int place_payload(const struct boot_input *in, const struct boot_memory *
         uint64_t at;
 
         if (end > top || initrd->size > top - end)
-            return err_set(err, ENOMEM,
-                           "%s (%zu KiB) does not fit above the kernel in guest memory: give it "
-                           "more with --memory",
-                           initrd->name, (initrd->size + 1023) / 1024);
+            return boot_no_room(initrd, err);
         at = align_down(top - initrd->size, PAGE_SIZE);
         if (at < end)
             at = end; /* fits only unaligned, which is allowed */
@@ -284,8 +281,7 @@ int bzimage_load(const struct boot_input *in, const struct boot_memory *mem,
     return r ? r : write_gdt(mem, entry, err);
 }
 
-/* ---- vmlinux ------------------------------------------------------------------------------------
- */
+/* ---- vmlinux ---- */
 
 bool vmlinux_probe(const uint8_t *data, size_t size)
 {

@@ -56,6 +56,34 @@ int boot_zero(const struct boot_memory *mem, gpa_t gpa, uint64_t size, const cha
     return r;
 }
 
+int boot_no_room(const struct boot_file *file, struct err *err)
+{
+    return err_set(err, ENOMEM,
+                   "%s (%zu KiB) does not fit above the kernel in guest memory: give it more with "
+                   "--memory",
+                   file->name, (file->size + 1023) / 1024);
+}
+
+int boot_place_modules(const struct boot_input *in, const struct boot_memory *mem, gpa_t last,
+                       gpa_t module_at[], gpa_t *at, gpa_t *end, struct err *err)
+{
+    *at = align_up(max_u64(last, ONE_MIB), PAGE_SIZE);
+    *end = max_u64(*at, e820_run_end(&in->map, *at));
+    for (unsigned i = 0; i < in->nmodules; i++) {
+        const struct boot_file *m = &in->module[i];
+        int r;
+
+        if (m->size > *end - *at)
+            return boot_no_room(m, err);
+        r = boot_write(mem, *at, m->data, m->size, m->name, err);
+        if (r)
+            return r;
+        module_at[i] = *at;
+        *at = min_u64(align_up(*at + m->size, PAGE_SIZE), *end);
+    }
+    return 0;
+}
+
 /*
  * A stub where a BIOS would be, at the end of segment F000h: loaders that go back to real mode to
  * ask it (Xen's trampoline) are told "no such function" by carry and AH = 86h, and go on without.

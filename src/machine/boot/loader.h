@@ -16,8 +16,7 @@
 
 struct cpu_state;
 
-/* ---- the memory map ----------------------------------------------------------------------------
- */
+/* ---- the memory map ---- */
 
 /* Types of ACPI 6 section 15, "System Address Map Interfaces". */
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
@@ -53,8 +52,7 @@ uint64_t e820_run_end(const struct e820 *map, uint64_t from);
 /* True if all of [addr, addr + size) is RAM. */
 bool e820_is_ram(const struct e820 *map, uint64_t addr, uint64_t size);
 
-/* ---- loading -----------------------------------------------------------------------------------
- */
+/* ---- loading ---- */
 
 struct boot_file {
     const uint8_t *data;
@@ -124,8 +122,7 @@ bool multiboot_probe(const uint8_t *data, size_t size);
 int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
                    struct boot_entry *entry, struct err *err);
 
-/* ---- shared by the loaders ---------------------------------------------------------------------
- */
+/* ---- shared by the loaders ---- */
 
 /* Below 1 MiB; nothing else lies between the BIOS data area and EBDA_BASE. */
 #define BOOT_GDT         0x1000u
@@ -134,11 +131,21 @@ int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
 #define BOOT_STACK       0x20000u
 #define BOOT_CMDLINE     0x20000u
 #define BOOT_CMDLINE_MAX 0x10000u
+#define ONE_MIB          0x100000u
 
 int boot_write(const struct boot_memory *mem, gpa_t gpa, const void *data, size_t size,
                const char *what, struct err *err);
 int boot_zero(const struct boot_memory *mem, gpa_t gpa, uint64_t size, const char *what,
               struct err *err);
+
+/*
+ * The modules on pages of their own after the kernel, which ends at `last`, above 1 MiB. From *at
+ * up to *end is then free.
+ */
+int boot_place_modules(const struct boot_input *in, const struct boot_memory *mem, gpa_t last,
+                       gpa_t module_at[], gpa_t *at, gpa_t *end, struct err *err);
+/* The sentence for a file that finds no room there. */
+int boot_no_room(const struct boot_file *file, struct err *err);
 
 /* A program header, of either class, checked against the file. */
 struct elf_segment {

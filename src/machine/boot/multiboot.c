@@ -37,7 +37,6 @@
 #define MODULE_SIZE      16u
 #define MMAP_SIZE        24u
 
-#define ONE_MIB     0x100000u
 #define LOADER_NAME "doppel"
 
 struct header {
@@ -224,22 +223,9 @@ int multiboot_load(const struct boot_input *in, const struct boot_memory *mem,
         return err_set(err, EINVAL, "%s starts at %#llx, outside what it loads: it is damaged",
                        name, (unsigned long long)start);
 
-    at = align_up(max_u64(last, ONE_MIB), PAGE_SIZE);
-    end = max_u64(at, e820_run_end(&in->map, at));
-    for (unsigned i = 0; i < in->nmodules; i++) {
-        const struct boot_file *m = &in->module[i];
-
-        if (m->size > end - at)
-            return err_set(err, ENOMEM,
-                           "%s (%zu KiB) does not fit above the kernel in guest "
-                           "memory: give it more with --memory",
-                           m->name, (m->size + 1023) / 1024);
-        r = boot_write(mem, at, m->data, m->size, m->name, err);
-        if (r)
-            return r;
-        module_at[i] = at;
-        at = min_u64(align_up(at + m->size, PAGE_SIZE), end);
-    }
+    r = boot_place_modules(in, mem, last, module_at, &at, &end, err);
+    if (r)
+        return r;
     r = write_info(in, mem, at, end, module_at, err);
     if (r)
         return r;

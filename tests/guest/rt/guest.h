@@ -105,6 +105,17 @@ struct guest_case {
     void (*run)(void);
 };
 
+/* A case; link.ld collects them, sorted by their lines. */
+#define CASE(fn, title)                                                                            \
+    static void fn(void);                                                                          \
+    static const struct guest_case fn##_case                                                       \
+        __attribute__((used, section("cases." STRING(__LINE__)))) = {title, fn};                   \
+    static void fn(void)
+#define STRING(x) STRING_(x)
+#define STRING_(x) #x
+/* Or a guest lists them itself, in an array of this name. */
+extern const struct guest_case guest_cases[] __attribute__((section("cases.0")));
+
 /* Set by a failing check; the runner prints the case's name. */
 void fail_at(const char *what, uint64_t got, uint64_t want);
 
@@ -116,10 +127,6 @@ void fail_at(const char *what, uint64_t got, uint64_t want);
     } while (0)
 #define CHECK(cond) CHECK_EQ(!!(cond), 1)
 
-int run_cases(const struct guest_case *cases, unsigned n);
-
-/* The guest's own. */
-extern const struct guest_case guest_cases[];
 extern const unsigned guest_ncases;
 
 /* ---- traps ------------------------------------------------------------------------------------ */
@@ -166,7 +173,7 @@ extern volatile uintptr_t trap_label;
 struct trap_regs {
     uintptr_t a, c, d;
 };
-/* TRAP("code", .a = ..., .c = ..., .d = ...). */
+/* TRAP("code"), with registers TRAP("code", .a = ..., .c = ..., .d = ...). */
 #define TRAP(code, ...)                                                                            \
     do {                                                                                           \
         struct trap_regs regs_ = {__VA_ARGS__};                                                    \
@@ -192,6 +199,29 @@ struct trap_regs {
         CHECK_EQ(trap.count, 1);                                                                   \
         CHECK_EQ(trap.vector, (vec));                                                              \
         CHECK_EQ(trap.ip, trap_label + (len));                                                     \
+    } while (0)
+
+#define EXPECT_VECTOR(vec, err)                                                                    \
+    do {                                                                                           \
+        CHECK_EQ(trap.vector, (vec));                                                              \
+        CHECK_EQ(trap.error, (err));                                                               \
+    } while (0)
+
+/* TRAP with what comes of it: a fault at the first instruction, at any, or nothing at all. */
+#define FAULTS(vec, err, ...)                                                                      \
+    do {                                                                                           \
+        TRAP(__VA_ARGS__);                                                                         \
+        EXPECT_FAULT(vec, err);                                                                    \
+    } while (0)
+#define RAISES(vec, err, ...)                                                                      \
+    do {                                                                                           \
+        TRAP(__VA_ARGS__);                                                                         \
+        EXPECT_VECTOR(vec, err);                                                                   \
+    } while (0)
+#define RUNS(...)                                                                                  \
+    do {                                                                                           \
+        TRAP(__VA_ARGS__);                                                                         \
+        CHECK_EQ(trap.count, 0);                                                                   \
     } while (0)
 
 enum {
@@ -240,6 +270,22 @@ uintptr_t idt_stub(unsigned vector);
 
 /* Runs fn(arg) in ring 3 on a stack of its own; back when it returns or traps. */
 void run_user(void (*fn)(void));
+/* Code for it, which must not return: INT 80h is the way back. */
+#define USER_CODE(name, code)                                                                      \
+    static void name(void)                                                                         \
+    {                                                                                              \
+        __asm__ volatile(code);                                                                    \
+    }
+#define USER_FAULTS(vec, err, fn)                                                                  \
+    do {                                                                                           \
+        run_user(fn);                                                                              \
+        EXPECT_VECTOR(vec, err);                                                                   \
+    } while (0)
+#define USER_RUNS(fn)                                                                              \
+    do {                                                                                           \
+        run_user(fn);                                                                              \
+        CHECK_EQ(trap.vector, 0x80);                                                               \
+    } while (0)
 
 /* 4 KiB-aligned pages for page tables and data, zeroed; they never come back. */
 void *page_alloc(void);

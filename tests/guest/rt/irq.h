@@ -14,21 +14,21 @@ static volatile unsigned seen[256], order[16], norder;
 
 static inline void lapic_w(unsigned reg, uint32_t v)
 {
-    *(volatile uint32_t *)(LAPIC + reg) = v;
+    *(volatile uint32_t *)(uintptr_t)(LAPIC + reg) = v;
 }
 static inline uint32_t lapic_r(unsigned reg)
 {
-    return *(volatile uint32_t *)(LAPIC + reg);
+    return *(volatile uint32_t *)(uintptr_t)(LAPIC + reg);
 }
 static inline void ioapic_w(unsigned reg, uint32_t v)
 {
-    *(volatile uint32_t *)IOAPIC = reg;
-    *(volatile uint32_t *)(IOAPIC + 0x10) = v;
+    *(volatile uint32_t *)(uintptr_t)IOAPIC = reg;
+    *(volatile uint32_t *)(uintptr_t)(IOAPIC + 0x10) = v;
 }
 static inline uint32_t ioapic_r(unsigned reg)
 {
-    *(volatile uint32_t *)IOAPIC = reg;
-    return *(volatile uint32_t *)(IOAPIC + 0x10);
+    *(volatile uint32_t *)(uintptr_t)IOAPIC = reg;
+    return *(volatile uint32_t *)(uintptr_t)(IOAPIC + 0x10);
 }
 
 static inline uint8_t cmos_r(uint8_t reg)
@@ -95,6 +95,17 @@ static inline void stop(void)
     out8(0x21, 0xff);
     out8(0xa1, 0xff);
 }
+
+/* A case between start and stop. */
+#define IRQ_CASE(fn, title)                                                                        \
+    static void fn##_irq(void);                                                                    \
+    CASE(fn, title)                                                                                \
+    {                                                                                              \
+        start();                                                                                   \
+        fn##_irq();                                                                                \
+        stop();                                                                                    \
+    }                                                                                              \
+    static void fn##_irq(void)
 
 /* Interrupts on until vector has come or time is up. */
 static inline bool wait_for(unsigned vector)

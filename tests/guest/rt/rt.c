@@ -21,7 +21,7 @@ static const char *case_name;
 static unsigned case_failures;
 
 extern uint8_t stubs[];
-extern const struct guest_case guest_cases[];
+extern const struct guest_case guest_cases_begin[], guest_cases_end[];
 _Noreturn void rt_resume(uintptr_t ip, uintptr_t sp);
 void rt_enter_user(void (*fn)(void), void *stack);
 
@@ -177,15 +177,15 @@ volatile uint64_t *pte(uintptr_t va, int level)
 }
 #endif
 
-int run_cases(const struct guest_case *cases, unsigned n)
+static unsigned run_cases(void)
 {
     unsigned failed = 0;
 
-    for (unsigned i = 0; i < n; i++) {
-        case_name = cases[i].name;
+    for (const struct guest_case *c = guest_cases_begin; c != guest_cases_end; c++) {
+        case_name = c->name;
         case_failures = 0;
         trap.count = 0;
-        cases[i].run();
+        c->run();
         if (case_failures)
             failed++;
         else {
@@ -194,7 +194,7 @@ int run_cases(const struct guest_case *cases, unsigned n)
             put_char('\n');
         }
     }
-    return (int)failed;
+    return failed;
 }
 
 void rt_main(void)
@@ -220,5 +220,5 @@ void rt_main(void)
                        (base >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 1] = base >> 32;
     __asm__ volatile("ltr %w0; lldt %w1" : : "r"(SEL_TSS), "r"(0));
-    leave(run_cases(guest_cases, guest_ncases) ? EXIT_FAIL : EXIT_PASS);
+    leave(run_cases() ? EXIT_FAIL : EXIT_PASS);
 }

@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <string.h>
 
 #include "control/options.h"
+#include "tests/lib/unit.h"
 
 struct parsed {
     struct run_options o;
@@ -27,11 +22,10 @@ static void refuses(const char *sentence_part, struct parsed *p)
     options_fini(&p->o);
 }
 
-static void defaults_hold(void **state)
+TEST(defaults_hold)
 {
     PARSE(p, "--kernel", "K");
 
-    (void)state;
     assert_int_equal(p.r, 0);
     assert_string_equal(p.o.machine.kernel, "K");
     assert_int_equal(p.o.machine.memory, 512 << 20);
@@ -44,7 +38,7 @@ static void defaults_hold(void **state)
     options_fini(&p.o);
 }
 
-static void every_option_has_its_effect(void **state)
+TEST(every_option_has_its_effect)
 {
     PARSE(p, "--kernel=K", "--initrd", "I", "--append", "a b", "--memory", "1G", "--cpus", "4",
           "--cpu", "v2", "--serial", "unix:/s", "--debugcon", "file:/d", "--engine", "interp",
@@ -52,7 +46,6 @@ static void every_option_has_its_effect(void **state)
           "--debug-exit", "0xf4", "--no-reboot", "--no-acpi", "--sandbox", "off", "--net", "none",
           "--display", "none", "--machine", "q35", "--print-hash", "--verbose");
 
-    (void)state;
     assert_int_equal(p.r, 0);
     assert_string_equal(p.o.machine.initrd, "I");
     assert_string_equal(p.o.machine.append, "a b");
@@ -75,11 +68,10 @@ static void every_option_has_its_effect(void **state)
     options_fini(&p.o);
 }
 
-static void debug_exit_needs_no_port(void **state)
+TEST(debug_exit_needs_no_port)
 {
     PARSE(p, "--bios", "B", "--debug-exit", "--no-reboot");
 
-    (void)state;
     assert_int_equal(p.r, 0);
     assert_true(p.o.machine.debug_exit);
     assert_int_equal(p.o.machine.debug_exit_port, 0);
@@ -87,12 +79,11 @@ static void debug_exit_needs_no_port(void **state)
     options_fini(&p.o);
 }
 
-static void disk_fields_are_taken_apart(void **state)
+TEST(disk_fields_are_taken_apart)
 {
     PARSE(p, "--kernel", "K", "--disk", "a,,b.img,bus=nvme,ro,snapshot=off,serial=x,,y", "--disk",
           "c");
 
-    (void)state;
     assert_int_equal(p.r, 0);
     assert_int_equal(p.o.machine.ndisks, 2);
     assert_string_equal(p.o.machine.disks[0].path, "a,b.img");
@@ -107,13 +98,12 @@ static void disk_fields_are_taken_apart(void **state)
     options_fini(&p.o);
 }
 
-#define REFUSES(test, part, ...)   \
-    static void test(void **state) \
-    {                              \
-        PARSE(p, __VA_ARGS__);     \
-                                   \
-        (void)state;               \
-        refuses(part, &p);         \
+#define REFUSES(test, part, ...) \
+    TEST(test)                   \
+    {                            \
+        PARSE(p, __VA_ARGS__);   \
+                                 \
+        refuses(part, &p);       \
     }
 
 REFUSES(slip_in_an_option_is_named, "did you mean --initrd?", "--kernel", "K", "--inird", "I")
@@ -142,12 +132,11 @@ REFUSES(two_ports_on_stdio_are_refused, "both", "--bios", "B", "--debugcon", "st
 REFUSES(missing_thing_is_said, "cannot be opened", "/nonexistent/thing")
 REFUSES(directory_is_said, "is a directory", "/")
 
-static void sizes_have_units(void **state)
+TEST(sizes_have_units)
 {
     struct err err;
     uint64_t n;
 
-    (void)state;
     assert_int_equal(parse_size("3k", 1, &n, &err), 0);
     assert_int_equal(n, 3072);
     assert_int_equal(parse_size("2T", 1, &n, &err), 0);
@@ -159,63 +148,21 @@ static void sizes_have_units(void **state)
     assert_int_equal(parse_size("1MB", 1, &n, &err), -22);
 }
 
-static void far_words_are_not_suggested(void **state)
+TEST(far_words_are_not_suggested)
 {
     static const char *const words[] = {"run", "inspect", NULL};
 
-    (void)state;
     assert_null(nearest_word("elephant", words));
     assert_string_equal(nearest_word("inspct", words), "inspect");
     assert_string_equal(nearest_word("insp", words), "inspect");
 }
 
-static void names_are_safe_for_paths(void **state)
+TEST(names_are_safe_for_paths)
 {
-    (void)state;
     assert_true(vm_name_ok("a.b_c-1"));
     assert_false(vm_name_ok(""));
     assert_false(vm_name_ok(".."));
     assert_false(vm_name_ok("-x"));
     assert_false(vm_name_ok("a b"));
     assert_false(vm_name_ok("0123456789012345678901234567890123456789012345678"));
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_hold),
-        cmocka_unit_test(every_option_has_its_effect),
-        cmocka_unit_test(debug_exit_needs_no_port),
-        cmocka_unit_test(disk_fields_are_taken_apart),
-        cmocka_unit_test(slip_in_an_option_is_named),
-        cmocka_unit_test(unknown_option_points_to_help),
-        cmocka_unit_test(missing_value_is_shown),
-        cmocka_unit_test(flag_with_value_is_refused),
-        cmocka_unit_test(slip_in_a_value_is_named),
-        cmocka_unit_test(memory_without_number_is_refused),
-        cmocka_unit_test(memory_with_odd_unit_is_refused),
-        cmocka_unit_test(memory_overflow_is_refused),
-        cmocka_unit_test(memory_of_half_a_page_is_refused),
-        cmocka_unit_test(too_little_memory_is_refused),
-        cmocka_unit_test(zero_cpus_are_refused),
-        cmocka_unit_test(too_many_cpus_are_refused),
-        cmocka_unit_test(nothing_to_boot_is_said),
-        cmocka_unit_test(kernel_and_bios_exclude_each_other),
-        cmocka_unit_test(initrd_needs_a_kernel),
-        cmocka_unit_test(name_with_a_slash_is_refused),
-        cmocka_unit_test(unknown_disk_word_is_named),
-        cmocka_unit_test(unknown_bus_lists_what_there_is),
-        cmocka_unit_test(disk_without_file_is_refused),
-        cmocka_unit_test(network_is_not_there_yet),
-        cmocka_unit_test(serial_without_path_is_refused),
-        cmocka_unit_test(trace_file_needs_patterns),
-        cmocka_unit_test(two_ports_on_stdio_are_refused),
-        cmocka_unit_test(missing_thing_is_said),
-        cmocka_unit_test(directory_is_said),
-        cmocka_unit_test(sizes_have_units),
-        cmocka_unit_test(far_words_are_not_suggested),
-        cmocka_unit_test(names_are_safe_for_paths),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <json-c/json.h>
 #include <string.h>
 
+#define FIXTURE struct talk *t
 #include "control/qmp.h"
+#include "tests/lib/unit.h"
 
 struct talk {
     struct qmp qmp;
@@ -59,32 +55,28 @@ static const struct command table[] = {
     {.help = NULL},
 };
 
-static int setup(void **state)
+static struct talk *setup(void)
 {
-    static struct talk talk;
+    struct talk *t = calloc(1, sizeof(*t));
 
-    memset(&talk, 0, sizeof(talk));
-    *state = &talk;
-    return qmp_init(&talk.qmp, table, &talk, keep) ? 0 : -1;
+    assert_true(qmp_init(&t->qmp, table, t, keep));
+    return t;
 }
 
-static int setup_negotiated(void **state)
+static struct talk *setup_negotiated(void)
 {
     static const char hello[] = "{\"execute\":\"qmp_capabilities\"}";
-    int r = setup(state);
-    struct talk *t = *state;
+    struct talk *t = setup();
 
-    r |= !qmp_feed(&t->qmp, hello, strlen(hello));
+    assert_true(qmp_feed(&t->qmp, hello, strlen(hello)));
     t->len = 0;
-    return r;
+    return t;
 }
 
-static int teardown(void **state)
+static void teardown(struct talk *t)
 {
-    struct talk *t = *state;
-
     qmp_fini(&t->qmp);
-    return 0;
+    free(t);
 }
 
 static bool say(struct talk *t, const char *text)
@@ -94,18 +86,14 @@ static bool say(struct talk *t, const char *text)
     return qmp_feed(&t->qmp, text, strlen(text));
 }
 
-static void greets_with_a_version(void **state)
+TEST_F(greets_with_a_version)
 {
-    struct talk *t = *state;
-
     assert_non_null(strstr(t->out, "{\"QMP\":{\"version\":{\"qemu\":{"));
     assert_string_equal(t->out + t->len - 2, "\r\n");
 }
 
-static void nothing_but_capabilities_at_first(void **state)
+TEST_F(nothing_but_capabilities_at_first)
 {
-    struct talk *t = *state;
-
     assert_true(say(t, "{\"execute\":\"set\",\"arguments\":{\"n\":1}}"));
     assert_non_null(strstr(t->out, "\"CommandNotFound\""));
     assert_true(say(t, "{\"execute\":\"qmp_capabilities\"}"));
@@ -114,29 +102,24 @@ static void nothing_but_capabilities_at_first(void **state)
     assert_non_null(strstr(t->out, "\"CommandNotFound\""));
 }
 
-static void command_returns_with_its_id(void **state)
+TEST_WITH(setup_negotiated, command_returns_with_its_id)
 {
-    struct talk *t = *state;
-
     assert_true(say(t, "{\"execute\":\"set\",\"arguments\":{\"n\":7},\"id\":[1,\"x\"]}"));
     assert_string_equal(t->out, "{\"return\":\"done\",\"id\":[1,\"x\"]}\r\n");
     assert_int_equal(t->got, 7);
 }
 
-static void error_carries_class_and_id(void **state)
+TEST_WITH(setup_negotiated, error_carries_class_and_id)
 {
-    struct talk *t = *state;
-
     assert_true(say(t, "{\"execute\":\"fail\",\"id\":3}"));
     assert_string_equal(
         t->out, "{\"error\":{\"class\":\"DeviceNotFound\",\"desc\":\"no luck\"},\"id\":3}\r\n");
 }
 
-static void requests_may_come_in_pieces_and_in_bunches(void **state)
+TEST_WITH(setup_negotiated, requests_may_come_in_pieces_and_in_bunches)
 {
     static const char both[] = " {\"execute\":\"set\",\"arguments\":{\"n\":1}}{\"execute\":\"set\","
                                "\"arguments\":{\"n\":2}}\n";
-    struct talk *t = *state;
     size_t i;
 
     for (i = 0; i < strlen(both); i++)
@@ -156,10 +139,8 @@ static void assert_refused(struct talk *t, const char *request, const char *part
     assert_non_null(strstr(t->out, "\"done\""));
 }
 
-static void wrong_requests_are_refused_and_forgotten(void **state)
+TEST_WITH(setup_negotiated, wrong_requests_are_refused_and_forgotten)
 {
-    struct talk *t = *state;
-
     assert_refused(t, "{\"execute\":\"nope\"}", "CommandNotFound");
     assert_refused(t, "{\"execute\":\"only-a-verb\"}", "CommandNotFound");
     assert_refused(t, "{\"execute\":\"set\"}", "Parameter 'n' is missing");
@@ -180,20 +161,32 @@ static void wrong_requests_are_refused_and_forgotten(void **state)
     assert_refused(t, "\"\xff\"", "parse error");
 }
 
-static void depth_is_bounded(void **state)
+/* A name is cut where it is quoted; what is left of its last character would not be UTF-8. */
+TEST_WITH(setup_negotiated, quoted_names_stay_utf8)
+{
+    static const char request[] = "{\"execute\":\"x\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"
+                                  "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"
+                                  "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"
+                                  "\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"
+                                  "\xc3\xa4\xc3\xa4\xc3\xa4\"}";
+
+    assert_true(say(t, request));
+    assert_non_null(strstr(t->out, "The command x\xc3\xa4"));
+    assert_non_null(strstr(t->out, "\xc3\xa4? has not been found"));
+}
+
+TEST_WITH(setup_negotiated, depth_is_bounded)
 {
     char deep[QMP_DEPTH + 10];
-    struct talk *t = *state;
 
     memset(deep, '[', sizeof(deep));
     deep[sizeof(deep) - 1] = 0;
     assert_refused(t, deep, "parse error");
 }
 
-static void length_is_bounded(void **state)
+TEST_WITH(setup_negotiated, length_is_bounded)
 {
     static char longest[QMP_REQUEST_MAX + 2];
-    struct talk *t = *state;
 
     memset(longest, 'x', sizeof(longest) - 1);
     longest[0] = '"';
@@ -201,45 +194,21 @@ static void length_is_bounded(void **state)
     assert_non_null(strstr(t->out, "too long"));
 }
 
-static void zero_bytes_do_not_hang_it(void **state)
+TEST_WITH(setup_negotiated, zero_bytes_do_not_hang_it)
 {
     static const char zeros[64];
-    struct talk *t = *state;
 
     assert_true(qmp_feed(&t->qmp, zeros, sizeof(zeros)));
     assert_true(say(t, "\n{\"execute\":\"set\",\"arguments\":{\"n\":5}}"));
     assert_non_null(strstr(t->out, "\"done\""));
 }
 
-static void events_wait_for_negotiation(void **state)
+TEST_F(events_wait_for_negotiation)
 {
-    struct talk *t = *state;
-
     t->len = 0;
     qmp_event(&t->qmp, "STOP");
     assert_int_equal(t->len, 0);
     assert_true(say(t, "{\"execute\":\"qmp_capabilities\"}"));
     qmp_event(&t->qmp, "STOP");
     assert_non_null(strstr(t->out, "\"event\":\"STOP\""));
-}
-
-#define FRESH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-#define READY(test) cmocka_unit_test_setup_teardown(test, setup_negotiated, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        FRESH(greets_with_a_version),
-        FRESH(nothing_but_capabilities_at_first),
-        FRESH(events_wait_for_negotiation),
-        READY(command_returns_with_its_id),
-        READY(error_carries_class_and_id),
-        READY(requests_may_come_in_pieces_and_in_bunches),
-        READY(wrong_requests_are_refused_and_forgotten),
-        READY(depth_is_bounded),
-        READY(length_is_bounded),
-        READY(zero_bytes_do_not_hang_it),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

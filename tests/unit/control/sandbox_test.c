@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Each case runs in a child, which the sandbox may end. */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -18,6 +13,7 @@
 #include <unistd.h>
 
 #include "control/sandbox.h"
+#include "tests/lib/unit.h"
 
 #define GOOD 7
 
@@ -99,70 +95,42 @@ static void assert_killed(int status)
     assert_int_equal(WTERMSIG(status), SIGSYS);
 }
 
-static void what_is_open_works(void **state)
+TEST(what_is_open_works)
 {
-    (void)state;
     assert_good(inside(SANDBOX_KINDS, SANDBOX_ON, write_a_byte));
     assert_good(inside(VM_THREAD_VCPU, SANDBOX_ON, write_a_byte));
     assert_good(inside(VM_THREAD_WORKER, SANDBOX_ON, write_a_byte));
     assert_good(inside(VM_THREAD_VCPU, SANDBOX_ON, make_memory));
 }
 
-static void nothing_new_can_be_opened(void **state)
+TEST(nothing_new_can_be_opened)
 {
-    (void)state;
     assert_good(inside(SANDBOX_KINDS, SANDBOX_ON, open_a_file));
     assert_killed(inside(SANDBOX_KINDS, SANDBOX_ON, make_a_socket));
 }
 
-static void no_code_and_no_process_can_be_made(void **state)
+TEST(no_code_and_no_process_can_be_made)
 {
-    (void)state;
     assert_killed(inside(SANDBOX_KINDS, SANDBOX_ON, make_code));
     assert_killed(inside(SANDBOX_KINDS, SANDBOX_ON, make_a_process));
 }
 
-static void a_vcpu_may_less_than_the_main_thread(void **state)
+TEST(a_vcpu_may_less_than_the_main_thread)
 {
-    (void)state;
     assert_good(inside(VM_THREAD_MAIN, SANDBOX_ON, accept_a_client));
     assert_killed(inside(VM_THREAD_VCPU, SANDBOX_ON, accept_a_client));
     assert_killed(inside(VM_THREAD_WORKER, SANDBOX_ON, accept_a_client));
 }
 
-static void debug_exits_with_the_signal_of_a_shell(void **state)
+TEST(debug_exits_with_the_signal_of_a_shell)
 {
     int status = inside(SANDBOX_KINDS, SANDBOX_DEBUG, make_a_socket);
 
-    (void)state;
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 128 + SIGSYS);
 }
 
-static void off_still_gives_up_new_privileges(void **state)
+TEST(off_still_gives_up_new_privileges)
 {
-    (void)state;
     assert_good(inside(SANDBOX_KINDS, SANDBOX_OFF, has_no_new_privs));
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(off_still_gives_up_new_privileges),
-/* Builds with these sanitisers have no lists. */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-        cmocka_unit_test(what_is_open_works),
-        cmocka_unit_test(nothing_new_can_be_opened),
-        cmocka_unit_test(no_code_and_no_process_can_be_made),
-        cmocka_unit_test(a_vcpu_may_less_than_the_main_thread),
-        cmocka_unit_test(debug_exits_with_the_signal_of_a_shell),
-#endif
-    };
-
-    (void)what_is_open_works;
-    (void)nothing_new_can_be_opened;
-    (void)no_code_and_no_process_can_be_made;
-    (void)a_vcpu_may_less_than_the_main_thread;
-    (void)debug_exits_with_the_signal_of_a_shell;
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#define FIXTURE struct vm *vm
 #include "core/vm.h"
+#include "tests/lib/unit.h"
 
 /* A device that remembers its accesses and answers with its tag in each byte. */
 struct probe {
@@ -41,8 +38,12 @@ static void probe_init(struct probe *p, uint8_t tag, uint64_t size, unsigned siz
     memset(p, 0, sizeof(*p));
     p->tag = tag;
     p->ops = (struct io_ops){.read = probe_read, .write = probe_write, .sizes = sizes};
-    p->region = (struct region){.name = "probe", .kind = REGION_IO, .size = size, .ops = &p->ops,
-                                .dev = p, .priority = priority};
+    p->region = (struct region){.name = "probe",
+                                .kind = REGION_IO,
+                                .size = size,
+                                .ops = &p->ops,
+                                .dev = p,
+                                .priority = priority};
 }
 
 static const struct bus_from nobody = {.vcpu = -1};
@@ -60,34 +61,31 @@ static void wr(struct vm *vm, uint64_t addr, uint64_t v, unsigned size)
     bus_access(&vm->memory, nobody, addr, &v, size, true);
 }
 
-static int setup(void **state)
+static struct vm *setup(void)
 {
-    static struct vm vm;
     struct vm_config config = {.ram_bytes = 1 << 20, .clock = CLOCK_MANUAL};
+    struct vm *vm = calloc(1, sizeof(*vm));
 
-    assert_int_equal(vm_init(&vm, &config, NULL), 0);
-    *state = &vm;
-    return 0;
+    assert_int_equal(vm_init(vm, &config, NULL), 0);
+    return vm;
 }
 
-static int teardown(void **state)
+static void teardown(struct vm *vm)
 {
-    vm_fini(*state);
-    return 0;
+    vm_fini(vm);
+    free(vm);
 }
 
-static void holes_read_as_ones_and_count_as_unknown(void **state)
+TEST_F(holes_read_as_ones_and_count_as_unknown)
 {
-    struct vm *vm = *state;
     uint64_t before = vm->trace.unknown;
 
     assert_int_equal(rd(vm, 0x1234, 4), 0xffffffff);
     assert_int_equal(vm->trace.unknown, before + 1);
 }
 
-static void wide_accesses_split_into_allowed_widths(void **state)
+TEST_F(wide_accesses_split_into_allowed_widths)
 {
-    struct vm *vm = *state;
     struct probe p;
 
     probe_init(&p, 0xab, 0x100, IO_1 | IO_4, 0);
@@ -102,9 +100,8 @@ static void wide_accesses_split_into_allowed_widths(void **state)
     assert_int_equal(p.size[0], 1);
 }
 
-static void narrower_than_any_allowed_width_is_refused(void **state)
+TEST_F(narrower_than_any_allowed_width_is_refused)
 {
-    struct vm *vm = *state;
     struct probe p;
 
     probe_init(&p, 0xab, 0x100, IO_4, 0);
@@ -114,9 +111,8 @@ static void narrower_than_any_allowed_width_is_refused(void **state)
     assert_int_equal(p.n, 0);
 }
 
-static void higher_priority_covers_and_uncovers(void **state)
+TEST_F(higher_priority_covers_and_uncovers)
 {
-    struct vm *vm = *state;
     struct probe low, high;
 
     probe_init(&low, 1, 0x3000, IO_4, 0);
@@ -137,9 +133,8 @@ static void higher_priority_covers_and_uncovers(void **state)
     assert_int_equal(rd(vm, 0x3000, 4), 0x01010101);
 }
 
-static void among_equals_the_later_mapping_wins(void **state)
+TEST_F(among_equals_the_later_mapping_wins)
 {
-    struct vm *vm = *state;
     struct probe a, b;
 
     probe_init(&a, 1, 0x1000, IO_4, 0);
@@ -149,9 +144,8 @@ static void among_equals_the_later_mapping_wins(void **state)
     assert_int_equal(rd(vm, 0x1000, 4), 0x02020202);
 }
 
-static void access_across_two_regions_reaches_both(void **state)
+TEST_F(access_across_two_regions_reaches_both)
 {
-    struct vm *vm = *state;
     struct probe a, b;
 
     probe_init(&a, 1, 0x1000, IO_1 | IO_2 | IO_4, 0);
@@ -161,9 +155,8 @@ static void access_across_two_regions_reaches_both(void **state)
     assert_int_equal(rd(vm, 0x1ffe, 4), 0x02020101);
 }
 
-static void region_at_the_end_of_the_space_is_cut_off(void **state)
+TEST_F(region_at_the_end_of_the_space_is_cut_off)
 {
-    struct vm *vm = *state;
     struct probe p;
 
     probe_init(&p, 7, 0x100, IO_1, 0);
@@ -172,9 +165,8 @@ static void region_at_the_end_of_the_space_is_cut_off(void **state)
     assert_int_equal(vcpu_in(&(struct vcpu){.vm = vm}, 0xffff, 2), 0xff07);
 }
 
-static void rom_drops_writes_and_loaders_write_it(void **state)
+TEST_F(rom_drops_writes_and_loaders_write_it)
 {
-    struct vm *vm = *state;
     struct region rom = {.name = "rom", .kind = REGION_ROM, .size = 0x1000, .ram_offset = 0x2000};
     uint32_t v = 0x12345678;
 
@@ -187,9 +179,8 @@ static void rom_drops_writes_and_loaders_write_it(void **state)
     assert_non_null(mem_page(vm, 0xf0000, false, NULL));
 }
 
-static void dma_copies_stop_at_the_end_of_ram(void **state)
+TEST_F(dma_copies_stop_at_the_end_of_ram)
 {
-    struct vm *vm = *state;
     struct region ram = {.name = "ram", .kind = REGION_RAM, .size = 0x2000};
     uint8_t buf[0x2001] = {0};
 
@@ -199,9 +190,8 @@ static void dma_copies_stop_at_the_end_of_ram(void **state)
     assert_false(mem_read(vm, UINT64_MAX - 3, buf, 8));
 }
 
-static void part_of_a_page_of_ram_gives_no_page_pointer(void **state)
+TEST_F(part_of_a_page_of_ram_gives_no_page_pointer)
 {
-    struct vm *vm = *state;
     struct region ram = {.name = "ram", .kind = REGION_RAM, .size = 0x1800};
     uint64_t v = 0;
 
@@ -213,9 +203,8 @@ static void part_of_a_page_of_ram_gives_no_page_pointer(void **state)
     assert_int_equal(v, 0x77);
 }
 
-static void batched_changes_appear_together(void **state)
+TEST_F(batched_changes_appear_together)
 {
-    struct vm *vm = *state;
     struct probe p;
 
     probe_init(&p, 9, 0x1000, IO_4, 0);
@@ -226,9 +215,8 @@ static void batched_changes_appear_together(void **state)
     assert_non_null(bus_lookup(&vm->memory, 0x1000));
 }
 
-static void last_accesses_are_kept_for_reports(void **state)
+TEST_F(last_accesses_are_kept_for_reports)
 {
-    struct vm *vm = *state;
     struct probe p;
 
     probe_init(&p, 9, 0x1000, IO_4, 0);
@@ -237,26 +225,4 @@ static void last_accesses_are_kept_for_reports(void **state)
     assert_int_equal(vm->trace.last_n, 1);
     assert_int_equal(vm->trace.last[0].addr, 0x1004);
     assert_int_equal(vm->trace.last[0].value, 42);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(holes_read_as_ones_and_count_as_unknown),
-        T(wide_accesses_split_into_allowed_widths),
-        T(narrower_than_any_allowed_width_is_refused),
-        T(higher_priority_covers_and_uncovers),
-        T(among_equals_the_later_mapping_wins),
-        T(access_across_two_regions_reaches_both),
-        T(region_at_the_end_of_the_space_is_cut_off),
-        T(rom_drops_writes_and_loaders_write_it),
-        T(dma_copies_stop_at_the_end_of_ram),
-        T(part_of_a_page_of_ram_gives_no_page_pointer),
-        T(batched_changes_appear_together),
-        T(last_accesses_are_kept_for_reports),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "base/clockconv.h"
 #include "core/clock.h"
+#include "tests/lib/unit.h"
 
 struct log {
     struct timer a, b;
@@ -45,11 +41,10 @@ static void start(struct log *log, enum clock_mode mode)
     timer_init(&log->b, log->clock, "b", fire_b, log);
 }
 
-static void timers_fire_in_deadline_order_at_their_time(void **state)
+TEST(timers_fire_in_deadline_order_at_their_time)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_MANUAL);
     timer_arm(&log.b, 200);
     timer_arm(&log.a, 100);
@@ -63,11 +58,10 @@ static void timers_fire_in_deadline_order_at_their_time(void **state)
     clock_free(log.clock);
 }
 
-static void equal_deadlines_fire_in_the_order_of_arming(void **state)
+TEST(equal_deadlines_fire_in_the_order_of_arming)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_MANUAL);
     timer_arm(&log.b, 50);
     timer_arm(&log.a, 50);
@@ -76,11 +70,10 @@ static void equal_deadlines_fire_in_the_order_of_arming(void **state)
     clock_free(log.clock);
 }
 
-static void rearming_moves_and_disarming_removes(void **state)
+TEST(rearming_moves_and_disarming_removes)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_MANUAL);
     timer_arm(&log.a, 50);
     timer_arm(&log.a, 500);
@@ -92,11 +85,10 @@ static void rearming_moves_and_disarming_removes(void **state)
     clock_free(log.clock);
 }
 
-static void periodic_callback_does_not_drift(void **state)
+TEST(periodic_callback_does_not_drift)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_MANUAL);
     log.period = 10;
     timer_arm(&log.a, 10);
@@ -106,11 +98,10 @@ static void periodic_callback_does_not_drift(void **state)
     clock_free(log.clock);
 }
 
-static void a_timer_storm_ends_the_turn(void **state)
+TEST(a_timer_storm_ends_the_turn)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_VIRTUAL);
     log.period = -1;
     timer_arm(&log.a, 0);
@@ -118,11 +109,10 @@ static void a_timer_storm_ends_the_turn(void **state)
     clock_free(log.clock);
 }
 
-static void virtual_time_is_the_instruction_count_plus_warps(void **state)
+TEST(virtual_time_is_the_instruction_count_plus_warps)
 {
     struct log log;
 
-    (void)state;
     start(&log, CLOCK_VIRTUAL);
     clock_set_icount(log.clock, 1000);
     assert_int_equal(clock_now(log.clock), 1000);
@@ -135,12 +125,11 @@ static void virtual_time_is_the_instruction_count_plus_warps(void **state)
     clock_free(log.clock);
 }
 
-static void real_time_stops_while_paused(void **state)
+TEST(real_time_stops_while_paused)
 {
     struct clock *clock = clock_new(CLOCK_REAL);
     int64_t t;
 
-    (void)state;
     clock_pause(clock);
     t = clock_now(clock);
     assert_int_equal(clock_now(clock), t);
@@ -149,27 +138,10 @@ static void real_time_stops_while_paused(void **state)
     clock_free(clock);
 }
 
-static void tick_conversion_is_exact_after_a_year(void **state)
+TEST(tick_conversion_is_exact_after_a_year)
 {
     const int64_t year = 365ll * 86400 * NS_PER_SEC;
 
-    (void)state;
     assert_int_equal(ns_to_ticks(year, 1193182), 365ll * 86400 * 1193182);
     assert_int_equal(ns_to_ticks(ticks_to_ns(123456789, 3579545), 3579545), 123456789);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(timers_fire_in_deadline_order_at_their_time),
-        cmocka_unit_test(equal_deadlines_fire_in_the_order_of_arming),
-        cmocka_unit_test(rearming_moves_and_disarming_removes),
-        cmocka_unit_test(periodic_callback_does_not_drift),
-        cmocka_unit_test(a_timer_storm_ends_the_turn),
-        cmocka_unit_test(virtual_time_is_the_instruction_count_plus_warps),
-        cmocka_unit_test(real_time_stops_while_paused),
-        cmocka_unit_test(tick_conversion_is_exact_after_a_year),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#define FIXTURE struct vm *vm
 #include "core/vm.h"
+#include "tests/lib/unit.h"
 
 /* A chip with one register, which counts what the core does to it. */
 struct chip {
@@ -51,7 +48,8 @@ static int chip_init(struct device *dev, const void *config, struct err *err)
 
     if (config)
         return err_set(err, 22, "no such chip");
-    c->region = (struct region){.name = "chip", .size = 4, .ops = &chip_ops, .dev = c, .owner = dev};
+    c->region =
+        (struct region){.name = "chip", .size = 4, .ops = &chip_ops, .dev = c, .owner = dev};
     return 0;
 }
 
@@ -89,123 +87,120 @@ static bool chip_quiesce(struct device *dev)
 
 static const struct state_field chip_fields[] = {STATE_UINT(struct chip_state, reg, 0, 99)};
 static const struct state chip_state = STATE(struct chip, state, 1, chip_fields);
-static const struct dev_type chip_type = {
-    .name = "chip", .desc = "a chip", .size = sizeof(struct chip), .init = chip_init,
-    .attach = chip_attach, .detach = chip_detach, .reset = chip_reset, .check = chip_check,
-    .derive = chip_derive, .quiesce = chip_quiesce, .state = &chip_state};
+static const struct dev_type chip_type = {.name = "chip",
+                                          .desc = "a chip",
+                                          .size = sizeof(struct chip),
+                                          .init = chip_init,
+                                          .attach = chip_attach,
+                                          .detach = chip_detach,
+                                          .reset = chip_reset,
+                                          .check = chip_check,
+                                          .derive = chip_derive,
+                                          .quiesce = chip_quiesce,
+                                          .state = &chip_state};
 
-static struct vm vm;
-
-static int setup(void **state)
+static struct vm *setup(void)
 {
     struct vm_config config = {.ram_bytes = 1 << 16, .clock = CLOCK_MANUAL};
+    struct vm *vm = calloc(1, sizeof(*vm));
 
-    (void)state;
-    return vm_init(&vm, &config, NULL);
+    assert_int_equal(vm_init(vm, &config, NULL), 0);
+    return vm;
 }
 
-static int teardown(void **state)
+static void teardown(struct vm *vm)
 {
-    (void)state;
-    vm_fini(&vm);
-    return 0;
+    vm_fini(vm);
+    free(vm);
 }
 
-static void names_are_unique_and_init_errors_carry_them(void **state)
+TEST_F(names_are_unique_and_init_errors_carry_them)
 {
     struct err err;
 
-    (void)state;
-    assert_non_null(device_new(&vm, &chip_type, "a", NULL, &err));
-    assert_null(device_new(&vm, &chip_type, "a", NULL, &err));
-    assert_null(device_new(&vm, &chip_type, "b", "x", &err));
+    assert_non_null(device_new(vm, &chip_type, "a", NULL, &err));
+    assert_null(device_new(vm, &chip_type, "a", NULL, &err));
+    assert_null(device_new(vm, &chip_type, "b", "x", &err));
     assert_string_equal(err.text, "b: no such chip");
 }
 
-static void reset_resets_all_then_derives_all(void **state)
+TEST_F(reset_resets_all_then_derives_all)
 {
-    struct chip *a = (struct chip *)device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct chip *a = (struct chip *)device_new(vm, &chip_type, "a", NULL, NULL);
 
-    (void)state;
-    devices_reset(&vm, RESET_COLD);
+    devices_reset(vm, RESET_COLD);
     assert_int_equal(a->resets, 1);
     assert_int_equal(a->derives, 1);
     assert_int_equal(a->state.reg, 5);
 }
 
-static void a_handler_cannot_enter_its_own_device(void **state)
+TEST_F(a_handler_cannot_enter_its_own_device)
 {
-    struct chip *a = (struct chip *)device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct chip *a = (struct chip *)device_new(vm, &chip_type, "a", NULL, NULL);
     uint32_t v = 0;
 
-    (void)state;
-    devices_attach(&vm);
-    vm.lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-    bus_access(&vm.memory, (struct bus_from){.vcpu = -1}, 0x1000, &v, 4, false);
+    devices_attach(vm);
+    vm->lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+    bus_access(&vm->memory, (struct bus_from){.vcpu = -1}, 0x1000, &v, 4, false);
     assert_false(a->reentered);
 }
 
-static void detached_devices_do_not_answer(void **state)
+TEST_F(detached_devices_do_not_answer)
 {
-    struct device *a = device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct device *a = device_new(vm, &chip_type, "a", NULL, NULL);
 
-    (void)state;
     device_attach(a);
-    assert_non_null(bus_lookup(&vm.memory, 0x1000));
+    assert_non_null(bus_lookup(&vm->memory, 0x1000));
     device_detach(a);
-    assert_null(bus_lookup(&vm.memory, 0x1000));
+    assert_null(bus_lookup(&vm->memory, 0x1000));
 }
 
-static void saved_devices_load_into_the_same_machine(void **state)
+TEST_F(saved_devices_load_into_the_same_machine)
 {
-    struct chip *a = (struct chip *)device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct chip *a = (struct chip *)device_new(vm, &chip_type, "a", NULL, NULL);
     struct state_buf buf = {0};
 
-    (void)state;
     a->state.reg = 42;
-    devices_save(&vm, &buf);
+    devices_save(vm, &buf);
     a->state.reg = 0;
-    assert_int_equal(devices_load(&vm, &buf, NULL), 0);
+    assert_int_equal(devices_load(vm, &buf, NULL), 0);
     assert_int_equal(a->state.reg, 42);
     state_buf_fini(&buf);
 }
 
-static void a_refused_state_leaves_a_reset_machine(void **state)
+TEST_F(a_refused_state_leaves_a_reset_machine)
 {
-    struct chip *a = (struct chip *)device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct chip *a = (struct chip *)device_new(vm, &chip_type, "a", NULL, NULL);
     struct state_buf buf = {0};
     struct err err;
 
-    (void)state;
     a->state.reg = 42;
-    devices_save(&vm, &buf);
+    devices_save(vm, &buf);
     a->refuse = true;
-    assert_int_not_equal(devices_load(&vm, &buf, &err), 0);
+    assert_int_not_equal(devices_load(vm, &buf, &err), 0);
     assert_string_equal(err.text, "a: impossible");
     assert_int_equal(a->state.reg, 5);
     state_buf_fini(&buf);
 }
 
-static void quiesce_waits_for_every_device(void **state)
+TEST_F(quiesce_waits_for_every_device)
 {
-    struct chip *a = (struct chip *)device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct chip *a = (struct chip *)device_new(vm, &chip_type, "a", NULL, NULL);
 
-    (void)state;
     a->busy = true;
-    assert_false(devices_quiesce(&vm));
+    assert_false(devices_quiesce(vm));
     a->busy = false;
-    assert_true(devices_quiesce(&vm));
+    assert_true(devices_quiesce(vm));
 }
 
-static void dma_obeys_the_bus_master_bit_and_the_end_of_ram(void **state)
+TEST_F(dma_obeys_the_bus_master_bit_and_the_end_of_ram)
 {
-    struct device *a = device_new(&vm, &chip_type, "a", NULL, NULL);
+    struct device *a = device_new(vm, &chip_type, "a", NULL, NULL);
     struct region ram = {.name = "ram", .kind = REGION_RAM, .size = 0x1000};
     bool master = false;
     uint8_t b[16] = {0};
 
-    (void)state;
-    bus_map(&vm.memory, &ram, 0);
+    bus_map(&vm->memory, &ram, 0);
     a->bus_master = &master;
     assert_false(dma_write(a, 0, b, 16));
     master = true;
@@ -214,30 +209,10 @@ static void dma_obeys_the_bus_master_bit_and_the_end_of_ram(void **state)
     assert_false(dma_read(a, UINT64_MAX - 7, b, 16));
 }
 
-static void the_first_request_wins(void **state)
+TEST_F(the_first_request_wins)
 {
-    (void)state;
-    vm_request(&vm, VM_REQUEST_POWEROFF, 1);
-    vm_request(&vm, VM_REQUEST_RESET, 2);
-    assert_int_equal(vm.request, VM_REQUEST_POWEROFF);
-    assert_int_equal(vm.request_value, 1);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(names_are_unique_and_init_errors_carry_them),
-        T(reset_resets_all_then_derives_all),
-        T(a_handler_cannot_enter_its_own_device),
-        T(detached_devices_do_not_answer),
-        T(saved_devices_load_into_the_same_machine),
-        T(a_refused_state_leaves_a_reset_machine),
-        T(quiesce_waits_for_every_device),
-        T(dma_obeys_the_bus_master_bit_and_the_end_of_ram),
-        T(the_first_request_wins),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    vm_request(vm, VM_REQUEST_POWEROFF, 1);
+    vm_request(vm, VM_REQUEST_RESET, 2);
+    assert_int_equal(vm->request, VM_REQUEST_POWEROFF);
+    assert_int_equal(vm->request_value, 1);
 }

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "core/irq.h"
+#include "tests/lib/unit.h"
 
 struct sink {
     unsigned rises, falls;
@@ -27,13 +22,12 @@ static bool sink_set(void *chip, unsigned pin, bool level)
     return taken;
 }
 
-static void shared_line_is_the_or_of_its_sources(void **state)
+TEST(shared_line_is_the_or_of_its_sources)
 {
     struct sink sink = {0};
     struct irq_line line;
     struct irq a, b;
 
-    (void)state;
     irq_line_init(&line, "line", 5, NULL);
     irq_line_add_pin(&line, (struct irq_pin){.set = sink_set, .chip = &sink});
     a = irq_line_source(&line);
@@ -48,13 +42,12 @@ static void shared_line_is_the_or_of_its_sources(void **state)
     assert_int_equal(sink.falls, 1);
 }
 
-static void repeated_level_is_idempotent(void **state)
+TEST(repeated_level_is_idempotent)
 {
     struct sink sink = {0};
     struct irq_line line;
     struct irq a;
 
-    (void)state;
     irq_line_init(&line, "line", 5, NULL);
     irq_line_add_pin(&line, (struct irq_pin){.set = sink_set, .chip = &sink});
     a = irq_line_source(&line);
@@ -63,13 +56,12 @@ static void repeated_level_is_idempotent(void **state)
     assert_int_equal(sink.rises, 1);
 }
 
-static void edge_into_a_pending_pin_reports_coalescing(void **state)
+TEST(edge_into_a_pending_pin_reports_coalescing)
 {
     struct sink sink = {0};
     struct irq_line line;
     struct irq a;
 
-    (void)state;
     irq_line_init(&line, "line", 5, NULL);
     irq_line_add_pin(&line, (struct irq_pin){.set = sink_set, .chip = &sink});
     a = irq_line_source(&line);
@@ -78,9 +70,8 @@ static void edge_into_a_pending_pin_reports_coalescing(void **state)
     assert_false(irq_set(a, true));
 }
 
-static void unconnected_input_is_harmless(void **state)
+TEST(unconnected_input_is_harmless)
 {
-    (void)state;
     assert_true(irq_set((struct irq){0}, true));
 }
 
@@ -89,14 +80,14 @@ static void count_eoi(void *opaque)
     ++*(unsigned *)opaque;
 }
 
-static void eoi_reaches_every_notifier_until_removed(void **state)
+TEST(eoi_reaches_every_notifier_until_removed)
 {
     struct irq_line line;
     unsigned n1 = 0, n2 = 0;
-    struct eoi_notifier a = {.eoi = count_eoi, .opaque = &n1}, b = {.eoi = count_eoi, .opaque = &n2};
+    struct eoi_notifier a = {.eoi = count_eoi, .opaque = &n1},
+                        b = {.eoi = count_eoi, .opaque = &n2};
     struct irq irq;
 
-    (void)state;
     irq_line_init(&line, "line", 0, NULL);
     irq = irq_line_source(&line);
     irq_add_eoi(irq, &a);
@@ -106,17 +97,4 @@ static void eoi_reaches_every_notifier_until_removed(void **state)
     irq_line_eoi(&line);
     assert_int_equal(n1, 1);
     assert_int_equal(n2, 2);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_line_is_the_or_of_its_sources),
-        cmocka_unit_test(repeated_level_is_idempotent),
-        cmocka_unit_test(edge_into_a_pending_pin_reports_coalescing),
-        cmocka_unit_test(unconnected_input_is_harmless),
-        cmocka_unit_test(eoi_reaches_every_notifier_until_removed),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/cpu_state.h"
+#include "tests/lib/unit.h"
 
 static struct cpu_state reset_state(void)
 {
@@ -60,21 +55,19 @@ static void assert_accepted(const struct cpu_state *cs)
     assert_int_equal(cpu_state_check(cs, &err), 0);
 }
 
-static void every_byte_is_listed(void **state)
+TEST(every_byte_is_listed)
 {
     uint32_t where = 0;
 
-    (void)state;
     assert_true(state_audit(&cpu_state_table, &where));
 }
 
-static void save_and_load_give_the_same_bytes(void **state)
+TEST(save_and_load_give_the_same_bytes)
 {
     struct cpu_state a = long_mode_state(), b = reset_state();
     struct state_buf buf = {0};
     struct err err = {0};
 
-    (void)state;
     a.fpu.zmm[31][63] = 7;
     a.gpr[15] = 0x1122334455667788;
     a.mtrr_mask[7] = 0x800;
@@ -84,11 +77,36 @@ static void save_and_load_give_the_same_bytes(void **state)
     state_buf_fini(&buf);
 }
 
-static void reset_starts_the_boot_processor_below_4_gib(void **state)
+struct want {
+    const char *path;
+    unsigned seen;
+};
+
+static void count_path(void *opaque, const char *path, const struct state_field *field,
+                       const void *value)
+{
+    (void)field, (void)value;
+    for (struct want *w = opaque; w->path; w++)
+        w->seen += !strcmp(w->path, path);
+}
+
+TEST(registers_are_shown_by_name)
+{
+    struct want want[] = {{"rax", 0},       {"rsp", 0},     {"r15", 0},       {"es.selector", 0},
+                          {"cs.base", 0},   {"gs.attr", 0}, {"tr.limit", 0},  {"cr0", 0},
+                          {"dr3", 0},       {"fpu.st7", 0}, {"fpu.zmm31", 0}, {"fpu.k7", 0},
+                          {"gdtr.base", 0}, {"rflags", 0},  {NULL, 0}};
+    struct cpu_state cs = reset_state();
+
+    state_visit(&cpu_state_table, &cs, count_path, want);
+    for (struct want *w = want; w->path; w++)
+        assert_int_equal(w->seen, 1);
+}
+
+TEST(reset_starts_the_boot_processor_below_4_gib)
 {
     struct cpu_state cs = reset_state();
 
-    (void)state;
     assert_int_equal(cs.seg[SEG_CS].base + cs.rip, 0xfffffff0);
     assert_int_equal(cs.seg[SEG_CS].selector, 0xf000);
     assert_int_equal(cs.gpr[REG_RDX], 0x6fb);
@@ -101,21 +119,19 @@ static void reset_starts_the_boot_processor_below_4_gib(void **state)
     assert_accepted(&cs);
 }
 
-static void reset_leaves_application_processors_waiting(void **state)
+TEST(reset_leaves_application_processors_waiting)
 {
     struct cpu_state cs;
 
-    (void)state;
     cpu_state_reset(&cs, false, 0x6fb);
     assert_int_equal(cs.activity, CPU_WAIT_FOR_SIPI);
     assert_accepted(&cs);
 }
 
-static void init_keeps_vectors_mtrrs_tsc_and_cache_bits(void **state)
+TEST(init_keeps_vectors_mtrrs_tsc_and_cache_bits)
 {
     struct cpu_state cs = long_mode_state();
 
-    (void)state;
     cs.fpu.zmm[3][5] = 9;
     cs.fpu.fcw = 0x37f;
     cs.mtrr_def_type = 0xc06;
@@ -136,20 +152,18 @@ static void init_keeps_vectors_mtrrs_tsc_and_cache_bits(void **state)
     assert_accepted(&cs);
 }
 
-static void ordinary_states_are_accepted(void **state)
+TEST(ordinary_states_are_accepted)
 {
     struct cpu_state a = long_mode_state(), b = protected_state();
 
-    (void)state;
     assert_accepted(&a);
     assert_accepted(&b);
 }
 
-static void virtual_8086_state_is_accepted(void **state)
+TEST(virtual_8086_state_is_accepted)
 {
     struct cpu_state cs = protected_state();
 
-    (void)state;
     cs.rflags |= RFLAGS_VM;
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cs.seg[i] = (struct cpu_seg){.limit = 0xffff, .attr = 0xf3};
@@ -159,11 +173,10 @@ static void virtual_8086_state_is_accepted(void **state)
 }
 
 #define REFUSES(name, start, change)   \
-    static void name(void **state)     \
+    TEST(name)                         \
     {                                  \
         struct cpu_state cs = start(); \
                                        \
-        (void)state;                   \
         change;                        \
         assert_refused(&cs);           \
     }
@@ -200,49 +213,3 @@ REFUSES(wide_rip_in_32_bit_code_is_refused, protected_state, cs.rip = BIT(32))
 REFUSES(unknown_activity_is_refused, reset_state, cs.activity = 4)
 REFUSES(bad_pdpte_is_refused, protected_state, cs.cr0 |= CR0_PG; cs.cr4 |= CR4_PAE;
         cs.pdpte[3] = 0x1003)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_byte_is_listed),
-        cmocka_unit_test(save_and_load_give_the_same_bytes),
-        cmocka_unit_test(reset_starts_the_boot_processor_below_4_gib),
-        cmocka_unit_test(reset_leaves_application_processors_waiting),
-        cmocka_unit_test(init_keeps_vectors_mtrrs_tsc_and_cache_bits),
-        cmocka_unit_test(ordinary_states_are_accepted),
-        cmocka_unit_test(virtual_8086_state_is_accepted),
-        cmocka_unit_test(paging_without_protection_is_refused),
-        cmocka_unit_test(nw_without_cd_is_refused),
-        cmocka_unit_test(reserved_cr0_bit_is_refused),
-        cmocka_unit_test(reserved_cr4_bit_is_refused),
-        cmocka_unit_test(reserved_efer_bit_is_refused),
-        cmocka_unit_test(lma_without_lme_is_refused),
-        cmocka_unit_test(long_mode_without_pae_is_refused),
-        cmocka_unit_test(pcid_outside_long_mode_is_refused),
-        cmocka_unit_test(rflags_without_bit_1_is_refused),
-        cmocka_unit_test(rflags_bit_3_is_refused),
-        cmocka_unit_test(vm_in_real_mode_is_refused),
-        cmocka_unit_test(vm_in_long_mode_is_refused),
-        cmocka_unit_test(mxcsr_high_bit_is_refused),
-        cmocka_unit_test(xcr0_without_x87_is_refused),
-        cmocka_unit_test(xcr0_avx_without_sse_is_refused),
-        cmocka_unit_test(xcr0_with_half_of_avx512_is_refused),
-        cmocka_unit_test(noncanonical_lstar_is_refused),
-        cmocka_unit_test(noncanonical_gs_base_is_refused),
-        cmocka_unit_test(wide_ds_base_is_refused),
-        cmocka_unit_test(noncanonical_idt_is_refused),
-        cmocka_unit_test(cpl_that_cs_and_ss_disagree_on_is_refused),
-        cmocka_unit_test(cs_with_l_and_d_is_refused),
-        cmocka_unit_test(read_only_stack_is_refused),
-        cmocka_unit_test(null_stack_in_32_bit_code_is_refused),
-        cmocka_unit_test(byte_limit_above_1_mib_is_refused),
-        cmocka_unit_test(tr_with_a_gate_is_refused),
-        cmocka_unit_test(pat_type_2_is_refused),
-        cmocka_unit_test(long_x87_register_is_refused),
-        cmocka_unit_test(wide_rip_in_32_bit_code_is_refused),
-        cmocka_unit_test(unknown_activity_is_refused),
-        cmocka_unit_test(bad_pdpte_is_refused),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
 #include <errno.h>
 #include <string.h>
 
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
+#include "tests/lib/unit.h"
 
 #define GHZ 1000000000ull
 
@@ -31,22 +26,20 @@ static struct cpuid_regs leaf(const struct cpu_model *m, uint32_t leaf, uint32_t
     return cpu_model_cpuid(m, &cs, 0, true, leaf, subleaf);
 }
 
-static void unknown_names_are_refused_with_a_list(void **state)
+TEST(unknown_names_are_refused_with_a_list)
 {
     struct cpu_model m;
     struct err err = {0};
 
-    (void)state;
     assert_int_equal(cpu_model_init(&m, "pentium9", 1, GHZ, &err), -EINVAL);
     assert_non_null(strstr(err.text, "v4"));
 }
 
-static void a_486_has_an_fpu_and_one_leaf(void **state)
+TEST(a_486_has_an_fpu_and_one_leaf)
 {
     struct cpu_model m = model("486", 1);
     struct cpuid_regs r = leaf(&m, 1, 0);
 
-    (void)state;
     assert_int_equal(leaf(&m, 0, 0).eax, 1);
     assert_int_equal(r.edx, 1);
     assert_int_equal(r.ecx, 0);
@@ -55,11 +48,10 @@ static void a_486_has_an_fpu_and_one_leaf(void **state)
     assert_int_equal(m.xcr0_mask, XCR0_X87);
 }
 
-static void a_pentium3_has_sse_and_neither_sse2_nor_long_mode(void **state)
+TEST(a_pentium3_has_sse_and_neither_sse2_nor_long_mode)
 {
     struct cpu_model m = model("pentium3", 1);
 
-    (void)state;
     assert_true(cpu_has(&m, FEAT_SSE));
     assert_true(cpu_has(&m, FEAT_PAE));
     assert_false(cpu_has(&m, FEAT_SSE2));
@@ -71,18 +63,17 @@ static void a_pentium3_has_sse_and_neither_sse2_nor_long_mode(void **state)
     assert_true(leaf(&m, 0x40000000, 0).ebx != 0x4b4d564b);
 }
 
-static void each_level_has_what_the_psabi_says(void **state)
+TEST(each_level_has_what_the_psabi_says)
 {
     struct cpu_model v1 = model("v1", 1), v2 = model("v2", 1);
 
-    (void)state;
     assert_true(cpu_has(&v1, FEAT_SSE2) && cpu_has(&v1, FEAT_CMOV) && cpu_has(&v1, FEAT_LM));
     assert_false(cpu_has(&v1, FEAT_SSE3));
     assert_true(cpu_has(&v2, FEAT_CX16) && cpu_has(&v2, FEAT_POPCNT) && cpu_has(&v2, FEAT_SSE42));
     assert_false(cpu_has(&v2, FEAT_AVX));
 }
 
-static void max_offers_the_system_features_on_every_host(void **state)
+TEST(max_offers_the_system_features_on_every_host)
 {
     struct cpu_model m = model("max", 1);
     static const enum cpu_feature features[] = {
@@ -90,78 +81,71 @@ static void max_offers_the_system_features_on_every_host(void **state)
         FEAT_TSC_DEADLINE, FEAT_PDPE1GB, FEAT_FSGSBASE, FEAT_HYPERVISOR, FEAT_ARAT,
     };
 
-    (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(features); i++)
         assert_true(cpu_has(&m, features[i]));
     assert_false(cpu_has(&m, FEAT_OSXSAVE));
     assert_int_equal(m.virt_bits, 48);
 }
 
-static void avx_features_never_stand_without_their_base(void **state)
+TEST(avx_features_never_stand_without_their_base)
 {
     struct cpu_model m = model("max", 1);
 
-    (void)state;
     assert_true(!cpu_has(&m, FEAT_AVX2) || cpu_has(&m, FEAT_AVX));
     assert_true(!cpu_has(&m, FEAT_AVX512BW) || cpu_has(&m, FEAT_AVX512F));
     assert_true(!cpu_has(&m, FEAT_AVX) || (m.xcr0_mask & XCR0_AVX));
 }
 
-static void hidden_features_stay_hidden(void **state)
+TEST(hidden_features_stay_hidden)
 {
     struct cpu_model m = model("max", 1);
     struct cpuid_regs one = leaf(&m, 1, 0), seven = leaf(&m, 7, 0), xsave = leaf(&m, 0xd, 1);
 
-    (void)state;
     assert_int_equal(one.ecx & (BIT(3) | BIT(5) | BIT(15)), 0); /* MONITOR, VMX, PDCM */
     assert_int_equal(seven.eax, 0);
     assert_int_equal(seven.ebx & (BIT(2) | BIT(4) | BIT(11) | BIT(14)), 0); /* SGX HLE RTM MPX */
     assert_int_equal(seven.ecx & (BIT(3) | BIT(7) | BIT(16)), 0);           /* PKU CET_SS LA57 */
-    assert_int_equal(seven.edx & (BIT(20) | BIT(24)), 0); /* CET_IBT AMX */
+    assert_int_equal(seven.edx & (BIT(20) | BIT(24)), 0);                   /* CET_IBT AMX */
     assert_int_equal(xsave.eax & ~BIT(2), 0);
     assert_int_equal(leaf(&m, 0xa, 0).eax, 0);
 }
 
-static void max_says_that_it_is_not_affected(void **state)
+TEST(max_says_that_it_is_not_affected)
 {
     struct cpu_model m = model("max", 1);
 
-    (void)state;
     assert_true(cpu_has(&m, FEAT_BTC_NO));
     assert_int_equal(cpu_has(&m, FEAT_ARCH_CAPABILITIES), m.vendor == CPU_INTEL);
     assert_int_equal(cpu_has(&m, FEAT_SRSO_NO), m.vendor == CPU_AMD);
     assert_true(leaf(&m, 0x80000008, 0).ebx & BIT(29));
 }
 
-static void osxsave_follows_cr4(void **state)
+TEST(osxsave_follows_cr4)
 {
     struct cpu_model m = model("max", 1);
     struct cpu_state cs;
 
-    (void)state;
     cpu_state_reset(&cs, true, 0);
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 1, 0).ecx & BIT(27), 0);
     cs.cr4 = CR4_OSXSAVE;
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 1, 0).ecx & BIT(27), BIT(27));
 }
 
-static void the_apic_bit_follows_its_enable_bit(void **state)
+TEST(the_apic_bit_follows_its_enable_bit)
 {
     struct cpu_model m = model("max", 1);
     struct cpu_state cs;
 
-    (void)state;
     cpu_state_reset(&cs, true, 0);
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 1, 0).edx & BIT(9), BIT(9));
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, false, 1, 0).edx & BIT(9), 0);
 }
 
-static void intel_shows_syscall_in_64_bit_code_alone(void **state)
+TEST(intel_shows_syscall_in_64_bit_code_alone)
 {
     struct cpu_model m = model("max", 1);
     struct cpu_state cs;
 
-    (void)state;
     m.vendor = CPU_INTEL;
     cpu_state_reset(&cs, true, 0);
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 0x80000001, 0).edx & BIT(11), 0);
@@ -173,13 +157,12 @@ static void intel_shows_syscall_in_64_bit_code_alone(void **state)
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 0x80000001, 0).edx & BIT(11), BIT(11));
 }
 
-static void topology_numbers_cores_by_apic_id(void **state)
+TEST(topology_numbers_cores_by_apic_id)
 {
     struct cpu_model m = model("max", 6);
     struct cpu_state cs;
     struct cpuid_regs r;
 
-    (void)state;
     cpu_state_reset(&cs, true, 0);
     r = cpu_model_cpuid(&m, &cs, 5, true, 1, 0);
     assert_int_equal(r.ebx >> 24, 5);
@@ -197,9 +180,8 @@ static void topology_numbers_cores_by_apic_id(void **state)
     assert_int_equal(r.ebx, 0);
 }
 
-static void xsave_sizes_follow_the_standard_format(void **state)
+TEST(xsave_sizes_follow_the_standard_format)
 {
-    (void)state;
     assert_int_equal(xsave_size(XCR0_X87), 576);
     assert_int_equal(xsave_size(3), 576);
     assert_int_equal(xsave_size(7), 832);
@@ -209,12 +191,11 @@ static void xsave_sizes_follow_the_standard_format(void **state)
     assert_int_equal(xsave_component_size(63), 0);
 }
 
-static void leaf_d_shows_the_size_for_xcr0_as_it_is(void **state)
+TEST(leaf_d_shows_the_size_for_xcr0_as_it_is)
 {
     struct cpu_model m = model("max", 1);
     struct cpu_state cs;
 
-    (void)state;
     m.xcr0_mask = 0xe7;
     m.features[FEAT_XSAVE / 64] |= BIT(FEAT_XSAVE % 64);
     cpu_state_reset(&cs, true, 0);
@@ -227,13 +208,12 @@ static void leaf_d_shows_the_size_for_xcr0_as_it_is(void **state)
     assert_int_equal(cpu_model_cpuid(&m, &cs, 0, true, 0xd, UINT32_MAX).eax, 0);
 }
 
-static void the_kvm_leaves_give_the_frequencies(void **state)
+TEST(the_kvm_leaves_give_the_frequencies)
 {
     struct cpu_model m = model("max", 1);
     struct cpuid_regs r = leaf(&m, 0x40000000, 0);
     char text[13] = {0};
 
-    (void)state;
     memcpy(text, &r.ebx, 4);
     memcpy(text + 4, &r.ecx, 4);
     memcpy(text + 8, &r.edx, 4);
@@ -244,12 +224,11 @@ static void the_kvm_leaves_give_the_frequencies(void **state)
     assert_int_equal(leaf(&m, 0x40000010, 0).ebx, 1000000);
 }
 
-static void leaf_15_multiplies_to_the_tsc(void **state)
+TEST(leaf_15_multiplies_to_the_tsc)
 {
     struct cpu_model m = model("max", 1);
     struct cpuid_regs r;
 
-    (void)state;
     m.vendor = CPU_INTEL;
     m.max_leaf = 0x16;
     m.tsc_hz = 2700000000;
@@ -257,12 +236,11 @@ static void leaf_15_multiplies_to_the_tsc(void **state)
     assert_int_equal((uint64_t)r.ecx * r.ebx / r.eax, 2700000000);
 }
 
-static void intel_answers_unknown_leaves_with_the_last_one(void **state)
+TEST(intel_answers_unknown_leaves_with_the_last_one)
 {
     struct cpu_model m = model("max", 1);
     struct cpuid_regs last, r;
 
-    (void)state;
     m.vendor = CPU_INTEL;
     last = leaf(&m, m.max_leaf, 0);
     r = leaf(&m, 0x12345678, 0);
@@ -272,12 +250,11 @@ static void intel_answers_unknown_leaves_with_the_last_one(void **state)
     assert_int_equal(r.eax | r.ebx | r.ecx | r.edx, 0);
 }
 
-static void the_brand_string_is_in_three_leaves(void **state)
+TEST(the_brand_string_is_in_three_leaves)
 {
     struct cpu_model m = model("max", 1);
     char text[49] = {0};
 
-    (void)state;
     for (unsigned i = 0; i < 3; i++) {
         struct cpuid_regs r = leaf(&m, 0x80000002 + i, 0);
 
@@ -286,40 +263,12 @@ static void the_brand_string_is_in_three_leaves(void **state)
     assert_string_equal(text, m.brand);
 }
 
-static void control_register_masks_follow_the_features(void **state)
+TEST(control_register_masks_follow_the_features)
 {
     struct cpu_model m = model("max", 1), v1 = model("v1", 1);
 
-    (void)state;
     assert_int_equal(cpu_model_cr4_mask(&m) & (CR4_LA57 | CR4_PKE | CR4_VMXE), 0);
     assert_int_equal(cpu_model_cr4_mask(&m) & CR4_SMAP, CR4_SMAP);
     assert_int_equal(cpu_model_cr4_mask(&v1) & (CR4_SMAP | CR4_OSXSAVE), 0);
     assert_int_equal(cpu_model_efer_mask(&v1), EFER_SCE | EFER_LME | EFER_NXE);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unknown_names_are_refused_with_a_list),
-        cmocka_unit_test(a_486_has_an_fpu_and_one_leaf),
-        cmocka_unit_test(a_pentium3_has_sse_and_neither_sse2_nor_long_mode),
-        cmocka_unit_test(each_level_has_what_the_psabi_says),
-        cmocka_unit_test(max_offers_the_system_features_on_every_host),
-        cmocka_unit_test(avx_features_never_stand_without_their_base),
-        cmocka_unit_test(hidden_features_stay_hidden),
-        cmocka_unit_test(max_says_that_it_is_not_affected),
-        cmocka_unit_test(osxsave_follows_cr4),
-        cmocka_unit_test(the_apic_bit_follows_its_enable_bit),
-        cmocka_unit_test(intel_shows_syscall_in_64_bit_code_alone),
-        cmocka_unit_test(topology_numbers_cores_by_apic_id),
-        cmocka_unit_test(xsave_sizes_follow_the_standard_format),
-        cmocka_unit_test(leaf_d_shows_the_size_for_xcr0_as_it_is),
-        cmocka_unit_test(the_kvm_leaves_give_the_frequencies),
-        cmocka_unit_test(leaf_15_multiplies_to_the_tsc),
-        cmocka_unit_test(intel_answers_unknown_leaves_with_the_last_one),
-        cmocka_unit_test(the_brand_string_is_in_three_leaves),
-        cmocka_unit_test(control_register_masks_follow_the_features),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

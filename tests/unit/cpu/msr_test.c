@@ -1,12 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU's MSRs and kvm-clock (cpu/msr.c, cpu/pv.c), through vcpu_rdmsr and vcpu_wrmsr. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -14,6 +7,7 @@
 #include "cpu/msr.h"
 #include "cpu/pv.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 struct fixture {
     struct testvm *tv;
@@ -85,30 +79,24 @@ static void assert_absent(struct fixture *f, uint32_t index)
     assert_false(vcpu_wrmsr(f->vcpu, index, 0));
 }
 
-static void unknown_msrs_are_refused_and_counted(void **state)
+TEST_F(unknown_msrs_are_refused_and_counted)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_absent(f, 0x12345);
     assert_int_equal(f->tv->vm.trace.unknown, 2);
-    teardown(f);
 }
 
-static void a_486_has_no_msrs(void **state)
+TEST(a_486_has_no_msrs)
 {
     struct fixture *f = setup_model("486", CPU_INTEL);
 
-    (void)state;
     assert_absent(f, 0x10);
     teardown(f);
 }
 
-static void a_pentium3_has_no_long_mode_msrs(void **state)
+TEST(a_pentium3_has_no_long_mode_msrs)
 {
     struct fixture *f = setup_model("pentium3", CPU_INTEL);
 
-    (void)state;
     assert_absent(f, 0xc0000080);
     assert_absent(f, 0xc0000101);
     assert_absent(f, 0x4b564d00);
@@ -116,13 +104,12 @@ static void a_pentium3_has_no_long_mode_msrs(void **state)
     teardown(f);
 }
 
-static void addresses_must_be_canonical(void **state)
+TEST(addresses_must_be_canonical)
 {
     static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101,
                                          0xc0000102, 0x175,      0x176};
     struct fixture *f = setup();
 
-    (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(addresses); i++) {
         assert_takes(f, addresses[i], 0xffff800000000000);
         assert_refuses(f, addresses[i], 0x0000800000000000);
@@ -130,11 +117,8 @@ static void addresses_must_be_canonical(void **state)
     teardown(f);
 }
 
-static void efer_refuses_reserved_bits_and_lme_under_paging(void **state)
+TEST_F(efer_refuses_reserved_bits_and_lme_under_paging)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_takes(f, 0xc0000080, EFER_SCE | EFER_LME | EFER_NXE);
     assert_int_equal(f->changes, 1);
     assert_refuses(f, 0xc0000080, EFER_SVME);
@@ -143,41 +127,49 @@ static void efer_refuses_reserved_bits_and_lme_under_paging(void **state)
     assert_refuses(f, 0xc0000080, EFER_SCE);
     assert_true(vcpu_wrmsr(f->vcpu, 0xc0000080, EFER_LME)); /* LMA is not the guest's to clear */
     assert_int_equal(get(f, 0xc0000080), EFER_LME | EFER_LMA);
-    teardown(f);
 }
 
-static void segment_bases_go_to_the_hidden_parts(void **state)
+TEST_F(segment_bases_go_to_the_hidden_parts)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_takes(f, 0xc0000101, 0x1234);
     assert_int_equal(f->cs.seg[SEG_GS].base, 0x1234);
     assert_int_equal(f->changes, 1);
     assert_takes(f, 0xc0000102, 0x5678);
     assert_int_equal(f->cs.kernel_gs_base, 0x5678);
-    teardown(f);
 }
 
-static void writing_the_tsc_moves_tsc_adjust(void **state)
+TEST_F(writing_the_tsc_moves_tsc_adjust)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     testvm_advance(f->tv, 1000);
     assert_int_equal(get(f, 0x10), 1000);
     assert_takes(f, 0x10, 50000);
     assert_int_equal(get(f, 0x3b), 49000);
     assert_takes(f, 0x3b, 0);
     assert_int_equal(get(f, 0x10), 1000);
-    teardown(f);
 }
 
-static void memory_types_are_checked(void **state)
+static void note_tsc(void *intc)
 {
-    struct fixture *f = setup();
+    struct fixture *f = intc;
 
-    (void)state;
+    f->changes = f->changes * 10 + (unsigned)(f->cs.tsc_offset / 1000);
+}
+
+TEST_F(writing_the_tsc_is_told_before_and_after)
+{
+    static const struct vcpu_intc ops = {.tsc_jumps = note_tsc};
+
+    f->vcpu->intc_ops = &ops;
+    f->vcpu->intc = f;
+    f->cs.tsc_offset = 3000;
+    assert_true(vcpu_wrmsr(f->vcpu, 0x3b, 2000));
+    assert_int_equal(f->changes, 35);
+    assert_true(vcpu_wrmsr(f->vcpu, 0x10, 7000));
+    assert_int_equal(f->changes, 3557);
+}
+
+TEST_F(memory_types_are_checked)
+{
     assert_takes(f, 0x277, 0x0007010600070106);
     assert_refuses(f, 0x277, 2);
     assert_refuses(f, 0x277, 8);
@@ -188,14 +180,10 @@ static void memory_types_are_checked(void **state)
     assert_refuses(f, 0x26f, 7);
     assert_int_equal(f->cs.mtrr_fixed[10], 0x0605040100060606);
     assert_takes(f, 0x259, 0);
-    teardown(f);
 }
 
-static void variable_mtrrs_are_limited_by_maxphyaddr(void **state)
+TEST_F(variable_mtrrs_are_limited_by_maxphyaddr)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_int_equal(get(f, 0xfe) & 0xff, CPU_MTRR_VAR);
     assert_takes(f, 0x20e, 0xff00000006);
     assert_takes(f, 0x20f, 0xff00000800);
@@ -204,51 +192,38 @@ static void variable_mtrrs_are_limited_by_maxphyaddr(void **state)
     assert_refuses(f, 0x200, 0x100);
     assert_refuses(f, 0x201, 0x400);
     assert_absent(f, 0x210);
-    teardown(f);
 }
 
-static void machine_check_banks_report_nothing(void **state)
+TEST_F(machine_check_banks_report_nothing)
 {
-    struct fixture *f = setup();
     unsigned banks = get(f, 0x179) & 0xff;
 
-    (void)state;
     for (unsigned i = 0; i < banks; i++) {
         assert_true(vcpu_wrmsr(f->vcpu, 0x400 + 4 * i, UINT64_MAX));
         assert_int_equal(get(f, 0x401 + 4 * i), 0);
         assert_refuses(f, 0x401 + 4 * i, 1);
     }
     assert_absent(f, 0x400 + 4 * banks);
-    teardown(f);
 }
 
-static void feature_control_stays_locked(void **state)
+TEST_F(feature_control_stays_locked)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_takes(f, 0x3a, 1);
     assert_refuses(f, 0x3a, 1);
-    teardown(f);
 }
 
-static void misc_enable_keeps_fast_strings_for_linux(void **state)
+TEST_F(misc_enable_keeps_fast_strings_for_linux)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_int_equal(get(f, 0x1a0) & 1, 1);
     assert_true(vcpu_wrmsr(f->vcpu, 0x1a0, BIT(22)));
     assert_int_equal(cpu_model_cpuid(&f->model, &f->cs, 0, true, 0, 0).eax, 2);
     assert_int_equal(get(f, 0x1a0) & (BIT(11) | BIT(12)), BIT(11) | BIT(12));
-    teardown(f);
 }
 
-static void each_vendor_has_its_own(void **state)
+TEST(each_vendor_has_its_own)
 {
     struct fixture *intel = setup(), *amd = setup_model("max", CPU_AMD);
 
-    (void)state;
     assert_int_equal(get(amd, 0xc0010015), BIT(24));
     assert_int_equal(get(amd, 0xc0011029), BIT(1));
     assert_absent(amd, 0x17);
@@ -260,11 +235,10 @@ static void each_vendor_has_its_own(void **state)
 
 /* ---- kvm-clock ------------------------------------------------------------------------ */
 
-static void the_scale_turns_ticks_into_nanoseconds(void **state)
+TEST(the_scale_turns_ticks_into_nanoseconds)
 {
     static const uint64_t hz[] = {1000000000, 2700000000, 999999999, 33000000, 5000000001};
 
-    (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(hz); i++) {
         uint32_t mul;
         int8_t shift;
@@ -277,13 +251,11 @@ static void the_scale_turns_ticks_into_nanoseconds(void **state)
     }
 }
 
-static void the_time_page_gives_vm_time(void **state)
+TEST_F(the_time_page_gives_vm_time)
 {
-    struct fixture *f = setup();
     uint8_t page[32];
     uint64_t delta;
 
-    (void)state;
     testvm_advance(f->tv, 5000);
     assert_true(vcpu_wrmsr(f->vcpu, 0x10, 0x100000000));
     assert_takes(f, 0x4b564d01, 0x1000 | 1);
@@ -295,15 +267,12 @@ static void the_time_page_gives_vm_time(void **state)
     delta = get(f, 0x10) - get_le64(page + 8);
     delta = (int8_t)page[28] < 0 ? delta >> -(int8_t)page[28] : delta << page[28];
     assert_int_equal(get_le64(page + 16) + (delta * get_le32(page + 24) >> 32), 12000);
-    teardown(f);
 }
 
-static void a_tsc_write_updates_the_time_page(void **state)
+TEST_F(a_tsc_write_updates_the_time_page)
 {
-    struct fixture *f = setup();
     uint8_t before[32], after[32];
 
-    (void)state;
     assert_true(vcpu_wrmsr(f->vcpu, 0x12, 0x1001));
     assert_true(mem_read(&f->tv->vm, 0x1000, before, sizeof(before)));
     assert_true(vcpu_wrmsr(f->vcpu, 0x10, 777));
@@ -311,81 +280,38 @@ static void a_tsc_write_updates_the_time_page(void **state)
     assert_int_equal(get_le64(after + 8), 777);
     assert_int_not_equal(get_le32(after), get_le32(before));
     assert_int_equal(get_le32(after) & 1, 0);
-    teardown(f);
 }
 
-static void a_disabled_time_page_is_left_alone(void **state)
+TEST_F(a_disabled_time_page_is_left_alone)
 {
-    struct fixture *f = setup();
     uint8_t page[32], zeros[32] = {0};
 
-    (void)state;
     assert_takes(f, 0x4b564d01, 0x1000);
     assert_true(mem_read(&f->tv->vm, 0x1000, page, sizeof(page)));
     assert_memory_equal(page, zeros, sizeof(page));
-    teardown(f);
 }
 
-static void the_wall_clock_is_that_of_vm_time_zero(void **state)
+TEST_F(the_wall_clock_is_that_of_vm_time_zero)
 {
-    struct fixture *f = setup();
     uint8_t page[12];
 
-    (void)state;
     testvm_advance(f->tv, 3 * NS_PER_SEC);
     assert_true(vcpu_wrmsr(f->vcpu, 0x4b564d00, 0x2000));
     assert_true(mem_read(&f->tv->vm, 0x2000, page, sizeof(page)));
     assert_int_equal(get_le32(page) & 1, 0);
     assert_int_equal(get_le32(page + 4), TESTVM_WALL / NS_PER_SEC);
     assert_int_equal(get_le32(page + 8), 0);
-    teardown(f);
 }
 
-static void clocks_outside_ram_do_nothing(void **state)
+TEST_F(clocks_outside_ram_do_nothing)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     assert_takes(f, 0x4b564d01, 0xfffffffffffffffd);
     assert_takes(f, 0x4b564d00, 0xfee00000);
-    teardown(f);
 }
 
-static void features_not_offered_are_refused(void **state)
+TEST_F(features_not_offered_are_refused)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     for (uint32_t index = 0x4b564d02; index < 0x4b564d08; index++)
         assert_absent(f, index);
     assert_int_equal(f->tv->vm.trace.unknown, 0);
-    teardown(f);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unknown_msrs_are_refused_and_counted),
-        cmocka_unit_test(a_486_has_no_msrs),
-        cmocka_unit_test(a_pentium3_has_no_long_mode_msrs),
-        cmocka_unit_test(addresses_must_be_canonical),
-        cmocka_unit_test(efer_refuses_reserved_bits_and_lme_under_paging),
-        cmocka_unit_test(segment_bases_go_to_the_hidden_parts),
-        cmocka_unit_test(writing_the_tsc_moves_tsc_adjust),
-        cmocka_unit_test(memory_types_are_checked),
-        cmocka_unit_test(variable_mtrrs_are_limited_by_maxphyaddr),
-        cmocka_unit_test(machine_check_banks_report_nothing),
-        cmocka_unit_test(feature_control_stays_locked),
-        cmocka_unit_test(misc_enable_keeps_fast_strings_for_linux),
-        cmocka_unit_test(each_vendor_has_its_own),
-        cmocka_unit_test(the_scale_turns_ticks_into_nanoseconds),
-        cmocka_unit_test(the_time_page_gives_vm_time),
-        cmocka_unit_test(a_tsc_write_updates_the_time_page),
-        cmocka_unit_test(a_disabled_time_page_is_left_alone),
-        cmocka_unit_test(the_wall_clock_is_that_of_vm_time_zero),
-        cmocka_unit_test(clocks_outside_ram_do_nothing),
-        cmocka_unit_test(features_not_offered_are_refused),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

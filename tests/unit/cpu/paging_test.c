@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
 #include "cpu/paging.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define P       1ull
 #define W       2ull
@@ -133,239 +127,160 @@ static void assert_faults(struct fixture *f, gva_t addr, uint32_t error)
 
 /* ---- no paging, A20 ------------------------------------------------------------------- */
 
-static void without_paging_linear_is_physical(void **state)
+TEST_F(without_paging_linear_is_physical)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->in.write = f->in.user = true;
     assert_maps(f, 0xfffff123, 0xfffff123);
     assert_true(f->out.writable);
-    teardown(f);
 }
 
-static void a20_mask_clears_bit_20_of_the_page(void **state)
+TEST_F(a20_mask_clears_bit_20_of_the_page)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     atomic_store(&f->tv->vm.a20_mask, ~BIT(20));
     assert_maps(f, 0x100010, 0x10);
-    teardown(f);
 }
 
-static void a20_mask_applies_to_table_addresses(void **state)
+TEST_WITH(setup_legacy, a20_mask_applies_to_table_addresses)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     atomic_store(&f->tv->vm.a20_mask, ~BIT(20));
     f->cs.cr3 = PD | BIT(20);
     assert_maps(f, LEGACY_LINEAR, PAGE + 0x321);
-    teardown(f);
 }
 
 /* ---- sizes ---------------------------------------------------------------------------- */
 
-static void four_levels_reach_a_4_kib_page(void **state)
+TEST_WITH(setup_long, four_levels_reach_a_4_kib_page)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_int_equal(f->out.page_shift, 12);
     assert_int_equal(f->out.nlevels, 4);
     assert_int_equal(f->out.level[0].at, PML4 + index_of(LINEAR, 4) * 8);
-    teardown(f);
 }
 
-static void four_levels_reach_a_2_mib_page(void **state)
+TEST_WITH(setup_long, four_levels_reach_a_2_mib_page)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PD, index_of(LINEAR, 2)) = 0x40000000 | RW_USER | PS;
     assert_maps(f, LINEAR, 0x40000000 + (LINEAR & 0x1fffff));
     assert_int_equal(f->out.page_shift, 21);
-    teardown(f);
 }
 
-static void four_levels_reach_a_1_gib_page(void **state)
+TEST_WITH(setup_long, four_levels_reach_a_1_gib_page)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PDPT, index_of(LINEAR, 3)) = 0x40000000 | RW_USER | PS;
     assert_maps(f, LINEAR, 0x40000000 + (LINEAR & 0x3fffffff));
     assert_int_equal(f->out.page_shift, 30);
-    teardown(f);
 }
 
-static void pae_reaches_4_kib_and_2_mib_pages(void **state)
+TEST_WITH(setup_pae, pae_reaches_4_kib_and_2_mib_pages)
 {
-    struct fixture *f = setup_pae();
-
-    (void)state;
     assert_maps(f, PAE_LINEAR, PAGE + 0x123);
     *entry(f, PD, 2) = 0x12340000000 % BIT(40) | RW_USER | PS;
     assert_maps(f, PAE_LINEAR, (0x12340000000 % BIT(40)) + 0x3123);
     assert_int_equal(f->out.page_shift, 21);
-    teardown(f);
 }
 
-static void legacy_reaches_4_kib_pages(void **state)
+TEST_WITH(setup_legacy, legacy_reaches_4_kib_pages)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     assert_maps(f, LEGACY_LINEAR, PAGE + 0x321);
-    teardown(f);
 }
 
-static void pse36_puts_bits_20_to_13_above_4_gib(void **state)
+TEST_WITH(setup_legacy, pse36_puts_bits_20_to_13_above_4_gib)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     f->cs.cr4 = CR4_PSE;
     *entry32(f, PD, 5) = 0x00c00000 | 0xa5 << 13 | RW_USER | PS;
     assert_maps(f, LEGACY_LINEAR, 0xa500c00000 + 0x6321);
     assert_int_equal(f->out.page_shift, 22);
-    teardown(f);
 }
 
-static void without_pse_the_page_size_bit_is_ignored(void **state)
+TEST_WITH(setup_legacy, without_pse_the_page_size_bit_is_ignored)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     *entry32(f, PD, 5) |= PS;
     assert_maps(f, LEGACY_LINEAR, PAGE + 0x321);
-    teardown(f);
 }
 
 /* ---- accessed and dirty --------------------------------------------------------------- */
 
-static void a_read_sets_accessed_everywhere_and_dirty_nowhere(void **state)
+TEST_WITH(setup_long, a_read_sets_accessed_everywhere_and_dirty_nowhere)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_int_equal(*entry(f, PML4, index_of(LINEAR, 4)), PDPT | RW_USER | A);
     assert_int_equal(*entry(f, PDPT, index_of(LINEAR, 3)), PD | RW_USER | A);
     assert_int_equal(*entry(f, PD, index_of(LINEAR, 2)), PT | RW_USER | A);
     assert_int_equal(*entry(f, PT, index_of(LINEAR, 1)), PAGE | RW_USER | A);
     assert_false(f->out.writable);
-    teardown(f);
 }
 
-static void a_write_sets_dirty_in_the_leaf_alone(void **state)
+TEST_WITH(setup_long, a_write_sets_dirty_in_the_leaf_alone)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.write = true;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_int_equal(*entry(f, PD, index_of(LINEAR, 2)), PT | RW_USER | A);
     assert_int_equal(*entry(f, PT, index_of(LINEAR, 1)), PAGE | RW_USER | A | D);
     assert_true(f->out.writable);
-    teardown(f);
 }
 
-static void legacy_entries_keep_their_neighbours(void **state)
+TEST_WITH(setup_legacy, legacy_entries_keep_their_neighbours)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     f->in.write = true;
     *entry32(f, PT, 7) = 0xdead;
     assert_maps(f, LEGACY_LINEAR, PAGE + 0x321);
     assert_int_equal(*entry32(f, PT, 6), PAGE | RW_USER | A | D);
     assert_int_equal(*entry32(f, PT, 7), 0xdead);
-    teardown(f);
 }
 
-static void a_look_changes_nothing(void **state)
+TEST_WITH(setup_long, a_look_changes_nothing)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.write = f->in.no_update = true;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_int_equal(*entry(f, PML4, index_of(LINEAR, 4)), PDPT | RW_USER);
     assert_int_equal(*entry(f, PT, index_of(LINEAR, 1)), PAGE | RW_USER);
     assert_false(f->out.writable);
-    teardown(f);
 }
 
-static void a_faulting_walk_sets_nothing(void **state)
+TEST_WITH(setup_long, a_faulting_walk_sets_nothing)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.write = true;
     *entry(f, PT, index_of(LINEAR, 1)) = PAGE | P | U;
     assert_faults(f, LINEAR, PF_P | PF_W);
     assert_int_equal(*entry(f, PML4, index_of(LINEAR, 4)), PDPT | RW_USER);
-    teardown(f);
 }
 
-static void pae_leaves_the_pdpte_alone(void **state)
+TEST_WITH(setup_pae, pae_leaves_the_pdpte_alone)
 {
-    struct fixture *f = setup_pae();
-
-    (void)state;
     assert_maps(f, PAE_LINEAR, PAGE + 0x123);
     assert_int_equal(*entry(f, PDPT, 1), PD | P);
     assert_int_equal(*entry(f, PD, 2), PT | RW_USER | A);
-    teardown(f);
 }
 
 /* ---- rights --------------------------------------------------------------------------- */
 
-static void absent_entries_fault_without_p(void **state)
+TEST_WITH(setup_long, absent_entries_fault_without_p)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.user = f->in.write = true;
     *entry(f, PD, index_of(LINEAR, 2)) = 0;
     assert_faults(f, LINEAR, PF_W | PF_U);
     *entry(f, PML4, index_of(LINEAR, 4)) = ~1ull;
     assert_faults(f, LINEAR, PF_W | PF_U);
-    teardown(f);
 }
 
-static void a_user_access_needs_u_at_every_level(void **state)
+TEST_WITH(setup_long, a_user_access_needs_u_at_every_level)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.user = true;
     *entry(f, PDPT, index_of(LINEAR, 3)) &= ~U;
     assert_faults(f, LINEAR, PF_P | PF_U);
     f->in.user = false;
     assert_maps(f, LINEAR, PAGE + 0xabc);
-    teardown(f);
 }
 
-static void a_write_needs_w_at_every_level(void **state)
+TEST_WITH(setup_long, a_write_needs_w_at_every_level)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.user = f->in.write = true;
     *entry(f, PML4, index_of(LINEAR, 4)) &= ~W;
     assert_faults(f, LINEAR, PF_P | PF_W | PF_U);
-    teardown(f);
 }
 
-static void wp_decides_supervisor_writes_to_read_only_pages(void **state)
+TEST_WITH(setup_long, wp_decides_supervisor_writes_to_read_only_pages)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.write = true;
     *entry(f, PT, index_of(LINEAR, 1)) &= ~W;
     assert_faults(f, LINEAR, PF_P | PF_W);
@@ -374,141 +289,99 @@ static void wp_decides_supervisor_writes_to_read_only_pages(void **state)
     assert_true(f->out.writable);
     f->in.user = true;
     assert_faults(f, LINEAR, PF_P | PF_W | PF_U);
-    teardown(f);
 }
 
-static void nx_stops_fetches_alone(void **state)
+TEST_WITH(setup_long, nx_stops_fetches_alone)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PD, index_of(LINEAR, 2)) |= NX;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_true(f->out.nx);
     f->in.exec = true;
     assert_faults(f, LINEAR, PF_P | PF_I);
-    teardown(f);
 }
 
-static void nx_is_reserved_while_nxe_is_off(void **state)
+TEST_WITH(setup_long, nx_is_reserved_while_nxe_is_off)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->cs.efer &= ~EFER_NXE;
     *entry(f, PD, index_of(LINEAR, 2)) |= NX;
     assert_faults(f, LINEAR, PF_P | PF_RSVD);
-    teardown(f);
 }
 
-static void smep_stops_supervisor_fetches_from_user_pages(void **state)
+TEST_WITH(setup_long, smep_stops_supervisor_fetches_from_user_pages)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.exec = true;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     f->cs.cr4 |= CR4_SMEP;
     assert_faults(f, LINEAR, PF_P | PF_I);
     f->in.user = true;
     assert_maps(f, LINEAR, PAGE + 0xabc);
-    teardown(f);
 }
 
-static void the_fetch_bit_needs_nx_or_smep(void **state)
+TEST_WITH(setup_legacy, the_fetch_bit_needs_nx_or_smep)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     f->in.exec = true;
     *entry32(f, PT, 6) = 0;
     assert_faults(f, LEGACY_LINEAR, 0);
     f->cs.cr4 |= CR4_SMEP;
     assert_faults(f, LEGACY_LINEAR, PF_I);
-    teardown(f);
 }
 
-static void smap_yields_to_ac_for_explicit_accesses(void **state)
+TEST_WITH(setup_long, smap_yields_to_ac_for_explicit_accesses)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->cs.cr4 |= CR4_SMAP;
     assert_faults(f, LINEAR, PF_P);
     f->cs.rflags |= RFLAGS_AC;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     f->in.implicit = true;
     assert_faults(f, LINEAR, PF_P);
-    teardown(f);
 }
 
-static void global_counts_with_pge(void **state)
+TEST_WITH(setup_long, global_counts_with_pge)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PT, index_of(LINEAR, 1)) |= G;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_false(f->out.global);
     f->cs.cr4 |= CR4_PGE;
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_true(f->out.global);
-    teardown(f);
 }
 
 /* ---- reserved bits -------------------------------------------------------------------- */
 
-static void addresses_above_maxphyaddr_are_reserved(void **state)
+TEST_WITH(setup_long, addresses_above_maxphyaddr_are_reserved)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->in.user = true;
     *entry(f, PT, index_of(LINEAR, 1)) |= BIT(40);
     assert_faults(f, LINEAR, PF_P | PF_U | PF_RSVD);
     f->model.phys_bits = 41;
     assert_maps(f, LINEAR, BIT(40) + PAGE + 0xabc);
-    teardown(f);
 }
 
-static void low_address_bits_of_large_pages_are_reserved(void **state)
+TEST_WITH(setup_long, low_address_bits_of_large_pages_are_reserved)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PD, index_of(LINEAR, 2)) = 0x40002000 | RW_USER | PS;
     assert_faults(f, LINEAR, PF_P | PF_RSVD);
     *entry(f, PDPT, index_of(LINEAR, 3)) = 0x40200000 | RW_USER | PS;
     assert_faults(f, LINEAR, PF_P | PF_RSVD);
-    teardown(f);
 }
 
-static void page_size_is_reserved_in_the_top_level(void **state)
+TEST_WITH(setup_long, page_size_is_reserved_in_the_top_level)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PML4, index_of(LINEAR, 4)) |= PS;
     assert_faults(f, LINEAR, PF_P | PF_RSVD);
-    teardown(f);
 }
 
-static void a_1_gib_page_is_reserved_without_the_feature(void **state)
+TEST_WITH(setup_long, a_1_gib_page_is_reserved_without_the_feature)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PDPT, index_of(LINEAR, 3)) = 0x40000000 | RW_USER | PS;
     f->model.features[FEAT_PDPE1GB / 64] &= ~BIT(FEAT_PDPE1GB % 64);
     assert_faults(f, LINEAR, PF_P | PF_RSVD);
-    teardown(f);
 }
 
-static void bits_62_to_52_are_reserved_in_pae_alone(void **state)
+TEST(bits_62_to_52_are_reserved_in_pae_alone)
 {
     struct fixture *pae = setup_pae(), *f = setup_long();
 
-    (void)state;
     *entry(pae, PT, 3) |= BIT(52);
     assert_faults(pae, PAE_LINEAR, PF_P | PF_RSVD);
     *entry(f, PT, index_of(LINEAR, 1)) |= BIT(52) | BIT(62);
@@ -517,35 +390,25 @@ static void bits_62_to_52_are_reserved_in_pae_alone(void **state)
     teardown(f);
 }
 
-static void bit_21_of_a_4_mib_page_is_reserved(void **state)
+TEST_WITH(setup_legacy, bit_21_of_a_4_mib_page_is_reserved)
 {
-    struct fixture *f = setup_legacy();
-
-    (void)state;
     f->cs.cr4 = CR4_PSE;
     *entry32(f, PD, 5) = 0x00c00000 | BIT(21) | RW_USER | PS;
     assert_faults(f, LEGACY_LINEAR, PF_P | PF_RSVD);
-    teardown(f);
 }
 
-static void an_absent_entry_has_no_reserved_bits(void **state)
+TEST_WITH(setup_long, an_absent_entry_has_no_reserved_bits)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     *entry(f, PT, index_of(LINEAR, 1)) = ~P;
     assert_faults(f, LINEAR, 0);
-    teardown(f);
 }
 
 /* ---- PDPTEs --------------------------------------------------------------------------- */
 
-static void pdptes_with_reserved_bits_are_refused(void **state)
+TEST_WITH(setup_pae, pdptes_with_reserved_bits_are_refused)
 {
-    struct fixture *f = setup_pae();
     uint64_t pdpte[4] = {7, 7, 7, 7};
 
-    (void)state;
     *entry(f, PDPT, 3) = PD | P | W;
     assert_false(paging_load_pdptes(f->vcpu, &f->model, PDPT, pdpte));
     assert_int_equal(pdpte[1], 7);
@@ -554,48 +417,32 @@ static void pdptes_with_reserved_bits_are_refused(void **state)
     *entry(f, PDPT, 3) = W;
     assert_true(paging_load_pdptes(f->vcpu, &f->model, PDPT, pdpte));
     assert_int_equal(pdpte[3], W);
-    teardown(f);
 }
 
-static void an_absent_pdpte_faults(void **state)
+TEST_WITH(setup_pae, an_absent_pdpte_faults)
 {
-    struct fixture *f = setup_pae();
-
-    (void)state;
     assert_faults(f, 0x80000000, 0);
-    teardown(f);
 }
 
 /* ---- tables that are no RAM ----------------------------------------------------------- */
 
-static void tables_in_nowhere_read_as_ones_and_do_not_hang(void **state)
+TEST_WITH(setup_long, tables_in_nowhere_read_as_ones_and_do_not_hang)
 {
-    struct fixture *f = setup_long();
-
-    (void)state;
     f->cs.cr3 = 0x1000000000;
     f->in.write = true;
     assert_faults(f, LINEAR, PF_P | PF_W | PF_RSVD);
-    teardown(f);
 }
 
-static void tables_in_rom_work_and_stay_clean(void **state)
+TEST_WITH(setup_long, tables_in_rom_work_and_stay_clean)
 {
-    struct fixture *f = setup_long();
     struct region rom = {.name = "rom", .kind = REGION_ROM, .size = PAGE_SIZE, .priority = 1};
 
-    (void)state;
     rom.ram_offset = PT;
-    vm_lock(&f->tv->vm);
-    bus_map(&f->tv->vm.memory, &rom, PT);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_map(&f->tv->vm.memory, &rom, PT));
     f->in.write = true;
     assert_maps(f, LINEAR, PAGE + 0xabc);
-    vm_lock(&f->tv->vm);
-    bus_unmap(&rom);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_unmap(&rom));
     assert_int_equal(*entry(f, PT, index_of(LINEAR, 1)), PAGE | RW_USER);
-    teardown(f);
 }
 
 struct device_table {
@@ -623,7 +470,7 @@ static void table_write(void *dev, uint64_t off, uint64_t val, unsigned size)
     t->writes++;
 }
 
-static void tables_in_a_device_are_read_but_not_by_a_look(void **state)
+TEST(tables_in_a_device_are_read_but_not_by_a_look)
 {
     static const struct io_ops ops = {.read = table_read, .write = table_write, .sizes = IO_8};
     struct fixture *f = setup_long();
@@ -635,10 +482,7 @@ static void tables_in_a_device_are_read_but_not_by_a_look(void **state)
                           .ops = &ops,
                           .dev = &t};
 
-    (void)state;
-    vm_lock(&f->tv->vm);
-    bus_map(&f->tv->vm.memory, &mmio, PT);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_map(&f->tv->vm.memory, &mmio, PT));
     f->in.no_update = true;
     assert_faults(f, LINEAR, 0);
     assert_int_equal(t.reads, 0);
@@ -647,54 +491,6 @@ static void tables_in_a_device_are_read_but_not_by_a_look(void **state)
     assert_maps(f, LINEAR, PAGE + 0xabc);
     assert_int_equal(t.entry, PAGE | RW_USER | A | D);
     assert_int_equal(t.writes, 1);
-    vm_lock(&f->tv->vm);
-    bus_unmap(&mmio);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_unmap(&mmio));
     teardown(f);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(without_paging_linear_is_physical),
-        cmocka_unit_test(a20_mask_clears_bit_20_of_the_page),
-        cmocka_unit_test(a20_mask_applies_to_table_addresses),
-        cmocka_unit_test(four_levels_reach_a_4_kib_page),
-        cmocka_unit_test(four_levels_reach_a_2_mib_page),
-        cmocka_unit_test(four_levels_reach_a_1_gib_page),
-        cmocka_unit_test(pae_reaches_4_kib_and_2_mib_pages),
-        cmocka_unit_test(legacy_reaches_4_kib_pages),
-        cmocka_unit_test(pse36_puts_bits_20_to_13_above_4_gib),
-        cmocka_unit_test(without_pse_the_page_size_bit_is_ignored),
-        cmocka_unit_test(a_read_sets_accessed_everywhere_and_dirty_nowhere),
-        cmocka_unit_test(a_write_sets_dirty_in_the_leaf_alone),
-        cmocka_unit_test(legacy_entries_keep_their_neighbours),
-        cmocka_unit_test(a_look_changes_nothing),
-        cmocka_unit_test(a_faulting_walk_sets_nothing),
-        cmocka_unit_test(pae_leaves_the_pdpte_alone),
-        cmocka_unit_test(absent_entries_fault_without_p),
-        cmocka_unit_test(a_user_access_needs_u_at_every_level),
-        cmocka_unit_test(a_write_needs_w_at_every_level),
-        cmocka_unit_test(wp_decides_supervisor_writes_to_read_only_pages),
-        cmocka_unit_test(nx_stops_fetches_alone),
-        cmocka_unit_test(nx_is_reserved_while_nxe_is_off),
-        cmocka_unit_test(smep_stops_supervisor_fetches_from_user_pages),
-        cmocka_unit_test(the_fetch_bit_needs_nx_or_smep),
-        cmocka_unit_test(smap_yields_to_ac_for_explicit_accesses),
-        cmocka_unit_test(global_counts_with_pge),
-        cmocka_unit_test(addresses_above_maxphyaddr_are_reserved),
-        cmocka_unit_test(low_address_bits_of_large_pages_are_reserved),
-        cmocka_unit_test(page_size_is_reserved_in_the_top_level),
-        cmocka_unit_test(a_1_gib_page_is_reserved_without_the_feature),
-        cmocka_unit_test(bits_62_to_52_are_reserved_in_pae_alone),
-        cmocka_unit_test(bit_21_of_a_4_mib_page_is_reserved),
-        cmocka_unit_test(an_absent_entry_has_no_reserved_bits),
-        cmocka_unit_test(pdptes_with_reserved_bits_are_refused),
-        cmocka_unit_test(an_absent_pdpte_faults),
-        cmocka_unit_test(tables_in_nowhere_read_as_ones_and_do_not_hang),
-        cmocka_unit_test(tables_in_rom_work_and_stay_clean),
-        cmocka_unit_test(tables_in_a_device_are_read_but_not_by_a_look),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* With ACPI_DUMP=DIR in the environment the tables are written there, for iasl and acpiexec. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include <cmocka.h>
-
+#define FIXTURE struct acpi_tables *t
 #include "base/bytes.h"
 #include "machine/acpi.h"
 #include "machine/aml.h"
+#include "tests/lib/unit.h"
 
 #define BASE 0x7fff0000u
 
@@ -31,19 +26,18 @@ static const struct acpi_config config = {.ncpus = 3,
                                           .base = BASE,
                                           .rsdp_at = 0xf0000};
 
-static int setup(void **state)
+static struct acpi_tables *setup(void)
 {
     struct acpi_tables *t = malloc(sizeof(*t));
 
-    *state = t;
-    return acpi_build(&config, t, NULL);
+    assert_int_equal(acpi_build(&config, t, NULL), 0);
+    return t;
 }
 
-static int teardown(void **state)
+static void teardown(struct acpi_tables *t)
 {
-    acpi_tables_fini(*state);
-    free(*state);
-    return 0;
+    acpi_tables_fini(t);
+    free(t);
 }
 
 static uint8_t sum(const uint8_t *p, size_t len)
@@ -80,20 +74,17 @@ static void dump(const uint8_t *p)
     fclose(f);
 }
 
-static void rsdp_has_both_checksums(void **state)
+TEST_F(rsdp_has_both_checksums)
 {
-    const struct acpi_tables *t = *state;
-
     assert_memory_equal(t->rsdp, "RSD PTR ", 8);
     assert_int_equal(t->rsdp[15], 2);
     assert_int_equal(sum(t->rsdp, 20), 0);
     assert_int_equal(sum(t->rsdp, 36), 0);
 }
 
-static void every_table_sums_to_zero(void **state)
+TEST_F(every_table_sums_to_zero)
 {
     static const char *const names[] = {"FACP", "APIC", "MCFG", "WAET"};
-    const struct acpi_tables *t = *state;
     const uint8_t *dsdt;
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
@@ -109,9 +100,8 @@ static void every_table_sums_to_zero(void **state)
     dump(dsdt);
 }
 
-static void rsdt_and_xsdt_name_the_same_tables(void **state)
+TEST_F(rsdt_and_xsdt_name_the_same_tables)
 {
-    const struct acpi_tables *t = *state;
     const uint8_t *rsdt = t->data + (get_le32(t->rsdp + 16) - BASE);
     const uint8_t *xsdt = t->data + (get_le64(t->rsdp + 24) - BASE);
     unsigned n = (get_le32(rsdt + 4) - 36) / 4;
@@ -122,9 +112,9 @@ static void rsdt_and_xsdt_name_the_same_tables(void **state)
         assert_int_equal(get_le32(rsdt + 36 + 4 * i), get_le64(xsdt + 36 + 8 * i));
 }
 
-static void fadt_fields_stand_at_their_offsets(void **state)
+TEST_F(fadt_fields_stand_at_their_offsets)
 {
-    const uint8_t *f = table(*state, 0);
+    const uint8_t *f = table(t, 0);
 
     assert_int_equal(f[8], 5);
     assert_int_equal(get_le32(f + 4), 268);
@@ -147,9 +137,8 @@ static void fadt_fields_stand_at_their_offsets(void **state)
     assert_int_equal(get_le64(f + 224), 0x620);
 }
 
-static void facs_stands_alone_on_the_writable_page(void **state)
+TEST_F(facs_stands_alone_on_the_writable_page)
 {
-    const struct acpi_tables *t = *state;
     uint64_t facs = get_le32(table(t, 0) + 36);
 
     assert_int_equal(t->size % 4096, 0);
@@ -158,9 +147,9 @@ static void facs_stands_alone_on_the_writable_page(void **state)
     assert_memory_equal(t->data + (facs - BASE), "FACS", 4);
 }
 
-static void madt_lists_cpus_ioapic_and_overrides(void **state)
+TEST_F(madt_lists_cpus_ioapic_and_overrides)
 {
-    const uint8_t *m = table(*state, 1), *e = m + 44;
+    const uint8_t *m = table(t, 1), *e = m + 44;
 
     assert_int_equal(get_le32(m + 36), 0xfee00000);
     for (unsigned i = 0; i < config.ncpus; i++, e += 8) {
@@ -183,18 +172,17 @@ static void madt_lists_cpus_ioapic_and_overrides(void **state)
     assert_ptr_equal(e + 6, m + get_le32(m + 4));
 }
 
-static void mcfg_covers_all_buses(void **state)
+TEST_F(mcfg_covers_all_buses)
 {
-    const uint8_t *m = table(*state, 2);
+    const uint8_t *m = table(t, 2);
 
     assert_int_equal(get_le64(m + 44), 0xb0000000);
     assert_int_equal(m[54], 0);
     assert_int_equal(m[55], 255);
 }
 
-static void size_does_not_depend_on_the_place(void **state)
+TEST_F(size_does_not_depend_on_the_place)
 {
-    const struct acpi_tables *t = *state;
     struct acpi_config c = config;
     struct acpi_tables other;
 
@@ -204,21 +192,19 @@ static void size_does_not_depend_on_the_place(void **state)
     acpi_tables_fini(&other);
 }
 
-static void largest_machine_fits_before_its_facs(void **state)
+TEST(largest_machine_fits_before_its_facs)
 {
     struct acpi_config c = config;
     struct acpi_tables t;
 
-    (void)state;
     c.ncpus = 255;
     assert_int_equal(acpi_build(&c, &t, NULL), 0);
     assert_int_equal(get_le32(table(&t, 0) + 36), BASE + t.size - t.nvs);
     acpi_tables_fini(&t);
 }
 
-static void facs_is_where_the_fadt_says_at_every_size(void **state)
+TEST(facs_is_where_the_fadt_says_at_every_size)
 {
-    (void)state;
     for (unsigned ncpus = 1; ncpus <= 64; ncpus++) {
         struct acpi_config c = config;
         struct acpi_tables t;
@@ -233,13 +219,12 @@ static void facs_is_where_the_fadt_says_at_every_size(void **state)
     }
 }
 
-static void package_lengths_grow_with_the_content(void **state)
+TEST(package_lengths_grow_with_the_content)
 {
     struct aml a = {0};
     uint8_t filler[5000] = {0};
     size_t mark = aml_scope(&a, "\\");
 
-    (void)state;
     aml_end(&a, mark);
     assert_int_equal(a.data[1], 3); /* itself, root, null name */
     a.len = 0;
@@ -258,36 +243,13 @@ static void package_lengths_grow_with_the_content(void **state)
     aml_fini(&a);
 }
 
-static void eisa_identifiers_are_compressed(void **state)
+TEST(eisa_identifiers_are_compressed)
 {
     static const uint8_t pnp0a08[] = {0x0c, 0x41, 0xd0, 0x0a, 0x08};
     struct aml a = {0};
 
-    (void)state;
     aml_eisaid(&a, "PNP0A08");
     assert_int_equal(a.len, sizeof(pnp0a08));
     assert_memory_equal(a.data, pnp0a08, sizeof(pnp0a08));
     aml_fini(&a);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(rsdp_has_both_checksums),
-        T(every_table_sums_to_zero),
-        T(rsdt_and_xsdt_name_the_same_tables),
-        T(fadt_fields_stand_at_their_offsets),
-        T(facs_stands_alone_on_the_writable_page),
-        T(madt_lists_cpus_ioapic_and_overrides),
-        T(mcfg_covers_all_buses),
-        T(size_does_not_depend_on_the_place),
-        cmocka_unit_test(largest_machine_fits_before_its_facs),
-        cmocka_unit_test(facs_is_where_the_fadt_says_at_every_size),
-        cmocka_unit_test(package_lengths_grow_with_the_content),
-        cmocka_unit_test(eisa_identifiers_are_compressed),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "machine/boot/loader.h"
+#include "tests/lib/unit.h"
 
 #define GIB (1ull << 30)
 
@@ -25,11 +19,10 @@ static void assert_entry(const struct e820_entry *e, uint64_t addr, uint64_t end
     assert_int_equal(e->type, type);
 }
 
-static void map_lists_every_area_in_order(void **state)
+TEST(map_lists_every_area_in_order)
 {
     struct e820 map;
 
-    (void)state;
     e820_build(&big, &map);
     assert_int_equal(map.count, 8);
     assert_entry(&map.entry[0], 0, 0x9fc00, E820_RAM);
@@ -42,33 +35,30 @@ static void map_lists_every_area_in_order(void **state)
     assert_entry(&map.entry[7], 4 * GIB, 6 * GIB, E820_RAM);
 }
 
-static void what_is_absent_is_not_listed(void **state)
+TEST(what_is_absent_is_not_listed)
 {
     struct e820_config config = {.low_end = 16u << 20};
     struct e820 map;
 
-    (void)state;
     e820_build(&config, &map);
     assert_int_equal(map.count, 4);
     assert_entry(&map.entry[3], 0x100000, 16u << 20, E820_RAM);
 }
 
-static void one_megabyte_has_only_conventional_memory(void **state)
+TEST(one_megabyte_has_only_conventional_memory)
 {
     struct e820_config config = {.low_end = 1u << 20};
     struct e820 map;
 
-    (void)state;
     e820_build(&config, &map);
     assert_int_equal(map.count, 3);
     assert_int_equal(e820_run_end(&map, 0x100000), 0x100000);
 }
 
-static void ram_is_ram_only_inside_one_run(void **state)
+TEST(ram_is_ram_only_inside_one_run)
 {
     struct e820 map;
 
-    (void)state;
     e820_build(&big, &map);
     assert_true(e820_is_ram(&map, 0x100000, GIB));
     assert_true(e820_is_ram(&map, 4 * GIB, 2 * GIB));
@@ -78,16 +68,4 @@ static void ram_is_ram_only_inside_one_run(void **state)
     assert_false(e820_is_ram(&map, 0x100000, UINT64_MAX - 0x80000));
     assert_true(e820_is_ram(&map, 0xa0000, 0));
     assert_int_equal(e820_run_end(&map, 0x200000), 2 * GIB - 0x3000);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(map_lists_every_area_in_order),
-        cmocka_unit_test(what_is_absent_is_not_listed),
-        cmocka_unit_test(one_megabyte_has_only_conventional_memory),
-        cmocka_unit_test(ram_is_ram_only_inside_one_run),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

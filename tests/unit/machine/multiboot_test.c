@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "cpu/cpu_state.h"
 #include "tests/lib/bootmem.h"
+#include "tests/lib/unit.h"
 
 #define BASE  0x100000
 #define MAGIC 0x1badb002
@@ -25,7 +19,7 @@ static void put_header(uint8_t *p, uint32_t flags)
     put_le32(p + 8, 0u - MAGIC - flags);
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
@@ -42,17 +36,13 @@ static int setup(void **state)
                                   .payload_size = sizeof(f->payload)};
     f->b.in.kernel.data = f->image;
     f->b.in.kernel.size = bootmem_elf(f->image, &f->elf);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     bootmem_fini(&f->b);
     free(f);
-    return 0;
 }
 
 /* The same payload without ELF, found by the addresses in its header. */
@@ -71,7 +61,7 @@ static void make_flat(struct fixture *f, uint32_t load_addr, uint32_t load_end, 
 
 static int load(struct fixture *f)
 {
-    return boot_load(BOOT_MULTIBOOT, &f->b.in, &f->b.mem, &f->b.entry, &f->b.err);
+    return bootmem_load(&f->b, BOOT_MULTIBOOT);
 }
 
 static const uint8_t *info(const struct fixture *f)
@@ -79,18 +69,15 @@ static const uint8_t *info(const struct fixture *f)
     return f->b.ram + f->b.entry.rbx;
 }
 
-static void it_is_sniffed_by_header_and_checksum(void **state)
+TEST_F(it_is_sniffed_by_header_and_checksum)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_MULTIBOOT);
     f->image[0x100 + 16 + 8] ^= 1;
     assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_UNKNOWN);
 }
 
-static void entry_state_is_as_specified(void **state)
+TEST_F(entry_state_is_as_specified)
 {
-    struct fixture *f = *state;
     struct cpu_state cs;
 
     assert_int_equal(load(f), 0);
@@ -106,19 +93,16 @@ static void entry_state_is_as_specified(void **state)
     assert_int_equal(cs.seg[SEG_SS].attr, 0xc093);
 }
 
-static void bss_is_zeroed(void **state)
+TEST_F(bss_is_zeroed)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(load(f), 0);
     assert_int_equal(f->b.ram[BASE + 512], 0);
     assert_int_equal(f->b.ram[BASE + 0x20ff], 0);
     assert_int_equal(f->b.ram[BASE + 0x2100], 0xff);
 }
 
-static void memory_is_described_both_ways(void **state)
+TEST_F(memory_is_described_both_ways)
 {
-    struct fixture *f = *state;
     const uint8_t *map;
 
     assert_int_equal(load(f), 0);
@@ -132,19 +116,16 @@ static void memory_is_described_both_ways(void **state)
     assert_int_equal(get_le32(map + 3 * 24 + 20), E820_RAM);
 }
 
-static void command_line_begins_with_the_name(void **state)
+TEST_F(command_line_begins_with_the_name)
 {
-    struct fixture *f = *state;
-
     f->b.in.cmdline = "root=device:hd0";
     assert_int_equal(load(f), 0);
     assert_string_equal((const char *)f->b.ram + get_le32(info(f) + 16), "kernel root=device:hd0");
     assert_string_equal((const char *)f->b.ram + get_le32(info(f) + 64), "doppel");
 }
 
-static void modules_stand_on_pages_with_their_strings(void **state)
+TEST_F(modules_stand_on_pages_with_their_strings)
 {
-    struct fixture *f = *state;
     const uint8_t *mods;
 
     f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "ext2fs", "ext2fs --readonly"};
@@ -163,10 +144,8 @@ static void modules_stand_on_pages_with_their_strings(void **state)
     assert_int_equal(f->b.entry.rbx, BASE + 0x6000);
 }
 
-static void entry_by_virtual_address_is_translated(void **state)
+TEST_F(entry_by_virtual_address_is_translated)
 {
-    struct fixture *f = *state;
-
     f->elf.vaddr = 0xc0100000;
     f->elf.entry = 0xc0100008;
     bootmem_elf(f->image, &f->elf);
@@ -174,10 +153,8 @@ static void entry_by_virtual_address_is_translated(void **state)
     assert_int_equal(f->b.entry.rip, BASE + 8);
 }
 
-static void address_header_loads_without_elf(void **state)
+TEST_F(address_header_loads_without_elf)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x200000, 0, 0x202000, 0x200080);
     assert_int_equal(load(f), 0);
     assert_int_equal(f->b.entry.rip, 0x200080);
@@ -185,93 +162,51 @@ static void address_header_loads_without_elf(void **state)
     assert_int_equal(f->b.ram[0x201fff], 0);
 }
 
-static void kernel_may_live_below_one_megabyte(void **state)
+TEST_F(kernel_may_live_below_one_megabyte)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x10000, 0, 0, 0x10080);
     assert_int_equal(load(f), 0);
     assert_int_equal(f->b.entry.rbx, 0x100000);
 }
 
-static void load_end_bounds_what_is_copied(void **state)
+TEST_F(load_end_bounds_what_is_copied)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x200000, 0x200100, 0, 0x200080);
     assert_int_equal(load(f), 0);
     assert_int_equal(f->b.ram[0x2000ff], 0x90);
     assert_int_equal(f->b.ram[0x200100], 0xff);
 }
 
-static void load_end_past_the_file_is_refused(void **state)
+TEST_F(load_end_past_the_file_is_refused)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x200000, 0x300000, 0, 0x200080);
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "truncated"));
+    assert_true(bootmem_refuses(&f->b, BOOT_MULTIBOOT, "truncated"));
 }
 
-static void header_address_before_the_load_address_is_refused(void **state)
+TEST_F(header_address_before_the_load_address_is_refused)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x200000, 0, 0, 0x200080);
     put_le32(f->image + 0x4c, 0x1fffff);
     assert_true(load(f) < 0);
 }
 
-static void unknown_requirement_is_refused(void **state)
+TEST_F(unknown_requirement_is_refused)
 {
-    struct fixture *f = *state;
-
     put_header(f->payload + 16, 0x23);
     bootmem_elf(f->image, &f->elf);
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "0x20"));
+    assert_true(bootmem_refuses(&f->b, BOOT_MULTIBOOT, "0x20"));
 }
 
-static void entry_outside_the_image_is_refused(void **state)
+TEST_F(entry_outside_the_image_is_refused)
 {
-    struct fixture *f = *state;
-
     make_flat(f, 0x200000, 0, 0, 0x300000);
     assert_true(load(f) < 0);
 }
 
-static void modules_that_do_not_fit_are_refused(void **state)
+TEST_F(modules_that_do_not_fit_are_refused)
 {
-    struct fixture *f = *state;
-
     make_flat(f, BOOTMEM_SIZE - 0x10000 - 0x1000, 0, 0, BOOTMEM_SIZE - 0x10000 - 0x1000);
     f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "m", "m"};
     f->b.in.nmodules = 1;
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "--memory"));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(it_is_sniffed_by_header_and_checksum),
-        T(entry_state_is_as_specified),
-        T(bss_is_zeroed),
-        T(memory_is_described_both_ways),
-        T(command_line_begins_with_the_name),
-        T(modules_stand_on_pages_with_their_strings),
-        T(entry_by_virtual_address_is_translated),
-        T(address_header_loads_without_elf),
-        T(kernel_may_live_below_one_megabyte),
-        T(load_end_bounds_what_is_copied),
-        T(load_end_past_the_file_is_refused),
-        T(header_address_before_the_load_address_is_refused),
-        T(unknown_requirement_is_refused),
-        T(entry_outside_the_image_is_refused),
-        T(modules_that_do_not_fit_are_refused),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    assert_true(bootmem_refuses(&f->b, BOOT_MULTIBOOT, "--memory"));
 }

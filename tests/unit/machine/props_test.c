@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "machine/props.h"
+#include "tests/lib/unit.h"
 
 struct config {
     bool on;
@@ -23,11 +18,10 @@ static const struct prop props[] = {
     {NULL, PROP_BOOL, 0, NULL, NULL},
 };
 
-static void every_kind_lands_in_its_field(void **state)
+TEST(every_kind_lands_in_its_field)
 {
     struct config c = {0};
 
-    (void)state;
     assert_int_equal(props_set(props, &c, "on", "yes", NULL), 0);
     assert_int_equal(props_set(props, &c, "number", "0x1f", NULL), 0);
     assert_int_equal(props_set(props, &c, "size", "2g", NULL), 0);
@@ -40,12 +34,11 @@ static void every_kind_lands_in_its_field(void **state)
     assert_false(c.on);
 }
 
-static void bad_values_are_refused_and_change_nothing(void **state)
+TEST(bad_values_are_refused_and_change_nothing)
 {
     struct config c = {.number = 7, .size = 9};
     struct err err;
 
-    (void)state;
     assert_true(props_set(props, &c, "on", "maybe", &err) < 0);
     assert_true(props_set(props, &c, "number", "7K", &err) < 0);
     assert_true(props_set(props, &c, "number", "-1", &err) < 0);
@@ -56,24 +49,12 @@ static void bad_values_are_refused_and_change_nothing(void **state)
     assert_int_equal(c.size, 9);
 }
 
-static void unknown_names_are_refused(void **state)
+TEST(unknown_names_are_refused)
 {
     struct config c = {0};
     struct err err;
 
-    (void)state;
     assert_true(props_set(props, &c, "colour", "red", &err) < 0);
     assert_non_null(strstr(err.text, "colour"));
     assert_true(props_set(NULL, &c, "on", "yes", &err) < 0);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_kind_lands_in_its_field),
-        cmocka_unit_test(bad_values_are_refused_and_change_nothing),
-        cmocka_unit_test(unknown_names_are_refused),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

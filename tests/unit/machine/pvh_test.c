@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "cpu/cpu_state.h"
 #include "tests/lib/bootmem.h"
+#include "tests/lib/unit.h"
 
 #define BASE 0x1000000
 
@@ -18,7 +12,7 @@ struct fixture {
 };
 
 /* A 64-bit kernel whose notes hold another vendor's first. */
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
@@ -45,36 +39,29 @@ static int setup(void **state)
                                   .note_size = sizeof(f->note)};
     f->b.in.kernel.data = f->image;
     f->b.in.kernel.size = bootmem_elf(f->image, &f->elf);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     bootmem_fini(&f->b);
     free(f);
-    return 0;
 }
 
 static int load(struct fixture *f)
 {
-    return boot_load(BOOT_PVH, &f->b.in, &f->b.mem, &f->b.entry, &f->b.err);
+    return bootmem_load(&f->b, BOOT_PVH);
 }
 
-static void note_makes_it_pvh(void **state)
+TEST_F(note_makes_it_pvh)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_PVH);
     f->image[0x100 + sizeof(f->payload) + 28] = 'Y';
     assert_int_equal(boot_sniff(f->image, f->b.in.kernel.size), BOOT_VMLINUX);
 }
 
-static void kernel_starts_at_the_note_in_protected_mode(void **state)
+TEST_F(kernel_starts_at_the_note_in_protected_mode)
 {
-    struct fixture *f = *state;
     struct cpu_state cs;
 
     assert_int_equal(load(f), 0);
@@ -92,10 +79,8 @@ static void kernel_starts_at_the_note_in_protected_mode(void **state)
     assert_int_equal(f->b.ram[BASE + 0x2100], 0xff);
 }
 
-static void thirty_two_bit_elf_is_taken_as_well(void **state)
+TEST_F(thirty_two_bit_elf_is_taken_as_well)
 {
-    struct fixture *f = *state;
-
     f->elf.is64 = false;
     f->elf.vaddr = 0xc1000000;
     f->b.in.kernel.size = bootmem_elf(f->image, &f->elf);
@@ -104,9 +89,8 @@ static void thirty_two_bit_elf_is_taken_as_well(void **state)
     assert_int_equal(f->b.entry.rip, BASE + 0x20);
 }
 
-static void start_info_follows_the_kernel(void **state)
+TEST_F(start_info_follows_the_kernel)
 {
-    struct fixture *f = *state;
     const uint8_t *info;
 
     f->b.in.cmdline = "root=/dev/sda";
@@ -124,9 +108,8 @@ static void start_info_follows_the_kernel(void **state)
     assert_int_equal(get_le32(f->b.ram + get_le64(info + 40) + 3 * 24 + 16), E820_RAM);
 }
 
-static void modules_are_listed_with_address_and_size(void **state)
+TEST_F(modules_are_listed_with_address_and_size)
 {
-    struct fixture *f = *state;
     const uint8_t *info, *mod;
 
     f->b.in.module[0] = (struct boot_file){f->module, sizeof(f->module), "initrd", NULL};
@@ -140,80 +123,44 @@ static void modules_are_listed_with_address_and_size(void **state)
     assert_memory_equal(f->b.ram + get_le64(mod), f->module, sizeof(f->module));
 }
 
-static void segment_outside_ram_is_refused(void **state)
+TEST_F(segment_outside_ram_is_refused)
 {
-    struct fixture *f = *state;
-
     f->elf.memsz = BOOTMEM_SIZE;
     bootmem_elf(f->image, &f->elf);
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "--memory"));
+    assert_true(bootmem_refuses(&f->b, BOOT_PVH, "--memory"));
 }
 
-static void segment_over_the_bios_area_is_refused(void **state)
+TEST_F(segment_over_the_bios_area_is_refused)
 {
-    struct fixture *f = *state;
-
     f->elf.paddr = 0x9f000;
     bootmem_elf(f->image, &f->elf);
     assert_true(load(f) < 0);
 }
 
-static void wrapping_segment_is_refused(void **state)
+TEST_F(wrapping_segment_is_refused)
 {
-    struct fixture *f = *state;
-
     f->elf.memsz = UINT64_MAX - 0x100;
     bootmem_elf(f->image, &f->elf);
     assert_true(load(f) < 0);
 }
 
-static void file_size_larger_than_memory_size_is_refused(void **state)
+TEST_F(file_size_larger_than_memory_size_is_refused)
 {
-    struct fixture *f = *state;
-
     f->elf.memsz = 1;
     bootmem_elf(f->image, &f->elf);
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "damaged"));
+    assert_true(bootmem_refuses(&f->b, BOOT_PVH, "damaged"));
 }
 
-static void entry_outside_the_kernel_is_refused(void **state)
+TEST_F(entry_outside_the_kernel_is_refused)
 {
-    struct fixture *f = *state;
-
     put_le64(f->note + 32, 0x5000000);
     bootmem_elf(f->image, &f->elf);
-    assert_true(load(f) < 0);
-    assert_non_null(strstr(f->b.err.text, "damaged"));
+    assert_true(bootmem_refuses(&f->b, BOOT_PVH, "damaged"));
 }
 
-static void note_that_ends_past_its_segment_is_not_found(void **state)
+TEST_F(note_that_ends_past_its_segment_is_not_found)
 {
-    struct fixture *f = *state;
-
     put_le32(f->note + 20, 0xfffffff8);
     f->b.in.kernel.size = bootmem_elf(f->image, &f->elf);
     assert_false(pvh_probe(f->image, f->b.in.kernel.size));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(note_makes_it_pvh),
-        T(kernel_starts_at_the_note_in_protected_mode),
-        T(thirty_two_bit_elf_is_taken_as_well),
-        T(start_info_follows_the_kernel),
-        T(modules_are_listed_with_address_and_size),
-        T(segment_outside_ram_is_refused),
-        T(segment_over_the_bios_area_is_refused),
-        T(wrapping_segment_is_refused),
-        T(file_size_larger_than_memory_size_is_refused),
-        T(entry_outside_the_kernel_is_refused),
-        T(note_that_ends_past_its_segment_is_not_found),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

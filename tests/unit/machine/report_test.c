@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#define FIXTURE struct text *t
 #include "cpu/cpu_state.h"
 #include "engine/engine.h"
 #include "machine/report.h"
+#include "tests/lib/unit.h"
 
 struct text {
     char *buf;
@@ -19,23 +14,20 @@ struct text {
     FILE *f;
 };
 
-static int setup(void **state)
+static struct text *setup(void)
 {
     struct text *t = calloc(1, sizeof(*t));
 
     t->f = open_memstream(&t->buf, &t->size);
-    *state = t;
-    return t->f ? 0 : -1;
+    assert_non_null(t->f);
+    return t;
 }
 
-static int teardown(void **state)
+static void teardown(struct text *t)
 {
-    struct text *t = *state;
-
     fclose(t->f);
     free(t->buf);
     free(t);
-    return 0;
 }
 
 static const char *exception(struct text *t, const struct cpu_exception *e)
@@ -45,7 +37,7 @@ static const char *exception(struct text *t, const struct cpu_exception *e)
     return t->buf;
 }
 
-static void page_fault_is_told_in_words(void **state)
+TEST_F(page_fault_is_told_in_words)
 {
     struct cpu_exception e = {.rip = 0xffffffff81000123,
                               .cr2 = 0x10,
@@ -54,45 +46,44 @@ static void page_fault_is_told_in_words(void **state)
                               .has_error = true,
                               .icount = 99};
 
-    assert_string_equal(exception(*state, &e),
+    assert_string_equal(exception(t, &e),
                         "#PF page fault at rip 0xffffffff81000123, error code 0x2: write to a page "
                         "that is not present at 0x10, supervisor mode (instruction 99)\n");
 }
 
-static void user_fetch_from_protected_page_is_told(void **state)
+TEST_F(user_fetch_from_protected_page_is_told)
 {
     struct cpu_exception e = {.error = 0x15, .vector = VEC_PF, .has_error = true};
 
-    assert_non_null(strstr(exception(*state, &e),
-                           "instruction fetch from a page that forbids it at 0, user mode"));
+    assert_non_null(
+        strstr(exception(t, &e), "instruction fetch from a page that forbids it at 0, user mode"));
 }
 
-static void selector_error_names_its_table(void **state)
+TEST_F(selector_error_names_its_table)
 {
     struct cpu_exception e = {.error = 0x6a, .vector = VEC_GP, .has_error = true};
 
-    assert_non_null(strstr(exception(*state, &e), "IDT entry 0xd"));
+    assert_non_null(strstr(exception(t, &e), "IDT entry 0xd"));
 }
 
-static void general_protection_without_selector_says_so(void **state)
+TEST_F(general_protection_without_selector_says_so)
 {
     struct cpu_exception e = {.vector = VEC_GP, .has_error = true};
 
-    assert_non_null(strstr(exception(*state, &e), "no selector"));
+    assert_non_null(strstr(exception(t, &e), "no selector"));
 }
 
-static void vector_without_a_name_is_a_number(void **state)
+TEST_F(vector_without_a_name_is_a_number)
 {
     struct cpu_exception e = {.vector = 0x80, .rip = 1};
 
-    assert_string_equal(exception(*state, &e), "vector 128 at rip 0x1 (instruction 0)\n");
+    assert_string_equal(exception(t, &e), "vector 128 at rip 0x1 (instruction 0)\n");
 }
 
-static void modes_have_names(void **state)
+TEST(modes_have_names)
 {
     struct cpu_state cs = {0};
 
-    (void)state;
     assert_string_equal(report_mode(&cs), "real mode");
     cs.cr0 = CR0_PE;
     assert_string_equal(report_mode(&cs), "protected mode, 16-bit code");
@@ -107,9 +98,8 @@ static void modes_have_names(void **state)
     assert_string_equal(report_mode(&cs), "64-bit mode");
 }
 
-static void registers_name_flags_and_unusable_segments(void **state)
+TEST_F(registers_name_flags_and_unusable_segments)
 {
-    struct text *t = *state;
     struct cpu_state cs = {.rflags = RFLAGS_ZF | RFLAGS_IF};
 
     cs.gpr[REG_R15] = 0x1234;
@@ -118,21 +108,4 @@ static void registers_name_flags_and_unusable_segments(void **state)
     assert_non_null(strstr(t->buf, "r15 0000000000001234"));
     assert_non_null(strstr(t->buf, " ZF IF\n"));
     assert_non_null(strstr(t->buf, "(unusable)"));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(page_fault_is_told_in_words),
-        T(user_fetch_from_protected_page_is_told),
-        T(selector_error_names_its_table),
-        T(general_protection_without_selector_says_so),
-        T(vector_without_a_name_is_a_number),
-        cmocka_unit_test(modes_have_names),
-        T(registers_name_flags_and_unusable_segments),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,19 +3,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "backend/block/block.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define BYTES   20480u
 #define LATENCY 100000
@@ -28,7 +23,7 @@ struct fixture {
     unsigned done;
 };
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     uint8_t byte;
@@ -42,18 +37,14 @@ static int setup(void **state)
         assert_int_equal(write(fd, &byte, 1), 1);
     }
     close(fd);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     unlink(f->path);
     testvm_free(f->tv);
     free(f);
-    return 0;
 }
 
 static void count(struct block_req *req)
@@ -74,9 +65,7 @@ static int run(struct fixture *f, struct block *b, enum block_op op, uint64_t of
 
     f->req = (struct block_req){
         .op = op, .offset = offset, .len = len, .buf = buf, .done = count, .opaque = f};
-    vm_lock(&f->tv->vm);
-    block_submit(b, &f->req);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, block_submit(b, &f->req));
     assert_int_equal(f->done, before);
     testvm_advance(f->tv, LATENCY - 1);
     assert_int_equal(f->done, before);
@@ -95,9 +84,8 @@ static uint8_t on_host(struct fixture *f, off_t at)
     return byte;
 }
 
-static void writes_are_in_the_file(void **state)
+TEST_F(writes_are_in_the_file)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, false);
     uint8_t buf[1024];
 
@@ -115,9 +103,8 @@ static void writes_are_in_the_file(void **state)
     block_free(b);
 }
 
-static void zeroed_and_discarded_blocks_read_as_zeros(void **state)
+TEST_F(zeroed_and_discarded_blocks_read_as_zeros)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, false);
     uint8_t buf[1536];
 
@@ -131,9 +118,8 @@ static void zeroed_and_discarded_blocks_read_as_zeros(void **state)
     block_free(b);
 }
 
-static void ranges_outside_the_disk_fail(void **state)
+TEST_F(ranges_outside_the_disk_fail)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, false);
     uint8_t buf[512];
 
@@ -142,9 +128,8 @@ static void ranges_outside_the_disk_fail(void **state)
     block_free(b);
 }
 
-static void file_that_shrinks_reads_as_zeros(void **state)
+TEST_F(file_that_shrinks_reads_as_zeros)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, true, false);
     uint8_t buf[1024];
 
@@ -155,9 +140,8 @@ static void file_that_shrinks_reads_as_zeros(void **state)
     block_free(b);
 }
 
-static void read_only_disk_refuses_writes(void **state)
+TEST_F(read_only_disk_refuses_writes)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, true, false);
     uint8_t buf[512] = {0};
 
@@ -168,9 +152,8 @@ static void read_only_disk_refuses_writes(void **state)
     block_free(b);
 }
 
-static void snapshot_keeps_the_file_as_it_was(void **state)
+TEST_F(snapshot_keeps_the_file_as_it_was)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, true);
     uint8_t buf[BYTES];
 
@@ -200,9 +183,8 @@ static void snapshot_keeps_the_file_as_it_was(void **state)
     block_free(b);
 }
 
-static void image_has_one_writer(void **state)
+TEST_F(image_has_one_writer)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, false);
 
     assert_null(open_it(f, false, false));
@@ -212,9 +194,8 @@ static void image_has_one_writer(void **state)
     block_free(b);
 }
 
-static void image_has_many_readers(void **state)
+TEST_F(image_has_many_readers)
 {
-    struct fixture *f = *state;
     struct block *a = open_it(f, true, false), *b = open_it(f, false, true);
 
     assert_non_null(a);
@@ -224,10 +205,8 @@ static void image_has_many_readers(void **state)
     block_free(b);
 }
 
-static void wrong_files_get_a_sentence(void **state)
+TEST_F(wrong_files_get_a_sentence)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(truncate(f->path, 1000), 0);
     assert_null(open_it(f, false, false));
     assert_non_null(strstr(f->err.text, "1000 bytes"));
@@ -239,9 +218,8 @@ static void wrong_files_get_a_sentence(void **state)
     assert_non_null(strstr(f->err.text, "cannot open"));
 }
 
-static void requests_end_in_order_even_when_freed(void **state)
+TEST_F(requests_end_in_order_even_when_freed)
 {
-    struct fixture *f = *state;
     struct block *b = open_it(f, false, false);
     struct block_req reqs[3];
     uint8_t buf[512] = {0x77};
@@ -265,9 +243,8 @@ static void requests_end_in_order_even_when_freed(void **state)
 
 /* ---- with a loop and a real clock: the worker thread ---- */
 
-static void worker_does_it_and_the_loop_tells(void **state)
+TEST_F(worker_does_it_and_the_loop_tells)
 {
-    struct fixture *f = *state;
     struct vm *vm = calloc(1, sizeof(*vm));
     struct vm_config config = {
         .name = "raw", .ram_bytes = 4096, .clock = CLOCK_REAL, .with_loop = true};
@@ -293,24 +270,4 @@ static void worker_does_it_and_the_loop_tells(void **state)
     assert_int_equal(f->done, 3);
     vm_fini(vm);
     free(vm);
-}
-
-int main(void)
-{
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST(writes_are_in_the_file),
-        TEST(zeroed_and_discarded_blocks_read_as_zeros),
-        TEST(ranges_outside_the_disk_fail),
-        TEST(file_that_shrinks_reads_as_zeros),
-        TEST(read_only_disk_refuses_writes),
-        TEST(snapshot_keeps_the_file_as_it_was),
-        TEST(image_has_one_writer),
-        TEST(image_has_many_readers),
-        TEST(wrong_files_get_a_sentence),
-        TEST(requests_end_in_order_even_when_freed),
-        TEST(worker_does_it_and_the_loop_tells),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,17 +2,11 @@
 /* The character back ends over pipes and sockets of this process, turned by a loop without threads.
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -20,6 +14,7 @@
 
 #include "backend/char/charfd.h"
 #include "core/vm.h"
+#include "tests/lib/unit.h"
 
 struct fixture {
     struct vm vm;
@@ -45,7 +40,7 @@ static void receive(void *opaque, const uint8_t *data, size_t len)
     f->ngot += len;
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct vm_config config = {
         .name = "t", .ram_bytes = PAGE_SIZE, .clock = CLOCK_MANUAL, .with_loop = true};
@@ -53,22 +48,20 @@ static int setup(void **state)
     struct err err;
 
     signal(SIGPIPE, SIG_IGN);
-    *state = f;
     strcpy(f->dir, "/tmp/doppel-test-XXXXXX");
-    return !f || vm_init(&f->vm, &config, &err) || !mkdtemp(f->dir) ||
-           snprintf(f->path, sizeof(f->path), "%s/x", f->dir) < 0;
+    assert_int_equal(vm_init(&f->vm, &config, &err), 0);
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(f->path, sizeof(f->path), "%s/x", f->dir);
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     chardev_free(f->chr);
     vm_fini(&f->vm);
     unlink(f->path);
     rmdir(f->dir);
     free(f);
-    return 0;
 }
 
 static void use(struct fixture *f, struct chardev *chr)
@@ -124,9 +117,8 @@ static void more_room(struct fixture *f, size_t room)
     turn(f);
 }
 
-static void unknown_kind_is_refused_in_a_sentence(void **state)
+TEST_F(unknown_kind_is_refused_in_a_sentence)
 {
-    struct fixture *f = *state;
     struct err err;
 
     assert_null(chardev_open(&f->vm, "tcp:1", &err));
@@ -136,19 +128,16 @@ static void unknown_kind_is_refused_in_a_sentence(void **state)
     assert_non_null(strstr(err.text, "/nonexistent/x"));
 }
 
-static void null_takes_everything(void **state)
+TEST_F(null_takes_everything)
 {
-    struct fixture *f = *state;
-
     f->chr = chardev_open(&f->vm, "null", NULL);
     assert_non_null(f->chr);
     out(f, "abc", 3);
     f->chr->ops->accept_input(f->chr);
 }
 
-static void file_gets_what_is_written(void **state)
+TEST_F(file_gets_what_is_written)
 {
-    struct fixture *f = *state;
     char text[8] = "";
     int fd;
 
@@ -161,9 +150,8 @@ static void file_gets_what_is_written(void **state)
     close(fd);
 }
 
-static void input_flows_only_as_the_device_has_room(void **state)
+TEST_F(input_flows_only_as_the_device_has_room)
 {
-    struct fixture *f = *state;
     int to[2], from[2];
 
     open_pipes(f, to, from);
@@ -179,9 +167,8 @@ static void input_flows_only_as_the_device_has_room(void **state)
     close(from[0]);
 }
 
-static void end_of_input_leaves_output_alone(void **state)
+TEST_F(end_of_input_leaves_output_alone)
 {
-    struct fixture *f = *state;
     char text[8];
     int to[2], from[2];
 
@@ -194,9 +181,8 @@ static void end_of_input_leaves_output_alone(void **state)
     close(from[0]);
 }
 
-static void slow_reader_gets_all_in_order_up_to_the_bound(void **state)
+TEST_F(slow_reader_gets_all_in_order_up_to_the_bound)
 {
-    struct fixture *f = *state;
     static uint8_t sent[CHARFD_OUT_MAX], seen[CHARFD_OUT_MAX];
     size_t i, total = 0;
     ssize_t n;
@@ -217,9 +203,8 @@ static void slow_reader_gets_all_in_order_up_to_the_bound(void **state)
     close(from[0]);
 }
 
-static void output_past_the_bound_is_dropped(void **state)
+TEST_F(output_past_the_bound_is_dropped)
 {
-    struct fixture *f = *state;
     static uint8_t sent[4 * CHARFD_OUT_MAX];
     struct charfd *c;
     int to[2], from[2];
@@ -232,9 +217,8 @@ static void output_past_the_bound_is_dropped(void **state)
     close(from[0]);
 }
 
-static void reader_that_left_is_put_up_with(void **state)
+TEST_F(reader_that_left_is_put_up_with)
 {
-    struct fixture *f = *state;
     int to[2], from[2];
 
     open_pipes(f, to, from);
@@ -260,9 +244,8 @@ static int client(struct fixture *f)
     return fd;
 }
 
-static void socket_keeps_the_latest_output_for_its_client(void **state)
+TEST_F(socket_keeps_the_latest_output_for_its_client)
 {
-    struct fixture *f = *state;
     static uint8_t sent[CHARFD_OUT_MAX];
     char first;
     int fd;
@@ -277,9 +260,8 @@ static void socket_keeps_the_latest_output_for_its_client(void **state)
     close(fd);
 }
 
-static void socket_serves_one_client_after_the_other(void **state)
+TEST_F(socket_serves_one_client_after_the_other)
 {
-    struct fixture *f = *state;
     char text[8];
     int fd;
 
@@ -300,9 +282,8 @@ static void socket_serves_one_client_after_the_other(void **state)
     close(fd);
 }
 
-static void stale_socket_is_replaced_and_a_live_one_refused(void **state)
+TEST_F(stale_socket_is_replaced_and_a_live_one_refused)
 {
-    struct fixture *f = *state;
     char spec[128];
     struct err err;
 
@@ -314,9 +295,8 @@ static void stale_socket_is_replaced_and_a_live_one_refused(void **state)
     open_spec(f, "unix");
 }
 
-static void input_is_replayed_through_the_gate(void **state)
+TEST_F(input_is_replayed_through_the_gate)
 {
-    struct fixture *f = *state;
     int to[2], from[2];
 
     open_pipes(f, to, from);
@@ -329,26 +309,4 @@ static void input_is_replayed_through_the_gate(void **state)
     assert_memory_equal(f->got, "abcabc", 6);
     close(to[1]);
     close(from[0]);
-}
-
-#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        TEST(unknown_kind_is_refused_in_a_sentence),
-        TEST(null_takes_everything),
-        TEST(file_gets_what_is_written),
-        TEST(input_flows_only_as_the_device_has_room),
-        TEST(end_of_input_leaves_output_alone),
-        TEST(slow_reader_gets_all_in_order_up_to_the_bound),
-        TEST(output_past_the_bound_is_dropped),
-        TEST(reader_that_left_is_put_up_with),
-        TEST(socket_keeps_the_latest_output_for_its_client),
-        TEST(socket_serves_one_client_after_the_other),
-        TEST(stale_socket_is_replaced_and_a_live_one_refused),
-        TEST(input_is_replayed_through_the_gate),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

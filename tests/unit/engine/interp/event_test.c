@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "engine/interp/thunk.h"
+#include "tests/unit/engine/interp/rigtest.h"
 #include "tests/unit/engine/interp/sysrig.h"
 
 /* ---- an interrupt controller with one vector waiting, or none ---- */
@@ -43,94 +37,63 @@ static void pic_raise(struct rig *r, struct pic *p, int vector)
 
 /* ---- faults and traps ---- */
 
-static void fault_saves_its_own_address_and_sets_rf(void **state)
+TEST_WITH(s_protected, fault_saves_its_own_address_and_sets_rf)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0x0f, 0x0b);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_UD);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
-    assert_int_equal(s_frame(r, 1), 8);
-    assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_RF);
+    RIG_RUN(r, 8, 0x90, 0x0f, 0x0b);
+    TOOK(r, VEC_UD, RIG_CODE + 1, 8, RFLAGS_ONE | RFLAGS_RF);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 12);
     assert_false(r->cs.rflags & RFLAGS_RF);
-    rig_free(r);
 }
 
-static void breakpoint_saves_the_next_address(void **state)
+TEST_WITH(s_protected, breakpoint_saves_the_next_address)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xcc);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_BP);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    RIG_RUN(r, 8, 0xcc);
+    TOOK(r, VEC_BP, RIG_CODE + 1);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
-    rig_free(r);
 }
 
-static void interrupt_gate_clears_if_and_trap_gate_keeps_it(void **state)
+TEST(interrupt_gate_clears_if_and_trap_gate_keeps_it)
 {
     static const unsigned attrs[] = {0x8e, 0x8f};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(attrs); n++) {
         struct rig *r = s_protected();
 
         s_idt(r, 0x30, S_CODE32, s_handler(0x30), attrs[n], 0);
-        RIG_CODE_BYTES(r, 0xcd, 0x30);
         r->cs.rflags |= RFLAGS_IF | RFLAGS_NT;
-        rig_run(r, 8);
-        assert_int_equal(s_vector(r), 0x30);
-        assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+        RIG_RUN(r, 8, 0xcd, 0x30);
+        TOOK(r, 0x30, RIG_CODE + 2);
         assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_NT);
         assert_int_equal(r->cs.rflags & (RFLAGS_IF | RFLAGS_NT), n ? RFLAGS_IF : 0);
         rig_free(r);
     }
 }
 
-static void sixteen_bit_gate_pushes_words(void **state)
+TEST_WITH(s_protected, sixteen_bit_gate_pushes_words)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_idt(r, VEC_GP, S_CODE32, s_handler(VEC_GP), 0x86, 0);
-    RIG_CODE_BYTES(r, 0x8e, 0xd8); /* mov ds,ax */
     r->cs.gpr[REG_RAX] = S_TSS_SEL;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x8e, 0xd8); /* mov ds,ax */
     assert_int_equal(s_vector(r), VEC_GP);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 8);
     assert_int_equal(rig_get(r, RIG_STACK - 8, 2), S_TSS_SEL);
     assert_int_equal(rig_get(r, RIG_STACK - 6, 2), RIG_CODE);
-    rig_free(r);
 }
 
-static void page_fault_sets_cr2_and_pushes_its_code(void **state)
+TEST_WITH(s_long, page_fault_sets_cr2_and_pushes_its_code)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x88, 0x03); /* mov [rbx],al */
     r->cs.gpr[REG_RBX] = 0x40001234;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x88, 0x03); /* mov [rbx],al */
     assert_int_equal(s_vector(r), VEC_PF);
     assert_int_equal(r->cs.cr2, 0x40001234);
     assert_int_equal(s_frame(r, 0), 2);
     assert_int_equal(s_frame(r, 1), RIG_CODE);
-    rig_free(r);
 }
 
-static void inner_stack_comes_from_the_tss(void **state)
+TEST_WITH(s_protected, inner_stack_comes_from_the_tss)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0xf4); /* privileged */
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0xf4); /* privileged */
     assert_int_equal(s_vector(r), VEC_GP);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 24);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA);
@@ -139,139 +102,83 @@ static void inner_stack_comes_from_the_tss(void **state)
     assert_int_equal(s_frame(r, 2), S_CODE32_3);
     assert_int_equal(s_frame(r, 4), S_STACK3);
     assert_int_equal(s_frame(r, 5), S_DATA_3);
-    rig_free(r);
 }
 
-static void long_mode_frame_is_aligned_and_has_the_stack(void **state)
+TEST_WITH(s_long, long_mode_frame_is_aligned_and_has_the_stack)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     r->cs.gpr[REG_RSP] = RIG_STACK + 5;
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
     assert_int_equal(s_vector(r), VEC_UD);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 40);
     assert_int_equal(s_frame(r, 3), RIG_STACK + 5);
     assert_int_equal(s_frame(r, 4), 16);
     assert_int_equal(r->cs.seg[SEG_SS].selector, 16);
-    rig_free(r);
 }
 
-static void ist_is_used_at_every_level(void **state)
+TEST_WITH(s_long, ist_is_used_at_every_level)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_idt(r, VEC_UD, S_CODE64, s_handler(VEC_UD), 0x8e, 1);
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
     assert_int_equal(s_vector(r), VEC_UD);
     assert_int_equal(r->cs.gpr[REG_RSP], (S_IST1 & ~15u) - 40);
-    rig_free(r);
 }
 
-static void from_user_to_64_bit_handler_loads_null_ss(void **state)
+TEST_WITH(s_long, from_user_to_64_bit_handler_loads_null_ss)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
     assert_int_equal(s_vector(r), VEC_UD);
     assert_int_equal(r->cs.seg[SEG_SS].selector, 0);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 40);
     assert_int_equal(s_frame(r, 4), S_DATA_3);
-    rig_free(r);
 }
 
 /* ---- error codes of what goes wrong in the IDT ---- */
 
-static void int_n_needs_a_gate_of_its_level(void **state)
+TEST_WITH(s_protected, int_n_needs_a_gate_of_its_level)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0xcd, 0x40);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
-    assert_int_equal(s_frame(r, 1), RIG_CODE);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xcd, 0x40);
+    TOOK(r, VEC_GP, 0x40 * 8 + 2, RIG_CODE);
 }
 
-static void int1_needs_no_gate_of_its_level(void **state)
+TEST_WITH(s_protected, int1_needs_no_gate_of_its_level)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0xf1);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xf1);
+    TOOK(r, VEC_DB, RIG_CODE + 1);
 }
 
-static void absent_gate_of_int_n_is_np_without_ext(void **state)
+TEST_WITH(s_protected, absent_gate_of_int_n_is_np_without_ext)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_idt(r, 0x40, S_CODE32, s_handler(0x40), 0x0e, 0);
-    RIG_CODE_BYTES(r, 0xcd, 0x40);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_NP);
-    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xcd, 0x40);
+    TOOK(r, VEC_NP, 0x40 * 8 + 2);
 }
 
-static void absent_gate_of_a_fault_is_np_with_ext(void **state)
+TEST_WITH(s_protected, absent_gate_of_a_fault_is_np_with_ext)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_idt(r, VEC_UD, S_CODE32, s_handler(VEC_UD), 0x0e, 0);
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_NP);
-    assert_int_equal(s_frame(r, 0), VEC_UD * 8 + 3);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
+    TOOK(r, VEC_NP, VEC_UD * 8 + 3);
 }
 
-static void gate_outside_of_the_limit_is_gp(void **state)
+TEST_WITH(s_protected, gate_outside_of_the_limit_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->cs.idtr.limit = 0x3f * 8 + 7;
-    RIG_CODE_BYTES(r, 0xcd, 0x40);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0x40 * 8 + 2);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xcd, 0x40);
+    TOOK(r, VEC_GP, 0x40 * 8 + 2);
 }
 
-static void bad_code_selector_of_a_gate_is_gp_of_it(void **state)
+TEST_WITH(s_protected, bad_code_selector_of_a_gate_is_gp_of_it)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_idt(r, VEC_UD, S_DATA, s_handler(VEC_UD), 0x8e, 0);
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), S_DATA | 1);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
+    TOOK(r, VEC_GP, S_DATA | 1);
 }
 
-static void bad_inner_stack_is_ts(void **state)
+TEST_WITH(s_protected, bad_inner_stack_is_ts)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
     rig_put64(r, S_TSS + 4, S_STACK0 | (uint64_t)S_RO << 32);
     s_idt(r, VEC_TS, 0, 0, 0x85, 0); /* #TS meets the same stack: a task gets it */
@@ -281,12 +188,10 @@ static void bad_inner_stack_is_ts(void **state)
     rig_put64(r, S_TSS2 + 0x48, 0);
     rig_put64(r, S_TSS2 + 0x4c, S_CODE32 | (uint64_t)S_DATA << 32);
     RIG_PUT(r, RIG_DATA, 0xf4);
-    RIG_CODE_BYTES(r, 0x0f, 0x0b);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x0b);
     assert_int_equal(r->cs.rip, RIG_DATA + 1);
     assert_int_equal(s_frame(r, 0), S_RO | 1);
     assert_int_equal(r->cs.tr.selector, S_TSS2_SEL);
-    rig_free(r);
 }
 
 /* ---- exceptions that meet ---- */
@@ -309,11 +214,10 @@ static const struct meet_case meet_cases[] = {
     {{VEC_GP, VEC_DF, 0xff}, BY_GP, 0xffff}, /* #DF meets #NP */
 };
 
-static void exceptions_meet_as_in_the_table(void **state)
+TEST(exceptions_meet_as_in_the_table)
 {
     static const uint8_t code[][2] = {{0xf7, 0xf1}, {0x0f, 0x0b}, {0x8e, 0xd8}};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(meet_cases); n++) {
         const struct meet_case *k = &meet_cases[n];
         struct rig *r = s_protected();
@@ -331,91 +235,63 @@ static void exceptions_meet_as_in_the_table(void **state)
     }
 }
 
-static void page_fault_on_the_handler_stack_is_a_double_fault_with_code_0(void **state)
+TEST_WITH(s_long, page_fault_on_the_handler_stack_is_a_double_fault_with_code_0)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_idt(r, VEC_DF, S_CODE64, s_handler(VEC_DF), 0x8e, 1);
     r->cs.gpr[REG_RSP] = 0x40001000;
-    RIG_CODE_BYTES(r, 0x88, 0x03);
     r->cs.gpr[REG_RBX] = 0x40005000;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DF);
-    assert_int_equal(s_frame(r, 0), 0);
-    assert_int_equal(s_frame(r, 1), RIG_CODE);
+    RIG_RUN(r, 8, 0x88, 0x03);
+    TOOK(r, VEC_DF, 0, RIG_CODE);
     assert_int_equal(r->cs.cr2, 0x40000ff8);
-    rig_free(r);
 }
 
-static void shutdown_keeps_the_faulting_address(void **state)
+TEST_WITH(s_protected, shutdown_keeps_the_faulting_address)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->cs.idtr.limit = 0;
-    RIG_CODE_BYTES(r, 0x90, 0x0f, 0x0b);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x90, 0x0f, 0x0b);
     assert_int_equal(r->stop, VCPU_STOP_SHUTDOWN);
     assert_int_equal(r->cs.rip, RIG_CODE + 1);
     rig_run(r, 8);
     assert_int_equal(r->stop, VCPU_STOP_SHUTDOWN);
-    rig_free(r);
 }
 
 /* ---- real and V86 mode ---- */
 
-static void real_mode_int_uses_the_vector_table(void **state)
+TEST_WITH(rig_new_real, real_mode_int_uses_the_vector_table)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
     r->cs.idtr.limit = 0x3ff;
     rig_put64(r, 0x21 * 4, 0x02000010); /* 0200:0010 */
     RIG_PUT(r, 0x2010, 0xf4);
-    RIG_CODE_BYTES(r, 0xcd, 0x21);
     r->cs.rflags |= RFLAGS_IF | RFLAGS_CF;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0xcd, 0x21);
     assert_int_equal(r->cs.seg[SEG_CS].selector, 0x200);
     assert_int_equal(r->cs.rip, 0x11);
     assert_int_equal(r->cs.gpr[REG_RSP], 0xf000 - 6);
     assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_CF);
     assert_false(r->cs.rflags & RFLAGS_IF);
-    rig_free(r);
 }
 
-static void real_mode_faults_push_no_error_code(void **state)
+TEST_WITH(rig_new_real, real_mode_faults_push_no_error_code)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
     r->cs.idtr.limit = 0x3ff;
     rig_put64(r, VEC_GP * 4, 0x2000);
     RIG_PUT(r, 0x2000, 0xf4);
-    RIG_CODE_BYTES(r, 0x8b, 0x07); /* mov ax,[bx] */
     r->cs.gpr[REG_RBX] = 0xffff;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x8b, 0x07); /* mov ax,[bx] */
     assert_int_equal(r->cs.rip, 0x2001);
     assert_int_equal(r->cs.gpr[REG_RSP], 0xf000 - 6);
     assert_int_equal(s_frame(r, 0), RIG_CODE);
-    rig_free(r);
 }
 
-static void v86_int_goes_to_level_0_with_all_segments(void **state)
+TEST_WITH(s_protected, v86_int_goes_to_level_0_with_all_segments)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
     r->cs.rflags |= RFLAGS_IOPL;
     r->cs.seg[SEG_GS].selector = 0x1111;
     r->cs.seg[SEG_ES].selector = 0x2222;
     s_idt(r, 0x21, S_CODE32, s_handler(0x21), 0xee, 0);
-    RIG_CODE_BYTES(r, 0xcd, 0x21);
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0xcd, 0x21);
     assert_int_equal(s_vector(r), 0x21);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 36);
     assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
@@ -425,59 +301,41 @@ static void v86_int_goes_to_level_0_with_all_segments(void **state)
     assert_int_equal(s_frame(r, 8), 0x1111);
     assert_int_equal(r->cs.seg[SEG_GS].selector, 0);
     assert_false(r->cs.rflags & RFLAGS_VM);
-    rig_free(r);
 }
 
-static void v86_int_without_iopl_is_gp(void **state)
+TEST_WITH(s_protected, v86_int_without_iopl_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
-    RIG_CODE_BYTES(r, 0xcd, 0x21);
-    rig_run(r, 2);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0);
-    assert_int_equal(s_frame(r, 1), RIG_CODE);
-    rig_free(r);
+    RIG_RUN(r, 2, 0xcd, 0x21);
+    TOOK(r, VEC_GP, 0, RIG_CODE);
 }
 
-static void vme_redirects_to_the_program(void **state)
+TEST_WITH(s_protected, vme_redirects_to_the_program)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
     r->cs.cr4 |= CR4_VME;
     r->cs.rflags |= RFLAGS_VIF;
     r->cs.tr.limit = 0x200;
     rig_put64(r, S_TSS + 0x66, 0x88); /* the map at 68h, of zeroes */
     rig_put64(r, 0x21 * 4, 0x02000010);
-    RIG_CODE_BYTES(r, 0xcd, 0x21);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xcd, 0x21);
     assert_int_equal(r->cs.seg[SEG_CS].base, 0x2000);
     assert_int_equal(r->cs.rip, 0x10);
     assert_int_equal(rig_get(r, 0xf000 - 2, 2), RFLAGS_ONE | RFLAGS_IOPL | RFLAGS_IF);
     assert_true(r->cs.rflags & RFLAGS_VM);
     assert_false(r->cs.rflags & RFLAGS_VIF);
-    rig_free(r);
 }
 
 /* ---- interrupts ---- */
 
-static void interrupt_comes_after_the_shadow_of_sti(void **state)
+TEST_WITH(s_protected, interrupt_comes_after_the_shadow_of_sti)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xfb, 0x90, 0xfa, 0xf4); /* sti; nop; cli; hlt */
     r->vm.engine->set(r->vcpu, &r->cs);
     pic_raise(r, &p, 0x30);
-    rig_run(r, 20);
-    assert_int_equal(s_vector(r), 0x30);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
-    rig_free(r);
+    RIG_RUN(r, 20, 0xfb, 0x90, 0xfa, 0xf4); /* sti; nop; cli; hlt */
+    TOOK(r, 0x30, RIG_CODE + 2);
 }
 
 /* A device that raises an interrupt when byte number `at` is written to its port. */
@@ -519,164 +377,120 @@ static void rep_outsb_with_interrupt(struct rig *r, unsigned at)
     vm_lock(&r->vm);
     bus_map(&r->vm.ports, &l.region, 0x60);
     vm_unlock(&r->vm);
-    RIG_CODE_BYTES(r, 0xf3, 0x6e, 0xf4); /* rep outsb; hlt */
     r->cs.gpr[REG_RSI] = RIG_DATA;
     r->cs.gpr[REG_RCX] = 4096;
     r->cs.gpr[REG_RDX] = 0x60;
     r->cs.rflags |= RFLAGS_IF;
-    rig_run(r, 3);
+    RIG_RUN(r, 3, 0xf3, 0x6e, 0xf4); /* rep outsb; hlt */
     vm_lock(&r->vm);
     bus_unmap(&l.region);
     vm_unlock(&r->vm);
 }
 
-static void interrupt_in_the_middle_of_rep_saves_rf(void **state)
+TEST_WITH(s_protected, interrupt_in_the_middle_of_rep_saves_rf)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     rep_outsb_with_interrupt(r, 1);
-    assert_int_equal(s_vector(r), 0x30);
-    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    TOOK(r, 0x30, RIG_CODE);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_RF);
     assert_in_range(r->cs.gpr[REG_RCX], 1, 4095);
     assert_false(r->cs.rflags & RFLAGS_RF);
-    rig_free(r);
 }
 
-static void interrupt_after_the_last_element_of_rep_saves_no_rf(void **state)
+TEST_WITH(s_protected, interrupt_after_the_last_element_of_rep_saves_no_rf)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     rep_outsb_with_interrupt(r, 4096);
-    assert_int_equal(s_vector(r), 0x30);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    TOOK(r, 0x30, RIG_CODE + 2);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_IF);
-    rig_free(r);
 }
 
-static void rep_that_was_looked_at_leaves_no_rf(void **state)
+TEST_WITH(s_protected, rep_that_was_looked_at_leaves_no_rf)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xf3, 0xaa, 0x90);
     r->cs.gpr[REG_RDI] = RIG_DATA;
     r->cs.gpr[REG_RCX] = 2 * PAGE_SIZE;
     r->cs.dr7 |= 1; /* between the pages there might be a breakpoint */
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xf3, 0xaa, 0x90);
     assert_int_equal(r->cs.gpr[REG_RCX], 0);
     assert_false(r->cs.rflags & RFLAGS_RF);
-    rig_free(r);
 }
 
-static bool ferr_that_holds_the_cpu(void *vcpu)
+static bool ferr_that_holds_the_cpu(void *vcpu, unsigned index, bool level)
 {
+    assert_int_equal(index, 0);
+    assert_true(level);
     vcpu_post(vcpu, PEND_EXIT);
     return false;
 }
 
-static void x87_instruction_that_waits_for_ferr_is_resumed_and_uses_the_budget(void **state)
+TEST_WITH(s_protected, x87_instruction_that_waits_for_ferr_is_resumed_and_uses_the_budget)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0x9b, 0xf4); /* nop; fwait; hlt */
     r->cs.cr0 &= ~CR0_NE;
     r->cs.fpu.fsw = 0x8081; /* an invalid operation, unmasked */
     r->cs.fpu.fcw = 0x37e;
-    thunk_set_ferr(r->vcpu->engine, ferr_that_holds_the_cpu, r->vcpu);
-    rig_run(r, 20);
+    r->vm.ferr_sink = ferr_that_holds_the_cpu;
+    r->vm.ferr_opaque = r->vcpu;
+    RIG_RUN(r, 20, 0x90, 0x9b, 0xf4); /* nop; fwait; hlt */
     assert_int_equal(r->stop, VCPU_STOP_KICK);
     assert_int_equal(r->cs.rip, RIG_CODE + 1);
     assert_int_equal(r->cs.icount, 2);
-    rig_free(r);
 }
 
-static void sti_cli_lets_nothing_in(void **state)
+TEST_WITH(s_protected, sti_cli_lets_nothing_in)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xfb, 0xfa, 0xf4);
     pic_raise(r, &p, 0x30);
-    rig_run(r, 20);
+    RIG_RUN(r, 20, 0xfb, 0xfa, 0xf4);
     assert_int_equal(r->cs.rip, RIG_CODE + 3);
     assert_int_equal(p.acks, 0);
-    rig_free(r);
 }
 
-static void shadow_survives_the_end_of_the_budget(void **state)
+TEST_WITH(s_protected, shadow_survives_the_end_of_the_budget)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xfb, 0x90, 0xfa, 0xf4);
     pic_raise(r, &p, 0x30);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xfb, 0x90, 0xfa, 0xf4);
     assert_int_equal(r->cs.rip, RIG_CODE + 1);
     rig_run(r, 1);
     rig_run(r, 8);
-    assert_int_equal(s_vector(r), 0x30);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
-    rig_free(r);
+    TOOK(r, 0x30, RIG_CODE + 2);
 }
 
-static void popf_that_sets_if_lets_a_waiting_interrupt_in(void **state)
+TEST_WITH(s_protected, popf_that_sets_if_lets_a_waiting_interrupt_in)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0x9d, 0x90, 0x90); /* nop; popf; nop */
     rig_put64(r, RIG_STACK, RFLAGS_IF);
     pic_raise(r, &p, 0x30);
-    rig_run(r, 20);
-    assert_int_equal(s_vector(r), 0x30);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
-    rig_free(r);
+    RIG_RUN(r, 20, 0x90, 0x9d, 0x90, 0x90); /* nop; popf; nop */
+    TOOK(r, 0x30, RIG_CODE + 2);
 }
 
-static void interrupt_wakes_a_halted_cpu(void **state)
+TEST_WITH(s_protected, interrupt_wakes_a_halted_cpu)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xf4, 0x90);
     r->cs.rflags |= RFLAGS_IF;
-    rig_run(r, 20);
+    RIG_RUN(r, 20, 0xf4, 0x90);
     assert_int_equal(r->stop, VCPU_STOP_HALT);
     assert_int_equal(atomic_load(&r->vcpu->pending), 0);
     pic_raise(r, &p, 0x31);
     rig_run(r, 20);
-    assert_int_equal(s_vector(r), 0x31);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
-    rig_free(r);
+    TOOK(r, 0x31, RIG_CODE + 1);
 }
 
-static void halted_with_if_clear_sleeps_on_with_nothing_pending(void **state)
+TEST_WITH(s_protected, halted_with_if_clear_sleeps_on_with_nothing_pending)
 {
-    struct rig *r = s_protected();
     struct pic p;
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xf4);
     pic_raise(r, &p, 0x31);
-    rig_run(r, 20);
+    RIG_RUN(r, 20, 0xf4);
     assert_int_equal(r->stop, VCPU_STOP_HALT);
     assert_int_equal(atomic_load(&r->vcpu->pending), 0);
-    rig_free(r);
 }
 
-static void nmi_is_blocked_until_iret(void **state)
+TEST_WITH(s_protected, nmi_is_blocked_until_iret)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     RIG_PUT(r, s_handler(2), 0xcf); /* iret */
     RIG_CODE_BYTES(r, 0x90, 0x90, 0x90, 0xf4);
     vcpu_post(r->vcpu, PEND_NMI);
@@ -692,27 +506,19 @@ static void nmi_is_blocked_until_iret(void **state)
     assert_int_equal(r->cs.rip, s_handler(2)); /* the second one */
     assert_int_equal(r->cs.nmi_pending, 0);
     assert_int_equal(s_frame(r, 0), RIG_CODE);
-    rig_free(r);
 }
 
-static void exit_request_leaves_before_anything_else(void **state)
+TEST_WITH(s_protected, exit_request_leaves_before_anything_else)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     RIG_CODE_BYTES(r, 0x90, 0xf4);
     vcpu_post(r->vcpu, PEND_EXIT | PEND_NMI);
     rig_run(r, 20);
     assert_int_equal(r->stop, VCPU_STOP_KICK);
     assert_int_equal(r->cs.rip, RIG_CODE);
-    rig_free(r);
 }
 
-static void init_and_sipi_start_at_the_page(void **state)
+TEST_WITH(s_protected, init_and_sipi_start_at_the_page)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->vcpu->index = 1;
     r->cs.activity = CPU_WAIT_FOR_SIPI;
     rig_run(r, 20);
@@ -725,179 +531,107 @@ static void init_and_sipi_start_at_the_page(void **state)
     assert_int_equal(r->cs.seg[SEG_CS].base, 0x9a000);
     assert_int_equal(r->cs.rip, 0);
     assert_int_equal(r->cs.cr0 & CR0_PE, 0);
-    rig_free(r);
+}
+
+TEST_WITH(s_protected, nmi_waits_for_the_sipi)
+{
+    r->vcpu->index = 1;
+    r->cs.activity = CPU_WAIT_FOR_SIPI;
+    vcpu_post(r->vcpu, PEND_NMI);
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_HALT);
+    assert_int_equal(r->cs.activity, CPU_WAIT_FOR_SIPI);
+    assert_int_equal(r->cs.nmi_pending, 1);
+    rig_put64(r, 2 * 4, 0x20000000); /* the vector of real mode: 2000h:0 */
+    atomic_store(&r->vcpu->sipi_vector, 0x9a);
+    vcpu_post(r->vcpu, PEND_SIPI);
+    r->cs.idtr = (struct cpu_dtr){.limit = 0xffff};
+    r->cs.cr0 &= ~CR0_PE;
+    rig_run(r, 0);
+    assert_int_equal(r->cs.nmi_pending, 0);
+    assert_int_equal(r->cs.seg[SEG_CS].selector, 0x2000);
+}
+
+TEST_WITH(s_protected, init_forgets_an_nmi_that_came_before)
+{
+    r->vcpu->index = 1;
+    vcpu_post(r->vcpu, PEND_NMI | PEND_INIT);
+    rig_run(r, 20);
+    assert_int_equal(r->stop, VCPU_STOP_HALT);
+    assert_int_equal(r->cs.activity, CPU_WAIT_FOR_SIPI);
+    assert_int_equal(r->cs.nmi_pending, 0);
 }
 
 /* ---- debug exceptions ---- */
 
-static void single_step_traps_after_the_instruction(void **state)
+TEST_WITH(s_protected, single_step_traps_after_the_instruction)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0x90);
     r->cs.rflags |= RFLAGS_TF;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    RIG_RUN(r, 8, 0x90, 0x90);
+    TOOK(r, VEC_DB, RIG_CODE + 1);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE | RFLAGS_TF);
     assert_int_equal(r->cs.dr6, 0xffff4ff0);
-    rig_free(r);
 }
 
-static void popf_that_sets_tf_traps_one_instruction_later(void **state)
+TEST_WITH(s_protected, popf_that_sets_tf_traps_one_instruction_later)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x9d, 0x90, 0x90);
     rig_put64(r, RIG_STACK, RFLAGS_TF);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x9d, 0x90, 0x90);
+    TOOK(r, VEC_DB, RIG_CODE + 2);
 }
 
-static void popf_that_clears_tf_still_traps(void **state)
+TEST_WITH(s_protected, popf_that_clears_tf_still_traps)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x9d, 0x90, 0x90);
     r->cs.rflags |= RFLAGS_TF;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    RIG_RUN(r, 8, 0x9d, 0x90, 0x90);
+    TOOK(r, VEC_DB, RIG_CODE + 1);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
-    rig_free(r);
 }
 
-static void mov_ss_holds_the_trap_back(void **state)
+TEST_WITH(s_protected, mov_ss_holds_the_trap_back)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x8e, 0xd0, 0x90, 0x90); /* mov ss,ax; nop */
     r->cs.gpr[REG_RAX] = S_DATA;
     r->cs.rflags |= RFLAGS_TF;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 3);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x8e, 0xd0, 0x90, 0x90); /* mov ss,ax; nop */
+    TOOK(r, VEC_DB, RIG_CODE + 3);
 }
 
-static void int_n_with_tf_does_not_trap(void **state)
+TEST_WITH(s_protected, int_n_with_tf_does_not_trap)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xcd, 0x40);
     r->cs.rflags |= RFLAGS_TF;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0xcd, 0x40);
     assert_int_equal(s_vector(r), 0x40);
     assert_int_equal(r->cs.dr6, 0xffff0ff0);
-    rig_free(r);
 }
 
-static void code_breakpoint_comes_first_and_does_not_set_rf(void **state)
+TEST_WITH(s_protected, code_breakpoint_comes_first_and_does_not_set_rf)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0x90, 0xf4);
     r->cs.dr[1] = RIG_CODE + 1;
     r->cs.dr7 |= 4;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 1);
+    RIG_RUN(r, 8, 0x90, 0x90, 0xf4);
+    TOOK(r, VEC_DB, RIG_CODE + 1);
     assert_int_equal(s_frame(r, 2), RFLAGS_ONE);
     assert_int_equal(r->cs.dr6, 0xffff0ff2);
-    rig_free(r);
 }
 
-static void rf_passes_one_code_breakpoint(void **state)
+TEST_WITH(s_protected, rf_passes_one_code_breakpoint)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x90, 0xeb, 0xfd); /* 1: nop; jmp 1b */
     r->cs.dr[0] = RIG_CODE;
     r->cs.dr7 |= 1;
     r->cs.rflags |= RFLAGS_RF;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x90, 0xeb, 0xfd); /* 1: nop; jmp 1b */
     assert_int_equal(r->cs.rip, RIG_CODE + 1);
     assert_false(r->cs.rflags & RFLAGS_RF);
     rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE);
-    rig_free(r);
+    TOOK(r, VEC_DB, RIG_CODE);
 }
 
-static void data_breakpoint_traps_after_the_store(void **state)
+TEST_WITH(s_protected, data_breakpoint_traps_after_the_store)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x88, 0x03, 0x90, 0x90);
     r->cs.gpr[REG_RBX] = RIG_DATA;
     r->cs.dr[0] = RIG_DATA;
     r->cs.dr7 |= 1 | 1 << 16;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE + 2);
+    RIG_RUN(r, 8, 0x88, 0x03, 0x90, 0x90);
+    TOOK(r, VEC_DB, RIG_CODE + 2);
     assert_int_equal(r->cs.dr6, 0xffff0ff1);
-    rig_free(r);
-}
-
-int main(void)
-{
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fault_saves_its_own_address_and_sets_rf),
-        cmocka_unit_test(breakpoint_saves_the_next_address),
-        cmocka_unit_test(interrupt_gate_clears_if_and_trap_gate_keeps_it),
-        cmocka_unit_test(sixteen_bit_gate_pushes_words),
-        cmocka_unit_test(page_fault_sets_cr2_and_pushes_its_code),
-        cmocka_unit_test(inner_stack_comes_from_the_tss),
-        cmocka_unit_test(long_mode_frame_is_aligned_and_has_the_stack),
-        cmocka_unit_test(ist_is_used_at_every_level),
-        cmocka_unit_test(from_user_to_64_bit_handler_loads_null_ss),
-        cmocka_unit_test(int_n_needs_a_gate_of_its_level),
-        cmocka_unit_test(int1_needs_no_gate_of_its_level),
-        cmocka_unit_test(absent_gate_of_int_n_is_np_without_ext),
-        cmocka_unit_test(absent_gate_of_a_fault_is_np_with_ext),
-        cmocka_unit_test(gate_outside_of_the_limit_is_gp),
-        cmocka_unit_test(bad_code_selector_of_a_gate_is_gp_of_it),
-        cmocka_unit_test(bad_inner_stack_is_ts),
-        cmocka_unit_test(exceptions_meet_as_in_the_table),
-        cmocka_unit_test(page_fault_on_the_handler_stack_is_a_double_fault_with_code_0),
-        cmocka_unit_test(shutdown_keeps_the_faulting_address),
-        cmocka_unit_test(real_mode_int_uses_the_vector_table),
-        cmocka_unit_test(real_mode_faults_push_no_error_code),
-        cmocka_unit_test(v86_int_goes_to_level_0_with_all_segments),
-        cmocka_unit_test(v86_int_without_iopl_is_gp),
-        cmocka_unit_test(vme_redirects_to_the_program),
-        cmocka_unit_test(interrupt_comes_after_the_shadow_of_sti),
-        cmocka_unit_test(interrupt_in_the_middle_of_rep_saves_rf),
-        cmocka_unit_test(interrupt_after_the_last_element_of_rep_saves_no_rf),
-        cmocka_unit_test(rep_that_was_looked_at_leaves_no_rf),
-        cmocka_unit_test(x87_instruction_that_waits_for_ferr_is_resumed_and_uses_the_budget),
-        cmocka_unit_test(sti_cli_lets_nothing_in),
-        cmocka_unit_test(shadow_survives_the_end_of_the_budget),
-        cmocka_unit_test(popf_that_sets_if_lets_a_waiting_interrupt_in),
-        cmocka_unit_test(interrupt_wakes_a_halted_cpu),
-        cmocka_unit_test(halted_with_if_clear_sleeps_on_with_nothing_pending),
-        cmocka_unit_test(nmi_is_blocked_until_iret),
-        cmocka_unit_test(exit_request_leaves_before_anything_else),
-        cmocka_unit_test(init_and_sipi_start_at_the_page),
-        cmocka_unit_test(single_step_traps_after_the_instruction),
-        cmocka_unit_test(popf_that_sets_tf_traps_one_instruction_later),
-        cmocka_unit_test(popf_that_clears_tf_still_traps),
-        cmocka_unit_test(mov_ss_holds_the_trap_back),
-        cmocka_unit_test(int_n_with_tf_does_not_trap),
-        cmocka_unit_test(code_breakpoint_comes_first_and_does_not_set_rf),
-        cmocka_unit_test(rf_passes_one_code_breakpoint),
-        cmocka_unit_test(data_breakpoint_traps_after_the_store),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
+#include "tests/unit/engine/interp/rigtest.h"
 #include "tests/unit/engine/interp/sysrig.h"
 
 #define TARGET 0x2000u
@@ -37,9 +31,8 @@ static const struct jump_case jump_cases[] = {
     {S_TSS2_SEL, true, VEC_GP, S_TSS2_SEL},
 };
 
-static void far_jumps_follow_the_table(void **state)
+TEST(far_jumps_follow_the_table)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(jump_cases); n++) {
         const struct jump_case *k = &jump_cases[n];
         struct rig *r = s_protected();
@@ -57,28 +50,17 @@ static void far_jumps_follow_the_table(void **state)
     }
 }
 
-static void far_jump_beyond_the_limit_is_gp_0(void **state)
+TEST_WITH(s_protected, far_jump_beyond_the_limit_is_gp_0)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_gdt(r, S_CODE16, s_desc(0, 0x1fff, 0x009b));
-    RIG_CODE_BYTES(r, 0xea, 0, TARGET >> 8, 0, 0, S_CODE16, 0);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0);
-    assert_int_equal(s_frame(r, 1), RIG_CODE);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xea, 0, TARGET >> 8, 0, 0, S_CODE16, 0);
+    TOOK(r, VEC_GP, 0, RIG_CODE);
 }
 
-static void far_call_and_return_balance(void **state)
+TEST_WITH(s_protected, far_call_and_return_balance)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x9a, 0, TARGET >> 8, 0, 0, S_CONFORMING, 0);
     RIG_PUT(r, TARGET, 0xca, 8, 0); /* retf 8 */
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x9a, 0, TARGET >> 8, 0, 0, S_CONFORMING, 0);
     assert_int_equal(r->cs.seg[SEG_CS].selector, S_CONFORMING);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 8);
     assert_int_equal(s_frame(r, 0), RIG_CODE + 7);
@@ -87,21 +69,16 @@ static void far_call_and_return_balance(void **state)
     assert_int_equal(r->cs.seg[SEG_CS].selector, S_CODE32);
     assert_int_equal(r->cs.rip, RIG_CODE + 7);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK + 8);
-    rig_free(r);
 }
 
 /* ---- gates ---- */
 
-static void call_gate_switches_stacks_and_copies_parameters(void **state)
+TEST_WITH(s_protected, call_gate_switches_stacks_and_copies_parameters)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
     s_gdt(r, S_GATE, s_gate_desc(S_CODE32, TARGET, 0xec, 2));
-    RIG_CODE_BYTES(r, 0x9a, 0, 0, 0, 0, S_GATE | 3, 0);
     rig_put64(r, S_STACK3, 0x2222222211111111);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x9a, 0, 0, 0, 0, S_GATE | 3, 0);
     assert_int_equal(r->cs.seg[SEG_CS].selector, S_CODE32);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA);
     assert_int_equal(r->cs.rip, TARGET);
@@ -112,55 +89,39 @@ static void call_gate_switches_stacks_and_copies_parameters(void **state)
     assert_int_equal(s_frame(r, 3), 0x22222222);
     assert_int_equal(s_frame(r, 4), S_STACK3);
     assert_int_equal(s_frame(r, 5), S_DATA_3);
-    rig_free(r);
 }
 
-static void return_to_user_drops_inner_segments(void **state)
+TEST_WITH(s_protected, return_to_user_drops_inner_segments)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xca, 4, 0);
     rig_put64(r, RIG_STACK, TARGET | (uint64_t)S_CODE32_3 << 32);
     rig_put64(r, RIG_STACK + 12, S_STACK3 | (uint64_t)S_DATA_3 << 32);
     r->cs.seg[SEG_ES].selector = S_DATA_3;
     r->cs.seg[SEG_ES].attr |= SEG_ATTR_DPL;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xca, 4, 0);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK3 + 4);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA_3);
     assert_int_equal(r->cs.seg[SEG_ES].selector, S_DATA_3);
     assert_int_equal(r->cs.seg[SEG_DS].selector, 0);
     assert_false(r->cs.seg[SEG_DS].attr & SEG_ATTR_P);
-    rig_free(r);
 }
 
-static void return_to_an_inner_level_is_gp(void **state)
+TEST_WITH(s_protected, return_to_an_inner_level_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0xcb);
     rig_put64(r, S_STACK3, TARGET | (uint64_t)S_CODE32 << 32);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), S_CODE32);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xcb);
+    TOOK(r, VEC_GP, S_CODE32);
 }
 
-static void long_mode_call_gate_pushes_the_old_stack(void **state)
+TEST_WITH(s_long, long_mode_call_gate_pushes_the_old_stack)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_user(r);
     s_gdt(r, S_GATE, s_gate_desc(S_CODE64, TARGET, 0xec, 0));
     s_gdt(r, S_GATE + 8, 0);
-    RIG_CODE_BYTES(r, 0xff, 0x1b); /* call far [rbx] */
     rig_put64(r, RIG_DATA, (uint64_t)(S_GATE | 3) << 32);
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xff, 0x1b); /* call far [rbx] */
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 32);
     assert_int_equal(r->cs.seg[SEG_SS].selector, 0);
@@ -168,85 +129,59 @@ static void long_mode_call_gate_pushes_the_old_stack(void **state)
     assert_int_equal(s_frame(r, 1), S_CODE64_3);
     assert_int_equal(s_frame(r, 2), S_STACK3);
     assert_int_equal(s_frame(r, 3), S_DATA_3);
-    rig_free(r);
 }
 
-static void long_mode_gate_with_a_bad_upper_half_is_gp(void **state)
+TEST_WITH(s_long, long_mode_gate_with_a_bad_upper_half_is_gp)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_gdt(r, S_GATE, s_gate_desc(S_CODE64, TARGET, 0xec, 0));
     s_gdt(r, S_GATE + 8, 0x89ull << 40);
-    RIG_CODE_BYTES(r, 0xff, 0x1b);
     rig_put64(r, RIG_DATA, (uint64_t)S_GATE << 32);
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), S_GATE);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xff, 0x1b);
+    TOOK(r, VEC_GP, S_GATE);
 }
 
-static void long_mode_refuses_tasks(void **state)
+TEST_WITH(s_long, long_mode_refuses_tasks)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xff, 0x2b); /* jmp far [rbx] */
     rig_put64(r, RIG_DATA, (uint64_t)S_TSS2_SEL << 32);
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), S_TSS2_SEL);
-    rig_free(r);
+    RIG_RUN(r, 8, 0xff, 0x2b); /* jmp far [rbx] */
+    TOOK(r, VEC_GP, S_TSS2_SEL);
 }
 
 /* ---- IRET ---- */
 
-static void iret_to_user_sets_flags_by_privilege(void **state)
+TEST_WITH(s_protected, iret_to_user_sets_flags_by_privilege)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0xcf);
     rig_put64(r, RIG_STACK, TARGET | (uint64_t)S_CODE32_3 << 32);
     rig_put64(r, RIG_STACK + 8,
               (RFLAGS_IF | RFLAGS_IOPL | RFLAGS_AC | 1) | (uint64_t)S_STACK3 << 32);
     rig_put64(r, RIG_STACK + 16, S_DATA_3);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xcf);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK3);
     assert_int_equal(r->cs.rflags, RFLAGS_ONE | RFLAGS_IF | RFLAGS_IOPL | RFLAGS_AC | 1);
-    rig_free(r);
 }
 
-static void iret_in_user_mode_keeps_if_and_iopl(void **state)
+TEST_WITH(s_protected, iret_in_user_mode_keeps_if_and_iopl)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0xcf);
     r->cs.rflags |= RFLAGS_IF;
     rig_put64(r, S_STACK3, TARGET | (uint64_t)S_CODE32_3 << 32);
     rig_put64(r, S_STACK3 + 8, RFLAGS_IOPL | RFLAGS_ID);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xcf);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK3 + 12);
     assert_int_equal(r->cs.rflags, RFLAGS_ONE | RFLAGS_IF | RFLAGS_ID);
-    rig_free(r);
 }
 
-static void iret_to_v86_loads_all_segments(void **state)
+TEST_WITH(s_protected, iret_to_v86_loads_all_segments)
 {
-    struct rig *r = s_protected();
     const uint32_t frame[] = {0x10, 0x200, (uint32_t)RFLAGS_VM | 0x3202, 0xfff0, 0x300, 1, 2, 3, 4};
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0xcf);
     rig_write(r, RIG_STACK, frame, sizeof(frame));
     RIG_PUT(r, 0x2010, 0x8c, 0xd8, 0xb0, 0x55); /* mov ax,ds */
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xcf);
     assert_int_equal(r->cs.seg[SEG_CS].base, 0x2000);
     assert_int_equal(r->cs.seg[SEG_SS].base, 0x3000);
     assert_int_equal(r->cs.seg[SEG_GS].base, 0x40);
@@ -255,64 +190,42 @@ static void iret_to_v86_loads_all_segments(void **state)
     assert_true(r->cs.rflags & RFLAGS_VM);
     rig_run(r, 1);
     assert_int_equal(r->cs.gpr[REG_RAX] & 0xffff, 2);
-    rig_free(r);
 }
 
-static void iret_in_v86_without_iopl_is_gp(void **state)
+TEST_WITH(s_protected, iret_in_v86_without_iopl_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
-    RIG_CODE_BYTES(r, 0xcf);
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0xcf);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
-static void iretq_pops_the_stack_at_the_same_level(void **state)
+TEST_WITH(s_long, iretq_pops_the_stack_at_the_same_level)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x48, 0xcf);
     rig_put64(r, RIG_STACK, TARGET);
     rig_put64(r, RIG_STACK + 8, S_CODE64);
     rig_put64(r, RIG_STACK + 16, RFLAGS_ONE | RFLAGS_RF);
     rig_put64(r, RIG_STACK + 24, 0x12345);
     rig_put64(r, RIG_STACK + 32, 0);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x48, 0xcf);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], 0x12345);
     assert_int_equal(r->cs.seg[SEG_SS].selector, 0);
     assert_true(r->cs.rflags & RFLAGS_RF);
-    rig_free(r);
 }
 
-static void iretq_to_a_non_canonical_address_is_gp_0(void **state)
+TEST_WITH(s_long, iretq_to_a_non_canonical_address_is_gp_0)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x48, 0xcf);
     rig_put64(r, RIG_STACK, 0x800000000000);
     rig_put64(r, RIG_STACK + 8, S_CODE64);
     rig_put64(r, RIG_STACK + 16, RFLAGS_ONE);
     rig_put64(r, RIG_STACK + 24, RIG_STACK);
     rig_put64(r, RIG_STACK + 32, S_DATA);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0);
-    assert_int_equal(s_frame(r, 1), RIG_CODE);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x48, 0xcf);
+    TOOK(r, VEC_GP, 0, RIG_CODE);
 }
 
-static void iretq_goes_to_compatibility_mode(void **state)
+TEST_WITH(s_long, iretq_goes_to_compatibility_mode)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x48, 0xcf);
     RIG_PUT(r, TARGET, 0x40); /* inc eax there; a REX prefix in 64-bit code */
     rig_put64(r, RIG_STACK, TARGET);
     rig_put64(r, RIG_STACK + 8, S_CODE32_3);
@@ -320,22 +233,16 @@ static void iretq_goes_to_compatibility_mode(void **state)
     rig_put64(r, RIG_STACK + 24, S_STACK3);
     rig_put64(r, RIG_STACK + 32, S_DATA_3);
     r->cs.gpr[REG_RAX] = 0x100000001;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x48, 0xcf);
     assert_int_equal(r->cs.gpr[REG_RAX], 2);
-    rig_free(r);
 }
 
-static void real_mode_far_call_and_iret(void **state)
+TEST_WITH(rig_new_real, real_mode_far_call_and_iret)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
-    RIG_CODE_BYTES(r, 0x9a, 0x10, 0x00, 0x00, 0x02); /* call 0200:0010 */
     RIG_PUT(r, 0x2010, 0xcf);
     r->cs.gpr[REG_RSP] = 0xeffe;
     rig_put64(r, 0xeffe, 0x0ed7 | RFLAGS_IOPL);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x9a, 0x10, 0x00, 0x00, 0x02); /* call 0200:0010 */
     assert_int_equal(r->cs.seg[SEG_CS].base, 0x2000);
     assert_int_equal(r->cs.gpr[REG_RSP], 0xeffa);
     rig_run(r, 1);
@@ -343,7 +250,6 @@ static void real_mode_far_call_and_iret(void **state)
     assert_int_equal(r->cs.seg[SEG_CS].selector, 0);
     assert_int_equal(r->cs.gpr[REG_RSP], 0xf000);
     assert_int_equal(r->cs.rflags, (0x0ed7 | RFLAGS_IOPL) & ~0x8028ull);
-    rig_free(r);
 }
 
 /* ---- tasks ---- */
@@ -361,16 +267,12 @@ static void put_tss32(struct rig *r, uint32_t eip, uint32_t esp)
     rig_put64(r, S_TSS2 + 0x54, S_DATA);
 }
 
-static void jump_to_a_task_saves_and_loads(void **state)
+TEST_WITH(s_protected, jump_to_a_task_saves_and_loads)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
-    RIG_CODE_BYTES(r, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
     r->cs.gpr[REG_RDX] = 0x5555;
     r->cs.dr7 |= 0x3;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RAX], 0xaaaaaaaa);
     assert_int_equal(r->cs.gpr[REG_RDX], 0);
@@ -386,18 +288,13 @@ static void jump_to_a_task_saves_and_loads(void **state)
     assert_int_equal(rig_get(r, S_TSS + 0x4c, 2), 8);
     assert_int_equal(rig_get(r, S_GDT + S_TSS_SEL + 5, 1), 0x89);
     assert_int_equal(rig_get(r, S_GDT + S_TSS2_SEL + 5, 1), 0x8b);
-    rig_free(r);
 }
 
-static void call_of_a_task_gate_nests_and_iret_returns(void **state)
+TEST_WITH(s_protected, call_of_a_task_gate_nests_and_iret_returns)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
-    RIG_CODE_BYTES(r, 0x9a, 0, 0, 0, 0, S_TASKGATE, 0);
     RIG_PUT(r, TARGET, 0xcf);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x9a, 0, 0, 0, 0, S_TASKGATE, 0);
     assert_true(r->cs.rflags & RFLAGS_NT);
     assert_int_equal(rig_get(r, S_TSS2, 2), S_TSS_SEL);
     assert_int_equal(rig_get(r, S_GDT + S_TSS_SEL + 5, 1), 0x8b);
@@ -407,121 +304,60 @@ static void call_of_a_task_gate_nests_and_iret_returns(void **state)
     assert_false(r->cs.rflags & RFLAGS_NT);
     assert_int_equal(rig_get(r, S_GDT + S_TSS2_SEL + 5, 1), 0x89);
     assert_int_equal(rig_get(r, S_TSS2 + 0x24, 4) & RFLAGS_NT, 0);
-    rig_free(r);
 }
 
-static void fault_through_a_task_gate_pushes_its_code_there(void **state)
+TEST_WITH(s_protected, fault_through_a_task_gate_pushes_its_code_there)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
     RIG_PUT(r, TARGET, 0xf4);
     rig_put64(r, S_IDT + VEC_GP * 8, s_gate_desc(S_TSS2_SEL, 0, 0x85, 0));
-    RIG_CODE_BYTES(r, 0x8e, 0xd8);
     r->cs.gpr[REG_RAX] = S_TSS_SEL;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x8e, 0xd8);
     assert_int_equal(r->cs.rip, TARGET + 1);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK0 - 4);
     assert_int_equal(s_frame(r, 0), S_TSS_SEL);
     assert_int_equal(rig_get(r, S_TSS + 0x20, 4), RIG_CODE);
     assert_true(rig_get(r, S_TSS + 0x24, 4) & RFLAGS_RF);
-    rig_free(r);
 }
 
-static void bad_segment_of_the_new_task_faults_there(void **state)
+TEST_WITH(s_protected, bad_segment_of_the_new_task_faults_there)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
     rig_put64(r, S_TSS2 + 0x54, S_XO); /* DS */
-    RIG_CODE_BYTES(r, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_TS);
-    assert_int_equal(s_frame(r, 0), S_XO);
-    assert_int_equal(s_frame(r, 1), TARGET);
+    RIG_RUN(r, 8, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
+    TOOK(r, VEC_TS, S_XO, TARGET);
     assert_int_equal(r->cs.tr.selector, S_TSS2_SEL);
-    rig_free(r);
 }
 
-static void t_bit_traps_in_the_new_task(void **state)
+TEST_WITH(s_protected, t_bit_traps_in_the_new_task)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
     rig_put64(r, S_TSS2 + 0x64 - 4, (uint64_t)1 << 32);
-    RIG_CODE_BYTES(r, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), TARGET);
+    RIG_RUN(r, 8, 0xea, 0, 0, 0, 0, S_TSS2_SEL, 0);
+    TOOK(r, VEC_DB, TARGET);
     assert_int_equal(r->cs.dr6, 0xffff8ff0);
-    rig_free(r);
 }
 
-static void sixteen_bit_task_has_words(void **state)
+TEST_WITH(s_protected, sixteen_bit_task_has_words)
 {
-    struct rig *r = s_protected();
     const uint16_t tss[] = {0, 0, 0,      0, 0, 0, 0,      TARGET,   2,        0x1111, 0x2222,
                             3, 4, 0xf000, 6, 7, 8, S_DATA, S_CODE16, S_DATA16, S_DATA, 0};
 
-    (void)state;
     rig_write(r, S_TSS2, tss, sizeof(tss));
-    RIG_CODE_BYTES(r, 0xea, 0, 0, 0, 0, S_TSS16_SEL, 0);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0xea, 0, 0, 0, 0, S_TSS16_SEL, 0);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RAX], 0x1111);
     assert_int_equal(r->cs.gpr[REG_RSP] & 0xffff, 0xf000);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA16);
     assert_int_equal(r->cs.seg[SEG_CS].selector, S_CODE16);
-    rig_free(r);
 }
 
-static void iret_to_a_task_that_is_not_busy_is_ts(void **state)
+TEST_WITH(s_protected, iret_to_a_task_that_is_not_busy_is_ts)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     put_tss32(r, TARGET, S_STACK0);
     rig_put64(r, S_TSS, S_TSS2_SEL);
-    RIG_CODE_BYTES(r, 0xcf);
     r->cs.rflags |= RFLAGS_NT;
     rig_put64(r, S_TSS + 4, S_STACK0 | (uint64_t)S_DATA << 32);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_TS);
-    assert_int_equal(s_frame(r, 0), S_TSS2_SEL);
-    rig_free(r);
-}
-
-int main(void)
-{
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(far_jumps_follow_the_table),
-        cmocka_unit_test(far_jump_beyond_the_limit_is_gp_0),
-        cmocka_unit_test(far_call_and_return_balance),
-        cmocka_unit_test(call_gate_switches_stacks_and_copies_parameters),
-        cmocka_unit_test(return_to_user_drops_inner_segments),
-        cmocka_unit_test(return_to_an_inner_level_is_gp),
-        cmocka_unit_test(long_mode_call_gate_pushes_the_old_stack),
-        cmocka_unit_test(long_mode_gate_with_a_bad_upper_half_is_gp),
-        cmocka_unit_test(long_mode_refuses_tasks),
-        cmocka_unit_test(iret_to_user_sets_flags_by_privilege),
-        cmocka_unit_test(iret_in_user_mode_keeps_if_and_iopl),
-        cmocka_unit_test(iret_to_v86_loads_all_segments),
-        cmocka_unit_test(iret_in_v86_without_iopl_is_gp),
-        cmocka_unit_test(iretq_pops_the_stack_at_the_same_level),
-        cmocka_unit_test(iretq_to_a_non_canonical_address_is_gp_0),
-        cmocka_unit_test(iretq_goes_to_compatibility_mode),
-        cmocka_unit_test(real_mode_far_call_and_iret),
-        cmocka_unit_test(jump_to_a_task_saves_and_loads),
-        cmocka_unit_test(call_of_a_task_gate_nests_and_iret_returns),
-        cmocka_unit_test(fault_through_a_task_gate_pushes_its_code_there),
-        cmocka_unit_test(bad_segment_of_the_new_task_faults_there),
-        cmocka_unit_test(t_bit_traps_in_the_new_task),
-        cmocka_unit_test(sixteen_bit_task_has_words),
-        cmocka_unit_test(iret_to_a_task_that_is_not_busy_is_ts),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RIG_RUN(r, 8, 0xcf);
+    TOOK(r, VEC_TS, S_TSS2_SEL);
 }

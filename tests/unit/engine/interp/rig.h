@@ -137,6 +137,22 @@ static inline struct rig *rig_new(void)
     return rig_new_model("max");
 }
 
+static inline struct rig *rig_new_long(void)
+{
+    struct rig *r = rig_new();
+
+    rig_long(r);
+    return r;
+}
+
+static inline struct rig *rig_new_real(void)
+{
+    struct rig *r = rig_new();
+
+    rig_real(r);
+    return r;
+}
+
 static inline void rig_free(struct rig *r)
 {
     vm_fini(&r->vm);
@@ -159,6 +175,13 @@ static inline void rig_run(struct rig *r, uint64_t n)
 
 /* Puts the bytes at RIG_CODE. */
 #define RIG_CODE_BYTES(r, ...) RIG_PUT(r, RIG_CODE, __VA_ARGS__)
+
+/* The same, and runs at most n instructions. */
+#define RIG_RUN(r, n, ...)              \
+    do {                                \
+        RIG_CODE_BYTES(r, __VA_ARGS__); \
+        rig_run(r, n);                  \
+    } while (0)
 
 /* Vector and address of the first exception since the rig was made; 0xff if there was none. */
 static inline unsigned rig_exception(const struct rig *r)

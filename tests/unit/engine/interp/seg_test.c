@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
+#include "tests/unit/engine/interp/rigtest.h"
 #include "tests/unit/engine/interp/sysrig.h"
 
 #define NONE 0xffff
@@ -48,9 +42,8 @@ static const struct load_case load_cases[] = {
     {TO_SS, S_DATA, true, VEC_GP, S_DATA},
 };
 
-static void segment_loads_follow_the_table(void **state)
+TEST(segment_loads_follow_the_table)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(load_cases); n++) {
         const struct load_case *k = &load_cases[n];
         struct rig *r = s_protected();
@@ -70,46 +63,29 @@ static void segment_loads_follow_the_table(void **state)
     }
 }
 
-static void null_data_segment_faults_when_used(void **state)
+TEST_WITH(s_protected, null_data_segment_faults_when_used)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x8e, 0xd8, 0x8a, 0x03); /* mov ds,ax; mov al,[ebx] */
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0);
-    assert_int_equal(s_frame(r, 1), RIG_CODE + 2);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x8e, 0xd8, 0x8a, 0x03); /* mov ds,ax; mov al,[ebx] */
+    TOOK(r, VEC_GP, 0, RIG_CODE + 2);
 }
 
-static void load_sets_the_accessed_bit(void **state)
+TEST_WITH(s_protected, load_sets_the_accessed_bit)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_gdt(r, S_DATA, s_desc(0, 0xfffff, 0xc092));
-    RIG_CODE_BYTES(r, 0x8e, 0xd8, 0xf4);
     r->cs.gpr[REG_RAX] = S_DATA;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x8e, 0xd8, 0xf4);
     assert_int_equal(rig_get(r, S_GDT + S_DATA + 5, 1), 0x93);
     assert_int_equal(r->cs.seg[SEG_DS].attr, 0xc093);
-    rig_free(r);
 }
 
-static void ldt_selector_reads_the_ldt(void **state)
+TEST_WITH(s_protected, ldt_selector_reads_the_ldt)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->cs.ldtr = rig_seg(S_LDT_SEL, 0x82, S_LDT, 0xf);
     rig_put64(r, S_LDT + 8, s_desc(0x12340, 0x10, 0x4093));
-    RIG_CODE_BYTES(r, 0x8e, 0xd8, 0xf4);
     r->cs.gpr[REG_RAX] = 0xc;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x8e, 0xd8, 0xf4);
     assert_int_equal(r->cs.seg[SEG_DS].base, 0x12340);
     assert_int_equal(r->cs.seg[SEG_DS].limit, 0x10);
-    rig_free(r);
 }
 
 struct limit_case {
@@ -128,69 +104,53 @@ static const struct limit_case limit_cases[] = {
     {0x409b, 0xffff, 0, NONE},
 };
 
-static void limits_follow_the_table(void **state)
+TEST(limits_follow_the_table)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(limit_cases); n++) {
         const struct limit_case *k = &limit_cases[n];
         struct rig *r = s_protected();
 
-        RIG_CODE_BYTES(r, 0x8b, 0x03, 0x0f, 0x0b);
         r->cs.seg[SEG_DS] = rig_seg(S_DATA, k->attr, 0x100, k->limit);
         r->cs.gpr[REG_RBX] = k->off;
-        rig_run(r, 8);
+        RIG_RUN(r, 8, 0x8b, 0x03, 0x0f, 0x0b);
         assert_int_equal(s_vector(r), k->vector == NONE ? VEC_UD : k->vector);
         rig_free(r);
     }
 }
 
-static void write_to_code_or_read_only_faults(void **state)
+TEST(write_to_code_or_read_only_faults)
 {
     static const uint16_t attrs[] = {0xc091, 0xc09b};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(attrs); n++) {
         struct rig *r = s_protected();
 
-        RIG_CODE_BYTES(r, 0x88, 0x03);
         r->cs.seg[SEG_DS].attr = attrs[n];
         r->cs.gpr[REG_RBX] = RIG_DATA;
-        rig_run(r, 8);
+        RIG_RUN(r, 8, 0x88, 0x03);
         assert_int_equal(s_vector(r), VEC_GP);
         rig_free(r);
     }
 }
 
-static void stack_limit_violation_is_ss(void **state)
+TEST_WITH(s_protected, stack_limit_violation_is_ss)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x8b, 0x45, 0x00); /* mov eax,[ebp]: SS */
     r->cs.seg[SEG_SS].limit = 0x2ffff;
     r->cs.seg[SEG_SS].attr = 0x4093;
     r->cs.gpr[REG_RBP] = 0x30000;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_SS);
-    assert_int_equal(s_frame(r, 0), 0);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x8b, 0x45, 0x00); /* mov eax,[ebp]: SS */
+    TOOK(r, VEC_SS, 0);
 }
 
-static void real_mode_load_is_a_paragraph_and_keeps_the_limit(void **state)
+TEST_WITH(rig_new_real, real_mode_load_is_a_paragraph_and_keeps_the_limit)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
     r->cs.seg[SEG_DS].limit = UINT32_MAX;
-    RIG_CODE_BYTES(r, 0x8e, 0xd8, 0x67, 0x8a, 0x03); /* mov ds,ax; mov al,[ebx] */
     r->cs.gpr[REG_RAX] = 0x1234;
     r->cs.gpr[REG_RBX] = 0x100000;
     RIG_PUT(r, 0x112340, 0x5a);
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x8e, 0xd8, 0x67, 0x8a, 0x03); /* mov ds,ax; mov al,[ebx] */
     assert_int_equal(r->cs.seg[SEG_DS].base, 0x12340);
     assert_int_equal(r->cs.gpr[REG_RAX], 0x125a);
-    rig_free(r);
 }
 
 struct look_case {
@@ -237,9 +197,8 @@ static bool look(const struct look_case *k, uint8_t op, uint8_t modrm, uint64_t 
     return zf;
 }
 
-static void lar_lsl_verr_verw_follow_the_table(void **state)
+TEST(lar_lsl_verr_verw_follow_the_table)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(look_cases); n++) {
         const struct look_case *k = &look_cases[n];
         uint64_t v;
@@ -254,124 +213,65 @@ static void lar_lsl_verr_verw_follow_the_table(void **state)
     }
 }
 
-static void long_mode_lar_refuses_16_bit_system_types(void **state)
+TEST_WITH(s_long, long_mode_lar_refuses_16_bit_system_types)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x02, 0xc8);
     r->cs.gpr[REG_RAX] = S_TASKGATE;
     r->cs.rflags |= RFLAGS_ZF;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x02, 0xc8);
     assert_false(r->cs.rflags & RFLAGS_ZF);
-    rig_free(r);
 }
 
-static void arpl_raises_the_rpl(void **state)
+TEST_WITH(s_protected, arpl_raises_the_rpl)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x63, 0xc8, 0x63, 0xca); /* arpl ax,cx; arpl dx,cx */
     r->cs.gpr[REG_RAX] = 0x10;
     r->cs.gpr[REG_RCX] = 0x23;
     r->cs.gpr[REG_RDX] = 0x13;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x63, 0xc8, 0x63, 0xca); /* arpl ax,cx; arpl dx,cx */
     assert_int_equal(r->cs.gpr[REG_RAX], 0x13);
     assert_true(r->cs.rflags & RFLAGS_ZF);
     rig_run(r, 1);
     assert_int_equal(r->cs.gpr[REG_RDX], 0x13);
     assert_false(r->cs.rflags & RFLAGS_ZF);
-    rig_free(r);
 }
 
-static void pop_ss_moves_the_old_stack_pointer(void **state)
+TEST_WITH(s_protected, pop_ss_moves_the_old_stack_pointer)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x17); /* pop ss */
     rig_put64(r, RIG_STACK, S_DATA16);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x17); /* pop ss */
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA16);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK + 4);
     assert_int_equal(r->cs.shadow, CPU_SHADOW_MOV_SS);
-    rig_free(r);
 }
 
-static void pop_ss_that_faults_leaves_the_stack_pointer(void **state)
+TEST_WITH(s_protected, pop_ss_that_faults_leaves_the_stack_pointer)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x17);
     rig_put64(r, RIG_STACK, 0);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x17);
     assert_int_equal(s_vector(r), VEC_GP);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 16);
-    rig_free(r);
 }
 
-static void lss_loads_both(void **state)
+TEST_WITH(s_protected, lss_loads_both)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0xb2, 0x23); /* lss esp,[ebx] */
     r->cs.gpr[REG_RBX] = RIG_DATA;
     rig_put64(r, RIG_DATA, 0x25000 | (uint64_t)S_DATA << 32);
     r->cs.seg[SEG_SS].selector = 0x77;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0xb2, 0x23); /* lss esp,[ebx] */
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA);
     assert_int_equal(r->cs.gpr[REG_RSP], 0x25000);
-    rig_free(r);
 }
 
-static void long_mode_takes_a_null_ss_outside_of_user_mode(void **state)
+TEST_WITH(s_long, long_mode_takes_a_null_ss_outside_of_user_mode)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x8e, 0xd0, 0x50); /* mov ss,eax; push rax */
     r->cs.gpr[REG_RAX] = 0;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x8e, 0xd0, 0x50); /* mov ss,eax; push rax */
     assert_int_equal(r->cs.seg[SEG_SS].selector, 0);
     assert_false(r->cs.seg[SEG_SS].attr & SEG_ATTR_P);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK - 8);
-    rig_free(r);
 }
 
-static void mov_to_cs_is_undefined(void **state)
+TEST_WITH(s_protected, mov_to_cs_is_undefined)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x8e, 0xc8);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x8e, 0xc8);
     assert_int_equal(s_vector(r), VEC_UD);
-    rig_free(r);
-}
-
-int main(void)
-{
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(segment_loads_follow_the_table),
-        cmocka_unit_test(null_data_segment_faults_when_used),
-        cmocka_unit_test(load_sets_the_accessed_bit),
-        cmocka_unit_test(ldt_selector_reads_the_ldt),
-        cmocka_unit_test(limits_follow_the_table),
-        cmocka_unit_test(write_to_code_or_read_only_faults),
-        cmocka_unit_test(stack_limit_violation_is_ss),
-        cmocka_unit_test(real_mode_load_is_a_paragraph_and_keeps_the_limit),
-        cmocka_unit_test(lar_lsl_verr_verw_follow_the_table),
-        cmocka_unit_test(long_mode_lar_refuses_16_bit_system_types),
-        cmocka_unit_test(arpl_raises_the_rpl),
-        cmocka_unit_test(pop_ss_moves_the_old_stack_pointer),
-        cmocka_unit_test(pop_ss_that_faults_leaves_the_stack_pointer),
-        cmocka_unit_test(lss_loads_both),
-        cmocka_unit_test(long_mode_takes_a_null_ss_outside_of_user_mode),
-        cmocka_unit_test(mov_to_cs_is_undefined),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
+#include "tests/unit/engine/interp/rigtest.h"
 #include "tests/unit/engine/interp/sysrig.h"
 
 #define TARGET 0x2000u
@@ -48,9 +42,8 @@ static const struct cr_case cr_cases[] = {
     {0xe0, true, BIT(40) | CR4_PAE, VEC_GP},
 };
 
-static void control_register_writes_follow_the_table(void **state)
+TEST(control_register_writes_follow_the_table)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(cr_cases); n++) {
         const struct cr_case *k = &cr_cases[n];
         struct rig *r = k->is_long ? s_long() : s_protected();
@@ -66,28 +59,18 @@ static void control_register_writes_follow_the_table(void **state)
     }
 }
 
-static void et_is_always_set_and_unknown_bits_never(void **state)
+TEST_WITH(s_protected, et_is_always_set_and_unknown_bits_never)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x22, 0xc0, 0x0f, 0x20, 0xc1); /* mov cr0,eax; mov ecx,cr0 */
     r->cs.gpr[REG_RAX] = 0x1000ffc0 | CR0_PE;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x0f, 0x22, 0xc0, 0x0f, 0x20, 0xc1); /* mov cr0,eax; mov ecx,cr0 */
     assert_int_equal(r->cs.gpr[REG_RCX], CR0_PE | CR0_ET);
-    rig_free(r);
 }
 
-static void lmsw_sets_pe_and_does_not_clear_it(void **state)
+TEST_WITH(s_protected, lmsw_sets_pe_and_does_not_clear_it)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x01, 0xf0, 0x0f, 0x01, 0xe1); /* lmsw ax; smsw ecx */
     r->cs.gpr[REG_RAX] = CR0_TS;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x0f, 0x01, 0xf0, 0x0f, 0x01, 0xe1); /* lmsw ax; smsw ecx */
     assert_int_equal(r->cs.gpr[REG_RCX] & 0xf, CR0_PE | CR0_TS);
-    rig_free(r);
 }
 
 struct user_case {
@@ -120,9 +103,8 @@ static const struct user_case user_cases[] = {
     {{0x0f, 0x01, 0xca}, 3, VEC_UD}, /* CLAC */
 };
 
-static void user_mode_is_refused(void **state)
+TEST(user_mode_is_refused)
 {
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(user_cases); n++) {
         struct rig *r = s_protected();
 
@@ -134,91 +116,68 @@ static void user_mode_is_refused(void **state)
     }
 }
 
-static void umip_refuses_user_mode_only(void **state)
+TEST_WITH(s_protected, umip_refuses_user_mode_only)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->cs.cr4 |= CR4_UMIP;
-    RIG_CODE_BYTES(r, 0x0f, 0x00, 0xc8); /* str eax */
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x00, 0xc8); /* str eax */
     assert_int_equal(r->cs.gpr[REG_RAX], S_TSS_SEL);
     s_user(r);
     r->cs.rip = RIG_CODE;
     rig_run(r, 8);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
 /* ---- mode switches ---- */
 
-static void real_mode_enters_protected_mode_and_returns(void **state)
+TEST_WITH(rig_new_real, real_mode_enters_protected_mode_and_returns)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
     s_tables(r, S_CODE32);
     /* lgdt would need a copy in memory: the register is there already */
-    RIG_CODE_BYTES(r, 0x66, 0xb8, 0x11, 0, 0, 0,                   /* mov eax,11h */
-                   0x0f, 0x22, 0xc0,                               /* mov cr0,eax */
-                   0x66, 0xea, 0, TARGET >> 8, 0, 0, S_CODE32, 0); /* jmp far */
-    RIG_PUT(r, TARGET, 0xb8, 0x10, 0, 0, 0,                        /* mov eax,10h */
-            0x8e, 0xd8,                                            /* mov ds,ax */
-            0x88, 0x1d, 0, 0, 0x20, 0,                             /* mov [200000h],bl */
-            0x0f, 0x22, 0xc0,                                      /* mov cr0,eax: PE off */
-            0xea, 0, 0x21, 0, 0, 0, 0);                            /* jmp 0:2100h */
-    RIG_PUT(r, 0x2100, 0x8a, 0x0e); /* mov cl,[esi]: D and the limit stay */
+    RIG_PUT(r, TARGET, 0xb8, 0x10, 0, 0, 0, /* mov eax,10h */
+            0x8e, 0xd8,                     /* mov ds,ax */
+            0x88, 0x1d, 0, 0, 0x20, 0,      /* mov [200000h],bl */
+            0x0f, 0x22, 0xc0,               /* mov cr0,eax: PE off */
+            0xea, 0, 0x21, 0, 0, 0, 0);     /* jmp 0:2100h */
+    RIG_PUT(r, 0x2100, 0x8a, 0x0e);         /* mov cl,[esi]: D and the limit stay */
     r->cs.gpr[REG_RBX] = 0x77;
     r->cs.gpr[REG_RSI] = 0x200000;
-    rig_run(r, 9);
+    RIG_RUN(r, 9, 0x66, 0xb8, 0x11, 0, 0, 0, /* mov eax,11h */ 0x0f, 0x22, 0xc0,
+            /* mov cr0,eax */ 0x66, 0xea, 0, TARGET >> 8, 0, 0, S_CODE32, 0); /* jmp far */
     assert_int_equal(rig_get(r, 0x200000, 1), 0x77);
     assert_int_equal(r->cs.cr0 & CR0_PE, 0);
     assert_int_equal(r->cs.seg[SEG_CS].selector, 0);
     assert_int_equal(r->cs.rip, 0x2102);
     assert_int_equal(r->cs.gpr[REG_RCX] & 0xff, 0x77);
     assert_int_equal(r->cs.seg[SEG_DS].limit, UINT32_MAX);
-    rig_free(r);
 }
 
-static void long_mode_begins_with_paging_and_a_64_bit_segment(void **state)
+TEST_WITH(s_long, long_mode_begins_with_paging_and_a_64_bit_segment)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     r->cs.cr0 = CR0_PE | CR0_ET;
     r->cs.efer = EFER_LME;
     r->cs.seg[SEG_CS] = rig_seg(S_CODE32, 0xc09b, 0, UINT32_MAX);
-    RIG_CODE_BYTES(r, 0x0f, 0x22, 0xc0, 0xea, 0, TARGET >> 8, 0, 0, S_CODE64, 0);
     RIG_PUT(r, TARGET, 0x48, 0xff, 0xc0); /* inc rax */
     r->cs.gpr[REG_RAX] = CR0_PE | CR0_PG;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x22, 0xc0, 0xea, 0, TARGET >> 8, 0, 0, S_CODE64, 0);
     assert_int_equal(r->cs.efer, EFER_LME | EFER_LMA);
     r->cs.gpr[REG_RAX] = UINT32_MAX;
     rig_run(r, 2);
     assert_int_equal(r->cs.gpr[REG_RAX], 0x100000000);
-    rig_free(r);
 }
 
-static void long_mode_without_pae_is_gp(void **state)
+TEST_WITH(s_protected, long_mode_without_pae_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     r->cs.efer = EFER_LME;
-    RIG_CODE_BYTES(r, 0x0f, 0x22, 0xc0);
     r->cs.gpr[REG_RAX] = CR0_PE | CR0_PG;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x22, 0xc0);
     assert_int_equal(s_vector(r), VEC_GP);
     assert_int_equal(r->cs.efer, EFER_LME);
-    rig_free(r);
 }
 
-static void pae_paging_checks_its_top_entries(void **state)
+TEST(pae_paging_checks_its_top_entries)
 {
     static const uint64_t entries[] = {RIG_DATA | 1, RIG_DATA | 3};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(entries); n++) {
         struct rig *r = s_protected();
 
@@ -227,9 +186,8 @@ static void pae_paging_checks_its_top_entries(void **state)
         rig_put64(r, RIG_TABLES + 24, entries[n]);
         r->cs.cr4 = CR4_PAE;
         r->cs.cr3 = RIG_TABLES;
-        RIG_CODE_BYTES(r, 0x0f, 0x22, 0xc0, 0x0f, 0x0b);
         r->cs.gpr[REG_RAX] = CR0_PE | CR0_PG;
-        rig_run(r, 8);
+        RIG_RUN(r, 8, 0x0f, 0x22, 0xc0, 0x0f, 0x0b);
         assert_int_equal(s_vector(r), n ? VEC_GP : VEC_UD);
         assert_int_equal(!!(r->cs.cr0 & CR0_PG), !n);
         rig_free(r);
@@ -238,19 +196,15 @@ static void pae_paging_checks_its_top_entries(void **state)
 
 /* ---- SYSCALL and its kin ---- */
 
-static void syscall_sets_the_registers_of_the_manual(void **state)
+TEST_WITH(s_long, syscall_sets_the_registers_of_the_manual)
 {
-    struct rig *r = s_long();
-
-    (void)state;
     s_user(r);
     r->cs.efer |= EFER_SCE;
     r->cs.star = 0x0038ull << 32;
     r->cs.lstar = TARGET;
     r->cs.sfmask = RFLAGS_IF | RFLAGS_DF;
     r->cs.rflags |= RFLAGS_IF | RFLAGS_DF | RFLAGS_CF;
-    RIG_CODE_BYTES(r, 0x0f, 0x05);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x05);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RCX], RIG_CODE + 2);
     assert_int_equal(r->cs.gpr[11], RFLAGS_ONE | RFLAGS_IF | RFLAGS_DF | RFLAGS_CF);
@@ -260,32 +214,26 @@ static void syscall_sets_the_registers_of_the_manual(void **state)
     assert_int_equal(r->cs.seg[SEG_SS].selector, 0x40);
     assert_int_equal(r->cs.seg[SEG_SS].attr, 0xc093);
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK3);
-    rig_free(r);
 }
 
-static void syscall_without_sce_is_undefined(void **state)
+TEST_WITH(s_long, syscall_without_sce_is_undefined)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x05);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x05);
     assert_int_equal(s_vector(r), VEC_UD);
-    rig_free(r);
 }
 
-static void sysret_returns_to_64_and_32_bit_code(void **state)
+TEST(sysret_returns_to_64_and_32_bit_code)
 {
     static const uint8_t code[][3] = {{0x48, 0x0f, 0x07}, {0x0f, 0x07, 0x90}};
     static const uint16_t cs[] = {0x3b, 0x2b}, attr[] = {0xa0fb, 0xc0fb};
 
-    (void)state;
     for (unsigned n = 0; n < 2; n++) {
         struct rig *r = s_long();
 
         r->cs.efer |= EFER_SCE;
         r->cs.star = 0x002bull << 48;
         r->cs.gpr[REG_RCX] = TARGET;
+        r->cs.gpr[REG_RSP] = 0x1234567800000000 | S_STACK3;
         r->cs.gpr[11] = 0xffffffffffffffff;
         rig_write(r, RIG_CODE, code[n], 3);
         r->cs.rflags &= ~RFLAGS_TF;
@@ -297,15 +245,16 @@ static void sysret_returns_to_64_and_32_bit_code(void **state)
         assert_int_equal(r->cs.seg[SEG_CS].attr, attr[n]);
         assert_int_equal(r->cs.seg[SEG_SS].selector, 0x33);
         assert_int_equal(r->cs.seg[SEG_SS].attr, 0xc0f3);
+        /* The stack is the program's to change. */
+        assert_int_equal(r->cs.gpr[REG_RSP], 0x1234567800000000 | S_STACK3);
         rig_free(r);
     }
 }
 
-static void sysret_to_a_non_canonical_address_follows_the_vendor(void **state)
+TEST(sysret_to_a_non_canonical_address_follows_the_vendor)
 {
     static const enum cpu_vendor vendors[] = {CPU_INTEL, CPU_AMD};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(vendors); n++) {
         struct rig *r = s_long();
 
@@ -314,8 +263,7 @@ static void sysret_to_a_non_canonical_address_follows_the_vendor(void **state)
         r->cs.star = 0x002bull << 48;
         r->cs.gpr[REG_RCX] = 0x800000000000;
         r->cs.gpr[11] = 2;
-        RIG_CODE_BYTES(r, 0x48, 0x0f, 0x07);
-        rig_run(r, 8);
+        RIG_RUN(r, 8, 0x48, 0x0f, 0x07);
         assert_int_equal(s_vector(r), VEC_GP);
         assert_int_equal(s_frame(r, 1), n ? 0x800000000000 : RIG_CODE);
         assert_int_equal(s_frame(r, 2), n ? 0x3b : S_CODE64);
@@ -323,19 +271,15 @@ static void sysret_to_a_non_canonical_address_follows_the_vendor(void **state)
     }
 }
 
-static void sysenter_and_sysexit_use_their_msrs(void **state)
+TEST_WITH(s_protected, sysenter_and_sysexit_use_their_msrs)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
     r->cs.sysenter_cs = S_CODE32;
     r->cs.sysenter_esp = RIG_STACK;
     r->cs.sysenter_eip = TARGET;
     r->cs.rflags |= RFLAGS_IF;
-    RIG_CODE_BYTES(r, 0x0f, 0x34);
     RIG_PUT(r, TARGET, 0x0f, 0x35);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x34);
     assert_int_equal(r->cs.rip, TARGET);
     assert_int_equal(r->cs.gpr[REG_RSP], RIG_STACK);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA);
@@ -347,248 +291,171 @@ static void sysenter_and_sysexit_use_their_msrs(void **state)
     assert_int_equal(r->cs.gpr[REG_RSP], S_STACK3);
     assert_int_equal(r->cs.seg[SEG_CS].selector, S_CODE32_3);
     assert_int_equal(r->cs.seg[SEG_SS].selector, S_DATA_3);
-    rig_free(r);
 }
 
-static void sysenter_without_its_msr_is_gp(void **state)
+TEST_WITH(s_protected, sysenter_without_its_msr_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x34);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x34);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
-static void swapgs_exchanges_the_bases(void **state)
+TEST_WITH(s_long, swapgs_exchanges_the_bases)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x01, 0xf8);
     r->cs.seg[SEG_GS].base = 1;
     r->cs.kernel_gs_base = 2;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x01, 0xf8);
     assert_int_equal(r->cs.seg[SEG_GS].base, 2);
     assert_int_equal(r->cs.kernel_gs_base, 1);
-    rig_free(r);
 }
 
 /* ---- descriptor tables ---- */
 
-static void lgdt_of_16_bits_cuts_the_base(void **state)
+TEST_WITH(s_protected, lgdt_of_16_bits_cuts_the_base)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x66, 0x0f, 0x01, 0x13, 0x0f, 0x01, 0x03); /* o16 lgdt [ebx]; sgdt [ebx] */
     rig_put64(r, RIG_DATA, 0x123456780123);
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x66, 0x0f, 0x01, 0x13, 0x0f, 0x01, 0x03); /* o16 lgdt [ebx]; sgdt [ebx] */
     assert_int_equal(r->cs.gdtr.base, 0x345678);
     assert_int_equal(r->cs.gdtr.limit, 0x123);
     assert_int_equal(rig_get(r, RIG_DATA, 8), 0x003456780123);
-    rig_free(r);
 }
 
-static void lgdt_of_a_non_canonical_base_is_gp(void **state)
+TEST_WITH(s_long, lgdt_of_a_non_canonical_base_is_gp)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x01, 0x13);
     rig_put64(r, RIG_DATA, 0x123);
     rig_put64(r, RIG_DATA + 2, 0x800000000000);
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x0f, 0x01, 0x13);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
-static void ltr_marks_the_task_busy(void **state)
+TEST_WITH(s_protected, ltr_marks_the_task_busy)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x00, 0xd8, 0x0f, 0x00, 0xd8);
     r->cs.gpr[REG_RAX] = S_TSS2_SEL;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x00, 0xd8, 0x0f, 0x00, 0xd8);
     assert_int_equal(r->cs.tr.base, S_TSS2);
     assert_int_equal(r->cs.tr.attr, 0x8b);
     assert_int_equal(rig_get(r, S_GDT + S_TSS2_SEL + 5, 1), 0x8b);
     rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), S_TSS2_SEL);
-    rig_free(r);
+    TOOK(r, VEC_GP, S_TSS2_SEL);
 }
 
-static void long_mode_lldt_takes_16_bytes(void **state)
+TEST_WITH(s_long, long_mode_lldt_takes_16_bytes)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x00, 0xd0);
     s_gdt(r, S_LDT_SEL + 8, 0xffff8000);
     r->cs.gpr[REG_RAX] = S_LDT_SEL;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x00, 0xd0);
     assert_int_equal(r->cs.ldtr.base, 0xffff800000000000 | S_LDT);
-    rig_free(r);
 }
 
-static void lldt_in_real_mode_is_undefined(void **state)
+TEST_WITH(rig_new_real, lldt_in_real_mode_is_undefined)
 {
-    struct rig *r = rig_new();
-
-    (void)state;
-    rig_real(r);
-    RIG_CODE_BYTES(r, 0x0f, 0x00, 0xd0);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x00, 0xd0);
     assert_int_equal(rig_exception(r), VEC_UD);
-    rig_free(r);
 }
 
 /* ---- debug registers ---- */
 
-static void dr4_is_dr6_unless_de_is_set(void **state)
+TEST_WITH(s_protected, dr4_is_dr6_unless_de_is_set)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x21, 0xe0, 0x0f, 0x21, 0xe0); /* mov eax,dr4 */
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x21, 0xe0, 0x0f, 0x21, 0xe0); /* mov eax,dr4 */
     assert_int_equal(r->cs.gpr[REG_RAX], 0xffff0ff0);
     r->cs.cr4 |= CR4_DE;
     rig_run(r, 8);
     assert_int_equal(s_vector(r), VEC_UD);
-    rig_free(r);
 }
 
-static void general_detect_faults_and_is_cleared(void **state)
+TEST_WITH(s_protected, general_detect_faults_and_is_cleared)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x21, 0xf8); /* mov eax,dr7 */
     r->cs.dr7 |= BIT(13);
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_DB);
-    assert_int_equal(s_frame(r, 0), RIG_CODE);
+    RIG_RUN(r, 8, 0x0f, 0x21, 0xf8); /* mov eax,dr7 */
+    TOOK(r, VEC_DB, RIG_CODE);
     assert_true(s_frame(r, 2) & RFLAGS_RF);
     assert_int_equal(r->cs.dr6, 0xffff2ff0);
     assert_int_equal(r->cs.dr7, 0x400);
-    rig_free(r);
 }
 
 /* ---- flags ---- */
 
-static void popf_changes_what_the_privilege_allows(void **state)
+TEST(popf_changes_what_the_privilege_allows)
 {
     struct rig *r = s_protected();
 
-    (void)state;
-    RIG_CODE_BYTES(r, 0x9d, 0x9c); /* popf; pushf */
     rig_put64(r, RIG_STACK, 0xffffffff & ~(RFLAGS_TF | RFLAGS_NT));
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x9d, 0x9c); /* popf; pushf */
     assert_int_equal(s_frame(r, 0), RFLAGS_ARITH | RFLAGS_ONE | RFLAGS_IF | RFLAGS_DF |
                                         RFLAGS_IOPL | RFLAGS_AC | RFLAGS_ID);
     rig_free(r);
 
     r = s_protected();
     s_user(r);
-    RIG_CODE_BYTES(r, 0x9d, 0x9c);
     rig_put64(r, S_STACK3, 0xffffffff & ~(RFLAGS_TF | RFLAGS_NT | RFLAGS_AC));
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0x9d, 0x9c);
     assert_int_equal(s_frame(r, 0), RFLAGS_ARITH | RFLAGS_ONE | RFLAGS_DF | RFLAGS_ID);
     rig_free(r);
 }
 
-static void vme_shows_vif_as_if(void **state)
+TEST_WITH(s_protected, vme_shows_vif_as_if)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
     r->cs.cr4 |= CR4_VME;
-    RIG_CODE_BYTES(r, 0xfb, 0x9c, 0xfa); /* sti; pushf; cli */
-    rig_run(r, 2);
+    RIG_RUN(r, 2, 0xfb, 0x9c, 0xfa); /* sti; pushf; cli */
     assert_true(r->cs.rflags & RFLAGS_VIF);
     assert_false(r->cs.rflags & RFLAGS_IF);
     assert_int_equal(rig_get(r, 0xf000 - 2, 2), RFLAGS_ONE | RFLAGS_IF | RFLAGS_IOPL);
     rig_run(r, 1);
     assert_false(r->cs.rflags & RFLAGS_VIF);
-    rig_free(r);
 }
 
-static void sti_with_vip_is_gp(void **state)
+TEST_WITH(s_protected, sti_with_vip_is_gp)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_v86(r);
     r->cs.cr4 |= CR4_VME;
     r->cs.rflags |= RFLAGS_VIP;
-    RIG_CODE_BYTES(r, 0xfb);
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0xfb);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
 /* ---- the rest ---- */
 
-static void unknown_msr_is_gp_0(void **state)
+TEST_WITH(s_protected, unknown_msr_is_gp_0)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x32);
     r->cs.gpr[REG_RCX] = 0xdeadbeef;
-    rig_run(r, 8);
-    assert_int_equal(s_vector(r), VEC_GP);
-    assert_int_equal(s_frame(r, 0), 0);
-    rig_free(r);
+    RIG_RUN(r, 8, 0x0f, 0x32);
+    TOOK(r, VEC_GP, 0);
 }
 
-static void xsetbv_refuses_impossible_sets(void **state)
+TEST(xsetbv_refuses_impossible_sets)
 {
     static const uint32_t bad[] = {0, 2, 5, 0x80000001};
 
-    (void)state;
     for (unsigned n = 0; n < ARRAY_LEN(bad); n++) {
         struct rig *r = s_protected();
 
         r->cs.cr4 |= CR4_OSXSAVE;
-        RIG_CODE_BYTES(r, 0x0f, 0x01, 0xd1);
         r->cs.gpr[REG_RAX] = bad[n];
         r->cs.gpr[REG_RCX] = 0;
         r->cs.gpr[REG_RDX] = 0;
-        rig_run(r, 8);
+        RIG_RUN(r, 8, 0x0f, 0x01, 0xd1);
         assert_int_equal(s_vector(r), VEC_GP);
         rig_free(r);
     }
 }
 
-static void hypercall_is_answered_with_enosys(void **state)
+TEST_WITH(s_long, hypercall_is_answered_with_enosys)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x01, 0xc1);
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x01, 0xc1);
     assert_int_equal(r->cs.gpr[REG_RAX], (uint64_t)-1000);
-    rig_free(r);
 }
 
-static void rdrand_repeats_with_a_virtual_clock(void **state)
+TEST(rdrand_repeats_with_a_virtual_clock)
 {
     uint64_t v[2];
 
-    (void)state;
     for (unsigned n = 0; n < 2; n++) {
         struct rig *r = s_long();
 
-        RIG_CODE_BYTES(r, 0x48, 0x0f, 0xc7, 0xf0);
-        rig_run(r, 1);
+        RIG_RUN(r, 1, 0x48, 0x0f, 0xc7, 0xf0);
         assert_int_equal(r->cs.rflags & RFLAGS_ARITH, RFLAGS_CF);
         v[n] = r->cs.gpr[REG_RAX];
         rig_free(r);
@@ -596,40 +463,29 @@ static void rdrand_repeats_with_a_virtual_clock(void **state)
     assert_int_equal(v[0], v[1]);
 }
 
-static void rdtsc_in_user_mode_obeys_tsd(void **state)
+TEST_WITH(s_protected, rdtsc_in_user_mode_obeys_tsd)
 {
-    struct rig *r = s_protected();
-
-    (void)state;
     s_user(r);
-    RIG_CODE_BYTES(r, 0x0f, 0x31, 0x0f, 0x31);
     r->cs.tsc_offset = 0x500000000;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x31, 0x0f, 0x31);
     assert_int_equal(r->cs.gpr[REG_RDX], 5);
     r->cs.cr4 |= CR4_TSD;
     rig_run(r, 8);
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
 }
 
-static void invlpg_of_a_non_canonical_address_does_nothing(void **state)
+TEST_WITH(s_long, invlpg_of_a_non_canonical_address_does_nothing)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x0f, 0x01, 0x3b);
     r->cs.gpr[REG_RBX] = 0x800000000000;
-    rig_run(r, 1);
+    RIG_RUN(r, 1, 0x0f, 0x01, 0x3b);
     assert_int_equal(r->cs.rip, RIG_CODE + 3);
-    rig_free(r);
 }
 
-static void invlpg_on_a_32_bit_cpu_drops_a_high_page(void **state)
+TEST(invlpg_on_a_32_bit_cpu_drops_a_high_page)
 {
     struct rig *r = rig_new_model("pentium3");
     const uint32_t dir = RIG_TABLES, table = RIG_TABLES + PAGE_SIZE, high = 0xffc00000;
 
-    (void)state;
     rig_put64(r, dir, 0x83); /* 4 MiB, to itself */
     rig_put64(r, dir + 0x3ff * 4 - 4, (uint64_t)(table | 3) << 32);
     rig_put64(r, table, RIG_DATA | 3);
@@ -639,67 +495,19 @@ static void invlpg_on_a_32_bit_cpu_drops_a_high_page(void **state)
     r->cs.cr4 = CR4_PSE;
     r->cs.cr0 |= CR0_PG;
     /* mov eax,[ebx]; mov [esi],edi; invlpg [ebx]; mov ecx,[ebx] */
-    RIG_CODE_BYTES(r, 0x8b, 0x03, 0x89, 0x3e, 0x0f, 0x01, 0x3b, 0x8b, 0x0b);
     r->cs.gpr[REG_RBX] = high;
     r->cs.gpr[REG_RSI] = table;
     r->cs.gpr[REG_RDI] = (RIG_DATA + PAGE_SIZE) | 3;
-    rig_run(r, 4);
+    RIG_RUN(r, 4, 0x8b, 0x03, 0x89, 0x3e, 0x0f, 0x01, 0x3b, 0x8b, 0x0b);
     assert_int_equal(r->cs.gpr[REG_RAX], 1);
     assert_int_equal(r->cs.gpr[REG_RCX], 2);
     rig_free(r);
 }
 
-static void invpcid_of_an_unknown_type_is_gp(void **state)
+TEST_WITH(s_long, invpcid_of_an_unknown_type_is_gp)
 {
-    struct rig *r = s_long();
-
-    (void)state;
-    RIG_CODE_BYTES(r, 0x66, 0x0f, 0x38, 0x82, 0x03); /* invpcid rax,[rbx] */
     r->cs.gpr[REG_RAX] = 4;
     r->cs.gpr[REG_RBX] = RIG_DATA;
-    rig_run(r, 8);
+    RIG_RUN(r, 8, 0x66, 0x0f, 0x38, 0x82, 0x03); /* invpcid rax,[rbx] */
     assert_int_equal(s_vector(r), VEC_GP);
-    rig_free(r);
-}
-
-int main(void)
-{
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(control_register_writes_follow_the_table),
-        cmocka_unit_test(et_is_always_set_and_unknown_bits_never),
-        cmocka_unit_test(lmsw_sets_pe_and_does_not_clear_it),
-        cmocka_unit_test(user_mode_is_refused),
-        cmocka_unit_test(umip_refuses_user_mode_only),
-        cmocka_unit_test(real_mode_enters_protected_mode_and_returns),
-        cmocka_unit_test(long_mode_begins_with_paging_and_a_64_bit_segment),
-        cmocka_unit_test(long_mode_without_pae_is_gp),
-        cmocka_unit_test(pae_paging_checks_its_top_entries),
-        cmocka_unit_test(syscall_sets_the_registers_of_the_manual),
-        cmocka_unit_test(syscall_without_sce_is_undefined),
-        cmocka_unit_test(sysret_returns_to_64_and_32_bit_code),
-        cmocka_unit_test(sysret_to_a_non_canonical_address_follows_the_vendor),
-        cmocka_unit_test(sysenter_and_sysexit_use_their_msrs),
-        cmocka_unit_test(sysenter_without_its_msr_is_gp),
-        cmocka_unit_test(swapgs_exchanges_the_bases),
-        cmocka_unit_test(lgdt_of_16_bits_cuts_the_base),
-        cmocka_unit_test(lgdt_of_a_non_canonical_base_is_gp),
-        cmocka_unit_test(ltr_marks_the_task_busy),
-        cmocka_unit_test(long_mode_lldt_takes_16_bytes),
-        cmocka_unit_test(lldt_in_real_mode_is_undefined),
-        cmocka_unit_test(dr4_is_dr6_unless_de_is_set),
-        cmocka_unit_test(general_detect_faults_and_is_cleared),
-        cmocka_unit_test(popf_changes_what_the_privilege_allows),
-        cmocka_unit_test(vme_shows_vif_as_if),
-        cmocka_unit_test(sti_with_vip_is_gp),
-        cmocka_unit_test(unknown_msr_is_gp_0),
-        cmocka_unit_test(xsetbv_refuses_impossible_sets),
-        cmocka_unit_test(hypercall_is_answered_with_enosys),
-        cmocka_unit_test(rdrand_repeats_with_a_virtual_clock),
-        cmocka_unit_test(rdtsc_in_user_mode_obeys_tsd),
-        cmocka_unit_test(invlpg_of_a_non_canonical_address_does_nothing),
-        cmocka_unit_test(invlpg_on_a_32_bit_cpu_drops_a_high_page),
-        cmocka_unit_test(invpcid_of_an_unknown_type_is_gp),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,4 +180,13 @@ static inline uint64_t s_frame(struct rig *r, unsigned n)
     return rig_get(r, r->cs.seg[SEG_SS].base + r->cs.gpr[REG_RSP] + n * size, size);
 }
 
+/* An event was taken with this vector; its frame begins with these items. */
+#define TOOK(r, vector, ...)                                \
+    do {                                                    \
+        const uint64_t frame_[] = {__VA_ARGS__};            \
+        assert_int_equal(s_vector(r), vector);              \
+        for (unsigned n_ = 0; n_ < ARRAY_LEN(frame_); n_++) \
+            assert_int_equal(s_frame(r, n_), frame_[n_]);   \
+    } while (0)
+
 #endif

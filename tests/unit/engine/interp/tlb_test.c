@@ -4,19 +4,14 @@
  * Exceptions are caught by the functions below, which stand in for event.c, run.c, seg.c and
  * block.c (stores to code are recorded).
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first */
-#include <cmocka.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cpu/model.h"
+#include "engine/interp/block.h"
 #include "engine/interp/interp.h"
 #include "engine/interp/mode.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define P   1ull
 #define W   2ull
@@ -47,6 +42,7 @@ struct raised {
 
 struct fixture {
     struct testvm *tv;
+    struct interp_vm iv;
     struct cpu_model model;
     struct interp *c;
     sigjmp_buf raise_to;
@@ -160,6 +156,7 @@ static struct fixture *setup(void)
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->tv = testvm_new();
+    f->tv->vm.engine_data = &f->iv;
     assert_int_equal(cpu_model_init(&f->model, "max", 2, 1000000000, NULL), 0);
     map_space(f, PML4, PDPT, PD, PT);
     map_space(f, PML4_B, PDPT_B, PD_B, PT_B);
@@ -199,11 +196,8 @@ static void enter_user(struct fixture *f)
 
 /* ---- plain accesses ------------------------------------------------------------------- */
 
-static void loads_and_stores_of_all_sizes_reach_ram(void **state)
+TEST_F(loads_and_stores_of_all_sizes_reach_ram)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     store(f, PAGE_A + 8, 8, 0x1122334455667788);
     store(f, PAGE_A + 1, 1, 0xab);
     store(f, PAGE_A + 18, 2, 0xbeef);
@@ -214,158 +208,115 @@ static void loads_and_stores_of_all_sizes_reach_ram(void **state)
     assert_int_equal(load(f, PAGE_A + 18, 2), 0xbeef);
     assert_int_equal(load(f, PAGE_A + 21, 4), 0xcafef00d);
     assert_int_equal(*ram(f, PAGE_A + 1), 0xab);
-    teardown(f);
 }
 
-static void an_access_fills_its_tag(void **state)
+TEST_F(an_access_fills_its_tag)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     load(f, PAGE_A, 4);
     assert_true(tagged(f, PAGE_A, ACCESS_READ));
     assert_false(tagged(f, PAGE_A, ACCESS_WRITE));
     store(f, PAGE_A, 4, 1);
     assert_true(tagged(f, PAGE_A, ACCESS_WRITE));
     assert_true(tagged(f, PAGE_A, ACCESS_READ));
-    teardown(f);
 }
 
-static void the_first_store_sets_dirty_although_a_load_came_before(void **state)
+TEST_F(the_first_store_sets_dirty_although_a_load_came_before)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     load(f, PAGE_A, 4);
     assert_int_equal(*entry(f, PT, 0x100) & D, 0);
     store(f, PAGE_A, 4, 1);
     assert_int_equal(*entry(f, PT, 0x100) & D, D);
-    teardown(f);
 }
 
-static void page_faults_carry_address_and_error(void **state)
+TEST_F(page_faults_carry_address_and_error)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0x100) &= ~W;
     enter_user(f);
     RAISES(f, store(f, PAGE_A + 0x123, 4, 1), VEC_PF);
     assert_int_equal(f->raised.addr, PAGE_A + 0x123);
     assert_int_equal(f->raised.error, 7);
-    teardown(f);
 }
 
-static void a_zeroed_tlb_matches_nothing(void **state)
+TEST_F(a_zeroed_tlb_matches_nothing)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0) = 0;
     memset(f->c->tlb, 0, sizeof(f->c->tlb));
     RAISES(f, load(f, 0, 4), VEC_PF);
-    teardown(f);
 }
 
 /* ---- page crossing -------------------------------------------------------------------- */
 
-static void accesses_across_pages_reach_both(void **state)
+TEST_F(accesses_across_pages_reach_both)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0x101) = PAGE_C | ALL; /* not adjacent in RAM */
     store(f, PAGE_B - 3, 8, 0x8877665544332211);
     assert_int_equal(*ram(f, PAGE_A + 0xffd), 0x11);
     assert_int_equal(*ram(f, PAGE_C + 4), 0x88);
     assert_int_equal(load(f, PAGE_B - 3, 8), 0x8877665544332211);
-    teardown(f);
 }
 
-static void a_store_that_faults_on_its_second_page_changes_nothing(void **state)
+TEST_F(a_store_that_faults_on_its_second_page_changes_nothing)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0x101) &= ~P;
     RAISES(f, store(f, PAGE_B - 3, 8, UINT64_MAX), VEC_PF);
     assert_int_equal(f->raised.addr, PAGE_B);
     assert_int_equal(*ram(f, PAGE_A + 0xffd), 0);
-    teardown(f);
 }
 
-static void a_long_copy_that_faults_late_changes_nothing(void **state)
+TEST_F(a_long_copy_that_faults_late_changes_nothing)
 {
-    struct fixture *f = setup();
     static uint8_t buf[3 * 4096] = {[0] = 0x55};
 
-    (void)state;
     *entry(f, PT, 0x103) &= ~W;
     RAISES(f, access_copy_out(f->c, PAGE_A + 0x800, buf, sizeof(buf), f->c->key), VEC_PF);
     assert_int_equal(f->raised.addr, 0x103000);
     assert_int_equal(*ram(f, PAGE_A + 0x800), 0);
-    teardown(f);
 }
 
-static void copies_of_any_length_move_every_byte(void **state)
+TEST_F(copies_of_any_length_move_every_byte)
 {
-    struct fixture *f = setup();
     static uint8_t out[3 * 4096], in[sizeof(out)];
 
-    (void)state;
     for (unsigned i = 0; i < sizeof(out); i++)
         out[i] = (uint8_t)(i * 7 + i / 256);
     access_copy_out(f->c, PAGE_A + 0x7f1, out, sizeof(out), f->c->key);
     access_copy_in(f->c, in, PAGE_A + 0x7f1, sizeof(in), f->c->key);
     assert_memory_equal(in, out, sizeof(out));
     assert_int_equal(*ram(f, PAGE_A + 0x7f1 + 4096), out[4096]);
-    teardown(f);
 }
 
 /* ---- addresses that are not canonical, alignment -------------------------------------- */
 
-static void noncanonical_data_raises_gp(void **state)
+TEST_F(noncanonical_data_raises_gp)
 {
-    struct fixture *f = setup();
     const struct insn insn = {.seg = SEG_DS};
 
-    (void)state;
     f->c->cur = &insn;
     RAISES(f, load(f, BIT(47), 8), VEC_GP);
     RAISES(f, store(f, BIT(47) - 4, 8, 0), VEC_GP);
-    teardown(f);
 }
 
-static void noncanonical_stack_segment_operand_raises_ss(void **state)
+TEST_F(noncanonical_stack_segment_operand_raises_ss)
 {
-    struct fixture *f = setup();
     const struct insn insn = {.seg = SEG_SS};
 
-    (void)state;
     f->c->cur = &insn;
     RAISES(f, load(f, BIT(47), 8), VEC_SS);
-    teardown(f);
 }
 
-static void noncanonical_push_raises_ss_and_later_data_gp(void **state)
+TEST_F(noncanonical_push_raises_ss_and_later_data_gp)
 {
-    struct fixture *f = setup();
     const struct insn insn = {.seg = SEG_DS};
     gva_t at;
 
-    (void)state;
     f->c->cur = &insn;
     at = stack_linear(f->c, BIT(50), 8, ACCESS_WRITE);
     RAISES(f, store(f, at, 8, 0), VEC_SS);
     RAISES(f, store(f, at, 8, 0), VEC_GP);
-    teardown(f);
 }
 
-static void misaligned_user_accesses_raise_ac_when_am_and_ac_are_set(void **state)
+TEST_F(misaligned_user_accesses_raise_ac_when_am_and_ac_are_set)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr0 |= CR0_AM;
     f->c->s.rflags |= RFLAGS_AC;
     interp_mode_changed(f->c);
@@ -376,43 +327,31 @@ static void misaligned_user_accesses_raise_ac_when_am_and_ac_are_set(void **stat
     RAISES(f, store(f, PAGE_A + 2, 4, 0), VEC_AC);
     RAISES(f, load(f, PAGE_A + 4, 8), VEC_AC);
     assert_int_equal(access_load(f->c, PAGE_A + 1, 4, f->c->key_sys), 0);
-    teardown(f);
 }
 
-static void code_is_tagged_while_data_alignment_is_checked(void **state)
+TEST_F(code_is_tagged_while_data_alignment_is_checked)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr0 |= CR0_AM;
     f->c->s.rflags |= RFLAGS_AC;
     enter_user(f);
     assert_ptr_equal(access_host(f->c, PAGE_A + 5, 1, ACCESS_EXEC, f->c->key), ram(f, PAGE_A + 5));
     assert_true(tagged(f, PAGE_A, ACCESS_EXEC));
     assert_int_equal(f->c->tlb_ram_page[TLB_SLOT(PAGE_A)], PAGE_A >> 12);
-    teardown(f);
 }
 
 /* ---- privilege ------------------------------------------------------------------------ */
 
-static void supervisor_entries_do_not_serve_user_accesses(void **state)
+TEST_F(supervisor_entries_do_not_serve_user_accesses)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0x100) &= ~U;
     store(f, PAGE_A, 4, 1);
     enter_user(f);
     RAISES(f, load(f, PAGE_A, 4), VEC_PF);
     assert_int_equal(access_load(f->c, PAGE_A, 4, f->c->key_sys), 1);
-    teardown(f);
 }
 
-static void smap_entries_made_under_ac_do_not_outlive_it(void **state)
+TEST_F(smap_entries_made_under_ac_do_not_outlive_it)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr4 |= CR4_SMAP;
     f->c->s.rflags |= RFLAGS_AC;
     interp_mode_changed(f->c);
@@ -421,14 +360,10 @@ static void smap_entries_made_under_ac_do_not_outlive_it(void **state)
     f->c->s.rflags &= ~RFLAGS_AC;
     interp_mode_changed(f->c);
     RAISES(f, load(f, PAGE_A, 4), VEC_PF);
-    teardown(f);
 }
 
-static void clearing_wp_takes_effect_at_once(void **state)
+TEST_F(clearing_wp_takes_effect_at_once)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr0 &= ~CR0_WP;
     interp_mode_changed(f->c);
     *entry(f, PT, 0x100) &= ~W;
@@ -436,42 +371,30 @@ static void clearing_wp_takes_effect_at_once(void **state)
     f->c->s.cr0 |= CR0_WP;
     interp_mode_changed(f->c);
     RAISES(f, store(f, PAGE_A, 4, 1), VEC_PF);
-    teardown(f);
 }
 
 /* ---- invalidation --------------------------------------------------------------------- */
 
-static void translations_stay_until_they_are_invalidated(void **state)
+TEST_F(translations_stay_until_they_are_invalidated)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     store(f, PAGE_A, 4, 0xa);
     store(f, PAGE_B, 4, 0xb);
     *entry(f, PT, 0x100) = PAGE_B | ALL;
     assert_int_equal(load(f, PAGE_A, 4), 0xa);
     tlb_flush_page(f->c, PAGE_A + 0x10);
     assert_int_equal(load(f, PAGE_A, 4), 0xb);
-    teardown(f);
 }
 
-static void a_flush_forgets_everything(void **state)
+TEST_F(a_flush_forgets_everything)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     store(f, PAGE_A, 4, 0xa);
     *entry(f, PT, 0x100) = 0;
     tlb_flush(f->c, false);
     RAISES(f, load(f, PAGE_A, 4), VEC_PF);
-    teardown(f);
 }
 
-static void invlpg_drops_every_part_of_a_2_mib_page(void **state)
+TEST_F(invlpg_drops_every_part_of_a_2_mib_page)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PDPT, 1) = PD_B | ALL;
     *entry(f, PD_B, 0) = 0x000000 | ALL | PS;
     *entry(f, PD_B, 1) = 0x200000 | ALL | PS;
@@ -483,29 +406,22 @@ static void invlpg_drops_every_part_of_a_2_mib_page(void **state)
     *entry(f, PD_B, 0) = 0x200000 | ALL | PS;
     tlb_flush_page(f->c, LARGE + 0x1000);
     assert_int_equal(load(f, LARGE + 0x150000, 1), 0x35);
-    teardown(f);
 }
 
-static void invlpg_drops_every_part_of_a_1_gib_page(void **state)
+TEST_F(invlpg_drops_every_part_of_a_1_gib_page)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PDPT, 1) = ALL | PS;
     *ram(f, 0x350000) = 0x35;
     assert_int_equal(load(f, LARGE + 0x350000, 1), 0x35);
     *entry(f, PDPT, 1) = 0;
     tlb_flush_page(f->c, LARGE + 0x3ffff000);
     RAISES(f, load(f, LARGE + 0x350000, 1), VEC_PF);
-    teardown(f);
 }
 
-static void invlpg_drops_4_mib_pages_in_legacy_paging(void **state)
+TEST_F(invlpg_drops_4_mib_pages_in_legacy_paging)
 {
-    struct fixture *f = setup();
     uint32_t *pd = (uint32_t *)entry(f, PD_B, 0);
 
-    (void)state;
     f->c->s.efer = 0;
     f->c->s.cr4 = CR4_PSE;
     f->c->s.cr3 = PD_B;
@@ -519,14 +435,10 @@ static void invlpg_drops_4_mib_pages_in_legacy_paging(void **state)
     pd[2] = 0;
     tlb_flush_page(f->c, 0x800000);
     RAISES(f, load(f, 0x800000 + 0x350000, 1), VEC_PF);
-    teardown(f);
 }
 
-static void invlpg_works_in_every_address_space(void **state)
+TEST_F(invlpg_works_in_every_address_space)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr4 |= CR4_PCIDE;
     interp_mode_changed(f->c);
     load(f, PAGE_A, 4);
@@ -535,14 +447,10 @@ static void invlpg_works_in_every_address_space(void **state)
     *entry(f, PT, 0x100) = 0;
     tlb_switch(f->c, PML4, true);
     RAISES(f, load(f, PAGE_A, 4), VEC_PF);
-    teardown(f);
 }
 
-static void cr3_loads_switch_and_forget_without_pcid(void **state)
+TEST_F(cr3_loads_switch_and_forget_without_pcid)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT_B, 0x100) = PAGE_B | ALL;
     store(f, PAGE_A, 4, 0xa);
     store(f, PAGE_B, 4, 0xb);
@@ -552,14 +460,10 @@ static void cr3_loads_switch_and_forget_without_pcid(void **state)
     *entry(f, PT, 0x100) = PAGE_C | ALL;
     tlb_switch(f->c, PML4, false);
     assert_int_equal(load(f, PAGE_A, 4), 0);
-    teardown(f);
 }
 
-static void pcids_keep_their_translations_when_asked(void **state)
+TEST_F(pcids_keep_their_translations_when_asked)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr4 |= CR4_PCIDE;
     interp_mode_changed(f->c);
     store(f, PAGE_A, 4, 0xa);
@@ -570,14 +474,10 @@ static void pcids_keep_their_translations_when_asked(void **state)
     assert_int_equal(load(f, PAGE_A, 4), 0xa);
     tlb_switch(f->c, PML4, false);
     assert_int_equal(load(f, PAGE_A, 4), 0);
-    teardown(f);
 }
 
-static void invpcid_of_one_context_spares_the_others(void **state)
+TEST_F(invpcid_of_one_context_spares_the_others)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.cr4 |= CR4_PCIDE;
     interp_mode_changed(f->c);
     store(f, PAGE_A, 4, 0xa);
@@ -588,21 +488,16 @@ static void invpcid_of_one_context_spares_the_others(void **state)
     assert_int_equal(load(f, PAGE_A, 4), 0xa);
     tlb_flush_pcid(f->c, 0);
     assert_int_equal(load(f, PAGE_A, 4), 0);
-    teardown(f);
 }
 
-static void asids_that_come_round_find_a_clean_tlb(void **state)
+TEST_F(asids_that_come_round_find_a_clean_tlb)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     store(f, PAGE_A, 4, 0xa);
     *entry(f, PT, 0x100) = PAGE_B | ALL;
     for (unsigned i = 0; i < 3 * KEY_ASIDS; i++) {
         tlb_switch(f->c, PML4, false);
         assert_int_equal(load(f, PAGE_A, 4), 0);
     }
-    teardown(f);
 }
 
 /* ---- devices, ROM --------------------------------------------------------------------- */
@@ -634,19 +529,15 @@ static void fake_write(void *dev, uint64_t off, uint64_t val, unsigned size)
 
 static void map_region(struct fixture *f, struct region *region, gpa_t at)
 {
-    vm_lock(&f->tv->vm);
-    bus_map(&f->tv->vm.memory, region, at);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_map(&f->tv->vm.memory, region, at));
 }
 
 static void unmap_region(struct fixture *f, struct region *region)
 {
-    vm_lock(&f->tv->vm);
-    bus_unmap(region);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_unmap(region));
 }
 
-static void device_accesses_are_never_tagged(void **state)
+TEST(device_accesses_are_never_tagged)
 {
     static const struct io_ops ops = {
         .read = fake_read, .write = fake_write, .sizes = IO_1 | IO_2 | IO_4 | IO_8};
@@ -659,7 +550,6 @@ static void device_accesses_are_never_tagged(void **state)
                           .ops = &ops,
                           .dev = &d};
 
-    (void)state;
     map_region(f, &mmio, PAGE_A);
     assert_int_equal(load(f, PAGE_A + 8, 4), 0x12345678);
     assert_int_equal(load(f, PAGE_A + 8, 4), 0x12345678);
@@ -673,12 +563,10 @@ static void device_accesses_are_never_tagged(void **state)
     teardown(f);
 }
 
-static void rom_is_read_directly_and_written_never(void **state)
+TEST_F(rom_is_read_directly_and_written_never)
 {
-    struct fixture *f = setup();
     struct region rom = {.name = "rom", .kind = REGION_ROM, .size = PAGE_SIZE, .priority = 1};
 
-    (void)state;
     rom.ram_offset = PAGE_A;
     *ram(f, PAGE_A) = 0x77;
     map_region(f, &rom, PAGE_A);
@@ -687,29 +575,22 @@ static void rom_is_read_directly_and_written_never(void **state)
     store(f, PAGE_A, 1, 0x88);
     assert_int_equal(load(f, PAGE_A, 1), 0x77);
     unmap_region(f, &rom);
-    teardown(f);
 }
 
-static void a_map_change_during_an_access_drops_the_tags(void **state)
+TEST_F(a_map_change_during_an_access_drops_the_tags)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     load(f, PAGE_A, 1);
     interp_slot_changed(&f->tv->vm, PAGE_A, PAGE_SIZE);
     access_after_io(f->c);
     assert_false(tagged(f, PAGE_A, ACCESS_READ));
     assert_int_equal(atomic_load(&f->c->vcpu->pending) & PEND_TLB, 0);
     assert_int_equal(atomic_load(&f->c->tlb_drops), 1);
-    teardown(f);
 }
 
-static void a_map_change_moves_the_page_tables_too(void **state)
+TEST_F(a_map_change_moves_the_page_tables_too)
 {
-    struct fixture *f = setup();
     struct region other = {.name = "other", .kind = REGION_RAM, .size = PAGE_SIZE, .priority = 1};
 
-    (void)state;
     load(f, PAGE_A, 4);
     *ram(f, PAGE_C) = 0xcc;
     *entry(f, PT_B, 0x100) = PAGE_C | ALL;
@@ -719,16 +600,12 @@ static void a_map_change_moves_the_page_tables_too(void **state)
     access_after_io(f->c);
     assert_int_equal(load(f, PAGE_A, 1), 0xcc);
     unmap_region(f, &other);
-    teardown(f);
 }
 
 /* ---- code pages ----------------------------------------------------------------------- */
 
-static void marking_a_page_as_code_drops_its_write_tags(void **state)
+TEST_F(marking_a_page_as_code_drops_its_write_tags)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     *entry(f, PT, 0x105) = PAGE_A | ALL; /* an alias */
     store(f, PAGE_A, 4, 1);
     store(f, 0x105000, 4, 1);
@@ -738,14 +615,10 @@ static void marking_a_page_as_code_drops_its_write_tags(void **state)
     assert_false(tagged(f, 0x105000, ACCESS_WRITE));
     assert_true(tagged(f, PAGE_A, ACCESS_READ));
     assert_true(tagged(f, PAGE_B, ACCESS_WRITE));
-    teardown(f);
 }
 
-static void stores_to_a_code_page_are_done_and_told(void **state)
+TEST_F(stores_to_a_code_page_are_done_and_told)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     interp_mark_code(f->c, PAGE_A >> 12);
     store(f, PAGE_A + 0x10, 4, 0x1234);
     assert_int_equal(f->code_writes, 1);
@@ -756,55 +629,42 @@ static void stores_to_a_code_page_are_done_and_told(void **state)
     store(f, PAGE_A + 0x10, 4, 0x1234);
     assert_int_equal(f->code_writes, 2);
     assert_null(access_host(f->c, PAGE_A, 4, ACCESS_WRITE, f->c->key));
-    teardown(f);
 }
 
-static void a_crossing_store_tells_of_the_part_in_the_code_page(void **state)
+TEST_F(a_crossing_store_tells_of_the_part_in_the_code_page)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     interp_mark_code(f->c, PAGE_B >> 12);
     store(f, PAGE_B - 2, 8, 0);
     assert_int_equal(f->code_writes, 1);
     assert_int_equal(f->code_page, PAGE_B >> 12);
     assert_int_equal(f->code_first, 0);
     assert_int_equal(f->code_last, 5);
-    teardown(f);
 }
 
-static void unmarked_pages_get_write_tags_again_and_a_new_generation(void **state)
+TEST_F(unmarked_pages_get_write_tags_again_and_a_new_generation)
 {
-    struct fixture *f = setup();
     uint32_t before = atomic_load(&f->tv->vm.ram.code_gen[PAGE_A >> 12]);
 
-    (void)state;
     interp_mark_code(f->c, PAGE_A >> 12);
     interp_unmark_code(f->c, PAGE_A >> 12);
     store(f, PAGE_A, 4, 1);
     assert_true(tagged(f, PAGE_A, ACCESS_WRITE));
     assert_int_not_equal(atomic_load(&f->tv->vm.ram.code_gen[PAGE_A >> 12]), before);
-    teardown(f);
 }
 
-static void marking_asks_other_vcpus_but_does_not_wait_for_sleeping_ones(void **state)
+TEST_F(marking_asks_other_vcpus_but_does_not_wait_for_sleeping_ones)
 {
-    struct fixture *f = setup();
     struct interp *other = add_vcpu(f);
 
-    (void)state;
     interp_mark_code(f->c, PAGE_A >> 12);
     assert_int_equal(atomic_load(&other->vcpu->pending) & PEND_TLB, PEND_TLB);
     assert_int_equal(atomic_load(&f->tv->vm.ram.page_flags[PAGE_A >> 12]), RAM_HAS_CODE);
-    teardown(f);
 }
 
-static void outside_writes_move_the_generation_of_code_pages_alone(void **state)
+TEST_F(outside_writes_move_the_generation_of_code_pages_alone)
 {
-    struct fixture *f = setup();
     _Atomic uint32_t *gen = f->tv->vm.ram.code_gen;
 
-    (void)state;
     interp_mark_code(f->c, PAGE_B >> 12);
     interp_ram_written(&f->tv->vm, PAGE_A + 0xfff, 2);
     assert_int_equal(atomic_load(&gen[PAGE_A >> 12]), 0);
@@ -812,15 +672,13 @@ static void outside_writes_move_the_generation_of_code_pages_alone(void **state)
     interp_ram_written(&f->tv->vm, PAGE_A, 0x1000);
     assert_int_equal(atomic_load(&gen[PAGE_B >> 12]), 1);
     interp_ram_written(&f->tv->vm, UINT64_MAX - 5, UINT64_MAX);
-    teardown(f);
 }
 
-static void accessed_bits_in_a_code_page_move_its_generation(void **state)
+TEST(accessed_bits_in_a_code_page_move_its_generation)
 {
     static const struct engine with_written = {.name = "test", .ram_written = interp_ram_written};
     struct fixture *f = setup();
 
-    (void)state;
     interp_mark_code(f->c, PT >> 12);
     f->tv->vm.engine = &with_written;
     load(f, PAGE_C, 4);
@@ -838,11 +696,8 @@ static void watch(struct fixture *f, unsigned rw, unsigned len, gva_t addr)
     interp_mode_changed(f->c);
 }
 
-static void a_watched_store_is_reported_although_the_page_was_tagged(void **state)
+TEST_F(a_watched_store_is_reported_although_the_page_was_tagged)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     store(f, PAGE_A, 4, 1);
     watch(f, 1, 3, PAGE_A + 0x20);
     store(f, PAGE_A + 0x1c, 4, 1);
@@ -852,43 +707,33 @@ static void a_watched_store_is_reported_although_the_page_was_tagged(void **stat
     store(f, PAGE_A + 0x23, 1, 1);
     assert_int_equal(f->c->s.pending_dbg, BIT(1));
     assert_true(f->c->mode & MODE_BREAKPOINTS);
-    teardown(f);
 }
 
-static void a_watched_load_is_reported(void **state)
+TEST_F(a_watched_load_is_reported)
 {
-    struct fixture *f = setup();
     uint8_t buf[64];
 
-    (void)state;
     watch(f, 3, 2, PAGE_A + 0x28);
     access_copy_in(f->c, buf, PAGE_A, 0x28, f->c->key);
     assert_int_equal(f->c->s.pending_dbg, 0);
     access_copy_in(f->c, buf, PAGE_A, 0x29, f->c->key);
     assert_int_equal(f->c->s.pending_dbg, BIT(1));
     assert_null(access_host(f->c, PAGE_A, 4, ACCESS_READ, f->c->key));
-    teardown(f);
 }
 
-static void a_store_across_pages_hits_a_watchpoint_in_the_second(void **state)
+TEST_F(a_store_across_pages_hits_a_watchpoint_in_the_second)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     watch(f, 1, 0, PAGE_B + 1);
     store(f, PAGE_B - 1, 4, 0);
     assert_int_equal(f->c->s.pending_dbg, BIT(1));
-    teardown(f);
 }
 
 /* ---- mode ----------------------------------------------------------------------------- */
 
-static void mode_follows_code_and_stack_segments(void **state)
+TEST_F(mode_follows_code_and_stack_segments)
 {
-    struct fixture *f = setup();
     struct interp *c = f->c;
 
-    (void)state;
     assert_int_equal(c->mode & MODE_CODE, MODE_CODE64);
     assert_int_equal(c->stack_bytes, 8);
     c->s.seg[SEG_CS] = (struct cpu_seg){.limit = UINT32_MAX, .attr = 0xc09b};
@@ -900,14 +745,10 @@ static void mode_follows_code_and_stack_segments(void **state)
     assert_int_equal(c->sp_mask, UINT32_MAX);
     assert_int_equal(c->flat, 1 << SEG_DS); /* ES is read-only, SS and the others have 64 KiB */
     assert_int_equal(c->mode & MODE_CS_SEGMENTED, 0);
-    teardown(f);
 }
 
-static void real_mode_is_16_bit_and_segmented(void **state)
+TEST_F(real_mode_is_16_bit_and_segmented)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     cpu_state_reset(&f->c->s, true, 0);
     interp_mode_changed(f->c);
     assert_int_equal(f->c->mode & (MODE_CODE | MODE_REAL | MODE_LMA), MODE_CODE16 | MODE_REAL);
@@ -916,26 +757,18 @@ static void real_mode_is_16_bit_and_segmented(void **state)
     assert_int_equal(f->c->rip_mask, 0xffff);
     assert_int_equal(f->c->sp_mask, 0xffff);
     assert_int_equal(f->c->flat, 0);
-    teardown(f);
 }
 
-static void unreal_mode_is_flat_where_limits_say_so(void **state)
+TEST_F(unreal_mode_is_flat_where_limits_say_so)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     cpu_state_reset(&f->c->s, true, 0);
     f->c->s.seg[SEG_DS].limit = UINT32_MAX;
     interp_mode_changed(f->c);
     assert_int_equal(f->c->flat, 1 << SEG_DS);
-    teardown(f);
 }
 
-static void avx_bits_need_osxsave_and_xcr0(void **state)
+TEST_F(avx_bits_need_osxsave_and_xcr0)
 {
-    struct fixture *f = setup();
-
-    (void)state;
     f->c->s.xcr0 = 7;
     interp_mode_changed(f->c);
     assert_int_equal(f->c->mode & MODE_AVX, 0);
@@ -945,58 +778,4 @@ static void avx_bits_need_osxsave_and_xcr0(void **state)
     f->c->s.xcr0 = 0xe7;
     interp_mode_changed(f->c);
     assert_int_equal(f->c->mode & (MODE_AVX | MODE_AVX512), MODE_AVX | MODE_AVX512);
-    teardown(f);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loads_and_stores_of_all_sizes_reach_ram),
-        cmocka_unit_test(an_access_fills_its_tag),
-        cmocka_unit_test(the_first_store_sets_dirty_although_a_load_came_before),
-        cmocka_unit_test(page_faults_carry_address_and_error),
-        cmocka_unit_test(a_zeroed_tlb_matches_nothing),
-        cmocka_unit_test(accesses_across_pages_reach_both),
-        cmocka_unit_test(a_store_that_faults_on_its_second_page_changes_nothing),
-        cmocka_unit_test(a_long_copy_that_faults_late_changes_nothing),
-        cmocka_unit_test(copies_of_any_length_move_every_byte),
-        cmocka_unit_test(noncanonical_data_raises_gp),
-        cmocka_unit_test(noncanonical_stack_segment_operand_raises_ss),
-        cmocka_unit_test(noncanonical_push_raises_ss_and_later_data_gp),
-        cmocka_unit_test(misaligned_user_accesses_raise_ac_when_am_and_ac_are_set),
-        cmocka_unit_test(code_is_tagged_while_data_alignment_is_checked),
-        cmocka_unit_test(supervisor_entries_do_not_serve_user_accesses),
-        cmocka_unit_test(smap_entries_made_under_ac_do_not_outlive_it),
-        cmocka_unit_test(clearing_wp_takes_effect_at_once),
-        cmocka_unit_test(translations_stay_until_they_are_invalidated),
-        cmocka_unit_test(a_flush_forgets_everything),
-        cmocka_unit_test(invlpg_drops_every_part_of_a_2_mib_page),
-        cmocka_unit_test(invlpg_drops_every_part_of_a_1_gib_page),
-        cmocka_unit_test(invlpg_drops_4_mib_pages_in_legacy_paging),
-        cmocka_unit_test(invlpg_works_in_every_address_space),
-        cmocka_unit_test(cr3_loads_switch_and_forget_without_pcid),
-        cmocka_unit_test(pcids_keep_their_translations_when_asked),
-        cmocka_unit_test(invpcid_of_one_context_spares_the_others),
-        cmocka_unit_test(asids_that_come_round_find_a_clean_tlb),
-        cmocka_unit_test(device_accesses_are_never_tagged),
-        cmocka_unit_test(rom_is_read_directly_and_written_never),
-        cmocka_unit_test(a_map_change_during_an_access_drops_the_tags),
-        cmocka_unit_test(a_map_change_moves_the_page_tables_too),
-        cmocka_unit_test(marking_a_page_as_code_drops_its_write_tags),
-        cmocka_unit_test(stores_to_a_code_page_are_done_and_told),
-        cmocka_unit_test(a_crossing_store_tells_of_the_part_in_the_code_page),
-        cmocka_unit_test(unmarked_pages_get_write_tags_again_and_a_new_generation),
-        cmocka_unit_test(marking_asks_other_vcpus_but_does_not_wait_for_sleeping_ones),
-        cmocka_unit_test(outside_writes_move_the_generation_of_code_pages_alone),
-        cmocka_unit_test(accessed_bits_in_a_code_page_move_its_generation),
-        cmocka_unit_test(a_watched_store_is_reported_although_the_page_was_tagged),
-        cmocka_unit_test(a_watched_load_is_reported),
-        cmocka_unit_test(a_store_across_pages_hits_a_watchpoint_in_the_second),
-        cmocka_unit_test(mode_follows_code_and_stack_segments),
-        cmocka_unit_test(real_mode_is_16_bit_and_segmented),
-        cmocka_unit_test(unreal_mode_is_flat_where_limits_say_so),
-        cmocka_unit_test(avx_bits_need_osxsave_and_xcr0),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

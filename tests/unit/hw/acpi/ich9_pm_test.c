@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/acpi/ich9_pm.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "base/clockconv.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define BASE     0x600
 #define PM1_STS  (BASE + 0x00)
@@ -32,26 +27,22 @@ struct fixture {
     struct testvm_irq sci;
 };
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
     struct ich9_pm_config config = {.base = BASE, .enabled = true, .map_cf9 = true};
 
     f->tv = testvm_new();
     testvm_irq_init(f->tv, &f->sci, 9);
     config.sci = testvm_irq_source(&f->sci);
     f->pm = testvm_add(f->tv, &ich9_pm_type, &config);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 static void acpi_mode(struct fixture *f)
@@ -61,22 +52,16 @@ static void acpi_mode(struct fixture *f)
 
 static void press(struct fixture *f)
 {
-    vm_lock(&f->tv->vm);
-    ich9_pm_power_button(f->pm);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, ich9_pm_power_button(f->pm));
 }
 
 static void gpe(struct fixture *f, unsigned n, bool level)
 {
-    vm_lock(&f->tv->vm);
-    ich9_pm_gpe(f->pm, n, level);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, ich9_pm_gpe(f->pm, n, level));
 }
 
-static void apm_cnt_switches_acpi_on_and_off(void **state)
+TEST_F(apm_cnt_switches_acpi_on_and_off)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(testvm_in(f->tv, PM1_CNT, 2) & 1, 0);
     acpi_mode(f);
     assert_int_equal(testvm_in(f->tv, PM1_CNT, 2) & 1, 1);
@@ -87,10 +72,8 @@ static void apm_cnt_switches_acpi_on_and_off(void **state)
     assert_int_equal(testvm_inb(f->tv, 0xb3), 0x5a);
 }
 
-static void timer_counts_at_its_rate_without_drift(void **state)
+TEST_F(timer_counts_at_its_rate_without_drift)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(testvm_in(f->tv, PM1_TMR, 4), 0);
     testvm_advance(f->tv, 1000 * NS_PER_SEC);
     assert_int_equal(testvm_in(f->tv, PM1_TMR, 4), 3579545000u);
@@ -102,9 +85,8 @@ static void timer_counts_at_its_rate_without_drift(void **state)
     assert_int_equal(testvm_in(f->tv, PM1_TMR, 4), (uint32_t)7159090000ull);
 }
 
-static void timer_status_is_set_when_bit_31_toggles(void **state)
+TEST_F(timer_status_is_set_when_bit_31_toggles)
 {
-    struct fixture *f = *state;
     int64_t toggle = ticks_to_ns(1ll << 31, ICH9_PM_TIMER_HZ);
 
     acpi_mode(f);
@@ -121,10 +103,8 @@ static void timer_status_is_set_when_bit_31_toggles(void **state)
     assert_int_equal(f->sci.rises, 2);
 }
 
-static void power_button_raises_the_sci_when_enabled(void **state)
+TEST_F(power_button_raises_the_sci_when_enabled)
 {
-    struct fixture *f = *state;
-
     press(f);
     assert_int_equal(testvm_in(f->tv, PM1_STS, 2), PWRBTN);
     assert_false(f->sci.level);
@@ -138,10 +118,8 @@ static void power_button_raises_the_sci_when_enabled(void **state)
     assert_false(f->sci.level);
 }
 
-static void general_purpose_event_stays_while_its_wire_is_up(void **state)
+TEST_F(general_purpose_event_stays_while_its_wire_is_up)
 {
-    struct fixture *f = *state;
-
     acpi_mode(f);
     testvm_out(f->tv, GPE0_EN + 4, 1u << 3, 4);
     gpe(f, 35, true);
@@ -154,10 +132,8 @@ static void general_purpose_event_stays_while_its_wire_is_up(void **state)
     assert_false(f->sci.level);
 }
 
-static void s5_and_s4_power_off(void **state)
+TEST_F(s5_and_s4_power_off)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, PM1_CNT, SLP_TYP(ICH9_SLP_TYP_S5), 2);
     assert_int_equal(testvm_take_request(f->tv, NULL), VM_REQUEST_NONE);
     testvm_out(f->tv, PM1_CNT, SLP_TYP(ICH9_SLP_TYP_S5) | SLP_EN, 2);
@@ -167,19 +143,15 @@ static void s5_and_s4_power_off(void **state)
     assert_int_equal(testvm_take_request(f->tv, NULL), VM_REQUEST_POWEROFF);
 }
 
-static void other_sleep_types_wake_at_once(void **state)
+TEST_F(other_sleep_types_wake_at_once)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, PM1_CNT, SLP_TYP(5) | SLP_EN, 2);
     assert_int_equal(testvm_take_request(f->tv, NULL), VM_REQUEST_NONE);
     assert_int_equal(testvm_in(f->tv, PM1_STS, 2), WAK);
 }
 
-static void cf9_resets_when_rst_cpu_rises(void **state)
+TEST_F(cf9_resets_when_rst_cpu_rises)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, ICH9_RST_CNT_PORT, 0x02);
     assert_int_equal(testvm_take_request(f->tv, NULL), VM_REQUEST_NONE);
     assert_int_equal(testvm_inb(f->tv, ICH9_RST_CNT_PORT), 0x02);
@@ -192,29 +164,19 @@ static void cf9_resets_when_rst_cpu_rises(void **state)
     assert_int_equal(testvm_take_request(f->tv, NULL), VM_REQUEST_RESET);
 }
 
-static void block_moves_and_disappears(void **state)
+TEST_F(block_moves_and_disappears)
 {
-    struct fixture *f = *state;
-
-    vm_lock(&f->tv->vm);
-    ich9_pm_map(f->pm, 0x4000, true);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, ich9_pm_map(f->pm, 0x4000, true));
     assert_int_equal(testvm_in(f->tv, BASE + 4, 4), 0xffffffff);
     assert_int_equal(testvm_in(f->tv, 0x4004, 4), 0);
-    vm_lock(&f->tv->vm);
-    ich9_pm_map(f->pm, 0x4000, false);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, ich9_pm_map(f->pm, 0x4000, false));
     assert_int_equal(testvm_in(f->tv, 0x4004, 4), 0xffffffff);
-    vm_lock(&f->tv->vm);
-    device_reset(f->pm, RESET_WARM);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_reset(f->pm, RESET_WARM));
     assert_int_equal(testvm_in(f->tv, BASE + 4, 4), 0);
 }
 
-static void registers_keep_only_the_bits_they_have(void **state)
+TEST_F(registers_keep_only_the_bits_they_have)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, PM1_EN, 0xffff, 2);
     assert_int_equal(testvm_in(f->tv, PM1_EN, 2), 0x4521);
     testvm_out(f->tv, SMI_EN, 0x12345678, 4);
@@ -223,18 +185,14 @@ static void registers_keep_only_the_bits_they_have(void **state)
     assert_int_equal(testvm_in(f->tv, PM1_STS, 4), 0x45210000);
 }
 
-static void watchdog_says_that_it_is_halted(void **state)
+TEST_F(watchdog_says_that_it_is_halted)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, TCO1_CNT, 0, 2);
     assert_int_equal(testvm_in(f->tv, TCO1_CNT, 2), 0x0800);
 }
 
-static void holes_are_no_registers(void **state)
+TEST_F(holes_are_no_registers)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(testvm_inb(f->tv, BASE + 0x5c), 0xff);
     testvm_outb(f->tv, BASE + 0x5c, 1);
     assert_int_equal(f->pm->bad_accesses, 2);
@@ -242,10 +200,8 @@ static void holes_are_no_registers(void **state)
     assert_int_equal(f->pm->bad_accesses, 2);
 }
 
-static void state_survives(void **state)
+TEST_F(state_survives)
 {
-    struct fixture *f = *state;
-
     acpi_mode(f);
     testvm_out(f->tv, PM1_EN, TMROF | PWRBTN, 2);
     press(f);
@@ -256,9 +212,8 @@ static void state_survives(void **state)
     assert_true(f->sci.level);
 }
 
-static void state_moves_to_another_vm(void **state)
+TEST_F(state_moves_to_another_vm)
 {
-    struct fixture *f = *state;
     struct testvm *other = testvm_new();
     struct testvm_irq sci;
     struct device *pm;
@@ -274,37 +229,10 @@ static void state_moves_to_another_vm(void **state)
     testvm_free(other);
 }
 
-static void impossible_state_is_refused(void **state)
+TEST_F(impossible_state_is_refused)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->pm, "rst_cnt", 0, 0x10));
     assert_false(testvm_load_with(f->pm, "regs", 0, 0x02));
     assert_false(testvm_load_with(f->pm, "enabled", 0, 2));
     assert_true(testvm_load_with(f->pm, "seen_tick", 0, INT64_MAX));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(apm_cnt_switches_acpi_on_and_off),
-        T(timer_counts_at_its_rate_without_drift),
-        T(timer_status_is_set_when_bit_31_toggles),
-        T(power_button_raises_the_sci_when_enabled),
-        T(general_purpose_event_stays_while_its_wire_is_up),
-        T(s5_and_s4_power_off),
-        T(other_sleep_types_wake_at_once),
-        T(cf9_resets_when_rst_cpu_rises),
-        T(block_moves_and_disappears),
-        T(registers_keep_only_the_bits_they_have),
-        T(watchdog_says_that_it_is_halted),
-        T(holes_are_no_registers),
-        T(state_survives),
-        T(state_moves_to_another_vm),
-        T(impossible_state_is_refused),
-    };
-
-    return cmocka_run_group_tests_name("ich9_pm", tests, NULL, NULL);
 }

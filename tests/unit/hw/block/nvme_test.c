@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "base/bytes.h"
 #include "hw/block/nvme.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define DEVFN        PCI_DEVFN(4, 0)
 #define BAR          0xc0000000ull
@@ -50,6 +45,9 @@
 #define BAD_NS     0x400b
 #define BAD_PRP    0x4013
 #define PROTECTED  0x4020
+#define BAD_CQ     0x4100
+#define BAD_QUEUE  0x4101
+#define BAD_SIZE   0x4102
 #define LBA_RANGE  0x4080
 #define CAPACITY   0x4081
 #define NONE       (-1)
@@ -146,9 +144,7 @@ static void wr(struct fixture *f, unsigned off, uint32_t v)
 
 static void config(struct fixture *f, unsigned off, uint32_t v, unsigned size)
 {
-    vm_lock(&f->tv->vm);
-    pci_config_write(&f->bus, DEVFN, off, v, size);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, pci_config_write(&f->bus, DEVFN, off, v, size));
 }
 
 static uint64_t mem(struct fixture *f, uint64_t gpa, unsigned size)
@@ -283,48 +279,44 @@ static void make(struct fixture *f, bool ro)
     config(f, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
 }
 
-static int setup_off(void **state)
+static struct fixture *setup_off(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
     make(f, false);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    setup_off(state);
-    enable(*state);
-    return create_queues(*state);
+    struct fixture *f = setup_off();
+
+    enable(f);
+    assert_int_equal(create_queues(f), 0);
+    return f;
 }
 
-static int setup_ro(void **state)
+static struct fixture *setup_ro(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
     make(f, true);
     enable(f);
-    *state = f;
-    return create_queues(f);
+    assert_int_equal(create_queues(f), 0);
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     finish_all(f);
     testvm_free(f->tv);
     free(f);
-    return 0;
 }
 
 /* ---- registers ---- */
 
-static void capabilities_say_what_is_there(void **state)
+TEST_WITH(setup_off, capabilities_say_what_is_there)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, CAP), 0x140103ff);
     assert_int_equal(rd(f, CAP + 4), 0x20);
     assert_int_equal(rd(f, VS), 0x10400);
@@ -334,10 +326,8 @@ static void capabilities_say_what_is_there(void **state)
     assert_int_equal(pci_config_read(&f->bus, DEVFN, 0x08, 4), 0x01080201);
 }
 
-static void unknown_registers_are_counted(void **state)
+TEST_WITH(setup_off, unknown_registers_are_counted)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, 0x60), 0xffffffff);
     wr(f, 0x60, 1);
     assert_int_equal(rd(f, 0x1c00), 0xffffffff);
@@ -351,10 +341,8 @@ static void unknown_registers_are_counted(void **state)
     assert_int_equal(f->dev->bad_accesses, 4);
 }
 
-static void enabling_makes_it_ready_and_disabling_undoes_it(void **state)
+TEST_WITH(setup_off, enabling_makes_it_ready_and_disabling_undoes_it)
 {
-    struct fixture *f = *state;
-
     enable(f);
     assert_int_equal(rd(f, CSTS), 1);
     wr(f, ASQ, 0x55000);
@@ -368,10 +356,8 @@ static void enabling_makes_it_ready_and_disabling_undoes_it(void **state)
     assert_int_equal(rd(f, ACQ + 4), 0);
 }
 
-static void impossible_configurations_are_fatal(void **state)
+TEST_WITH(setup_off, impossible_configurations_are_fatal)
 {
-    struct fixture *f = *state;
-
     wr(f, AQA, 0);
     wr(f, CC, 1);
     assert_int_equal(rd(f, CSTS), 2);
@@ -384,10 +370,8 @@ static void impossible_configurations_are_fatal(void **state)
     assert_int_equal(rd(f, CSTS), 1);
 }
 
-static void queues_outside_memory_are_fatal(void **state)
+TEST_WITH(setup_off, queues_outside_memory_are_fatal)
 {
-    struct fixture *f = *state;
-
     enable(f);
     wr(f, CC, 0);
     wr(f, ASQ + 4, 0xffff);
@@ -402,10 +386,8 @@ static void queues_outside_memory_are_fatal(void **state)
     assert_int_equal(rd(f, CSTS), 3);
 }
 
-static void doorbells_before_ready_do_nothing(void **state)
+TEST_WITH(setup_off, doorbells_before_ready_do_nothing)
 {
-    struct fixture *f = *state;
-
     wr(f, SQ_BELL(0), 1);
     assert_int_equal(f->dev->guest_errs, 1);
     assert_int_equal(rd(f, CSTS), 0);
@@ -413,10 +395,8 @@ static void doorbells_before_ready_do_nothing(void **state)
 
 /* ---- admin ---- */
 
-static void identify_controller_names_it(void **state)
+TEST_F(identify_controller_names_it)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 6, .prp1 = PAGE_DATA, .cdw10 = 1), OK);
     assert_int_equal(mem(f, PAGE_DATA, 2), 0x1234);
     assert_int_equal(mem(f, PAGE_DATA + 4, 4), 0x33323153);
@@ -426,10 +406,8 @@ static void identify_controller_names_it(void **state)
     assert_int_equal(mem(f, PAGE_DATA + 768, 4), 0x2e6e716e);
 }
 
-static void identify_namespace_tells_its_size(void **state)
+TEST_F(identify_namespace_tells_its_size)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 6, .nsid = 1, .prp1 = PAGE_DATA), OK);
     assert_int_equal(mem(f, PAGE_DATA, 8), SECTORS);
     assert_int_equal(mem(f, PAGE_DATA + 128, 4), 9 << 16);
@@ -449,10 +427,8 @@ static void identify_namespace_tells_its_size(void **state)
     assert_int_equal(ADMIN(.opcode = 6, .prp1 = PAGE_DATA, .cdw10 = 0x40), BAD_FIELD);
 }
 
-static void data_may_cross_into_a_second_page(void **state)
+TEST_F(data_may_cross_into_a_second_page)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 6, .prp1 = PAGE_DATA + 0xc00, .prp2 = 0x30000, .cdw10 = 1),
                      OK);
     assert_int_equal(mem(f, PAGE_DATA + 0xc00, 2), 0x1234);
@@ -463,10 +439,8 @@ static void data_may_cross_into_a_second_page(void **state)
     assert_int_equal(ADMIN(.opcode = 6, .prp1 = 0xffff000000ull, .cdw10 = 1), TRANSFER);
 }
 
-static void log_pages_are_served_and_bounded(void **state)
+TEST_F(log_pages_are_served_and_bounded)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = 127 << 16 | 2), OK);
     assert_int_equal(mem(f, PAGE_DATA + 1, 2), 310);
     assert_int_equal(ADMIN(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = 127 << 16 | 3), OK);
@@ -481,32 +455,30 @@ static void log_pages_are_served_and_bounded(void **state)
     assert_int_equal(ADMIN(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = 2, .cdw12 = 8192), BAD_FIELD);
 }
 
-static void features_are_stored_and_read(void **state)
+static uint32_t feature(struct fixture *f, uint32_t id, uint32_t cdw11)
 {
-    struct fixture *f = *state;
+    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = id, .cdw11 = cdw11), OK);
+    return f->dw0;
+}
 
+TEST_F(features_are_stored_and_read)
+{
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 7, .cdw11 = 0x00030003), OK);
     assert_int_equal(f->dw0, 63 | 63 << 16);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 7, .cdw11 = 0xffff), BAD_FIELD);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 7), OK);
-    assert_int_equal(f->dw0, 63 | 63 << 16);
+    assert_int_equal(feature(f, 7, 0), 63 | 63 << 16);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 1, .cdw11 = 0x05), OK);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 1), OK);
-    assert_int_equal(f->dw0, 5);
+    assert_int_equal(feature(f, 1, 0), 5);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 4, .cdw11 = 0x00100111), OK);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 4, .cdw11 = 0x00100000), OK);
-    assert_int_equal(f->dw0, 0x111);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 4, .cdw11 = 0), OK);
-    assert_int_equal(f->dw0, 343);
+    assert_int_equal(feature(f, 4, 0x00100000), 0x111);
+    assert_int_equal(feature(f, 4, 0), 343);
     assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 4, .cdw11 = 0x10000), BAD_FIELD);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 4, .cdw11 = 0x200000), BAD_FIELD);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 2, .cdw11 = 0), OK);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 2, .cdw11 = 1), BAD_FIELD);
     assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 2), OK);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 6), OK);
-    assert_int_equal(f->dw0, 1);
-    assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 9, .cdw11 = 2), OK);
-    assert_int_equal(f->dw0, 0x10002);
+    assert_int_equal(feature(f, 6, 0), 1);
+    assert_int_equal(feature(f, 9, 2), 0x10002);
     assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 9, .cdw11 = 200), BAD_FIELD);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 9, .cdw11 = 2), OK);
     assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 0x7f), BAD_FIELD);
@@ -514,60 +486,53 @@ static void features_are_stored_and_read(void **state)
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 0x80000001), 0x410d);
     for (unsigned id = 5; id <= 0x0b; id += 3) {
         assert_int_equal(ADMIN(.opcode = 9, .cdw10 = id, .cdw11 = id), OK);
-        assert_int_equal(ADMIN(.opcode = 10, .cdw10 = id), OK);
-        assert_int_equal(f->dw0, id);
+        assert_int_equal(feature(f, id, 0), id);
     }
     assert_int_equal(ADMIN(.opcode = 10, .cdw10 = 0x0a), OK);
 }
 
-static void queue_creation_checks_every_field(void **state)
+TEST_F(queue_creation_checks_every_field)
 {
-    struct fixture *f = *state;
+    static const struct {
+        uint8_t opcode;
+        uint32_t prp1, cdw10, cdw11;
+        int status;
+    } cases[] = {
+        {5, 0x40000, 15 << 16 | 1, 3, BAD_QUEUE}, /* there already */
+        {5, 0x40000, 15 << 16, 3, BAD_QUEUE},
+        {5, 0x40000, 15 << 16 | 65, 3, BAD_QUEUE},
+        {5, 0x40000, 0xffffffff, 3, BAD_QUEUE},
+        {5, 0x40000, 2, 3, BAD_SIZE},
+        {5, 0x40000, 1024 << 16 | 2, 3, BAD_SIZE},
+        {5, 0x40000, 15 << 16 | 2, 2, BAD_FIELD},
+        {5, 0x40010, 15 << 16 | 2, 3, BAD_PRP},
+        {5, 0x40000, 15 << 16 | 2, 65 << 16 | 3, 0x4108},
+        {1, 0x40000, 15 << 16 | 1, 0x10001, BAD_QUEUE},
+        {1, 0x40000, 2, 0x10001, BAD_SIZE},
+        {1, 0x40000, 15 << 16 | 2, 1, BAD_CQ},
+        {1, 0x40000, 15 << 16 | 2, 0x20001, BAD_CQ},
+        {1, 0x40000, 15 << 16 | 2, 0x10000, BAD_FIELD},
+        {1, 0x40008, 15 << 16 | 2, 0x10001, BAD_PRP},
+    };
 
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 15 << 16 | 1, .cdw11 = 3),
-                     0x4101);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 15 << 16, .cdw11 = 3), 0x4101);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 15 << 16 | 65, .cdw11 = 3),
-                     0x4101);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 0xffffffff, .cdw11 = 3), 0x4101);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 2, .cdw11 = 3), 0x4102);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 1024 << 16 | 2, .cdw11 = 3),
-                     0x4102);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 15 << 16 | 2, .cdw11 = 2),
-                     BAD_FIELD);
-    assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40010, .cdw10 = 15 << 16 | 2, .cdw11 = 3),
-                     BAD_PRP);
-    assert_int_equal(
-        ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 15 << 16 | 2, .cdw11 = 65 << 16 | 3), 0x4108);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40000, .cdw10 = 15 << 16 | 1, .cdw11 = 0x10001),
-                     0x4101);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40000, .cdw10 = 2, .cdw11 = 0x10001), 0x4102);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40000, .cdw10 = 15 << 16 | 2, .cdw11 = 1),
-                     0x4100);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40000, .cdw10 = 15 << 16 | 2, .cdw11 = 0x20001),
-                     0x4100);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40000, .cdw10 = 15 << 16 | 2, .cdw11 = 0x10000),
-                     BAD_FIELD);
-    assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x40008, .cdw10 = 15 << 16 | 2, .cdw11 = 0x10001),
-                     BAD_PRP);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
+        assert_int_equal(ADMIN(.opcode = cases[i].opcode, .prp1 = cases[i].prp1,
+                               .cdw10 = cases[i].cdw10, .cdw11 = cases[i].cdw11),
+                         cases[i].status);
 }
 
-static void queues_are_deleted_in_order(void **state)
+TEST_F(queues_are_deleted_in_order)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 4, .cdw10 = 1), 0x410c);
     assert_int_equal(ADMIN(.opcode = 0, .cdw10 = 1), OK);
-    assert_int_equal(ADMIN(.opcode = 0, .cdw10 = 1), 0x4101);
+    assert_int_equal(ADMIN(.opcode = 0, .cdw10 = 1), BAD_QUEUE);
     assert_int_equal(ADMIN(.opcode = 4, .cdw10 = 1), OK);
-    assert_int_equal(ADMIN(.opcode = 4, .cdw10 = 0), 0x4101);
+    assert_int_equal(ADMIN(.opcode = 4, .cdw10 = 0), BAD_QUEUE);
     assert_int_equal(create_queues(f), OK);
 }
 
-static void odd_commands_are_refused(void **state)
+TEST_F(odd_commands_are_refused)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 0x7f), BAD_OPCODE);
     assert_int_equal(ADMIN(.opcode = 6, .flags = 0x40, .prp1 = PAGE_DATA, .cdw10 = 1), BAD_FIELD);
     assert_int_equal(ADMIN(.opcode = 8, .cdw10 = 1), OK);
@@ -576,10 +541,8 @@ static void odd_commands_are_refused(void **state)
     assert_int_equal(IO(.opcode = 2, .flags = 1, .prp1 = PAGE_DATA), BAD_FIELD);
 }
 
-static void bad_doorbells_are_told_as_events(void **state)
+TEST_F(bad_doorbells_are_told_as_events)
 {
-    struct fixture *f = *state;
-
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(ADMIN(.opcode = 0x0c), NONE);
     assert_int_equal(ADMIN(.opcode = 0x0c), 0x4105);
@@ -604,10 +567,8 @@ static void fill(struct fixture *f, uint64_t gpa, unsigned len, uint8_t seed)
         put(f, gpa + i, (seed + i) * 0x0101010101010101ull, 8);
 }
 
-static void written_blocks_read_back(void **state)
+TEST_F(written_blocks_read_back)
 {
-    struct fixture *f = *state;
-
     fill(f, PAGE_DATA, 4096, 3);
     assert_int_equal(IO(.opcode = 1, .prp1 = PAGE_DATA, .cdw10 = 8, .cdw12 = 7), OK);
     assert_int_equal(IO(.opcode = 2, .prp1 = 0x30000, .cdw10 = 8, .cdw12 = 7), OK);
@@ -617,10 +578,8 @@ static void written_blocks_read_back(void **state)
     assert_int_equal(f->disk.ops[BLOCK_FLUSH], 0);
 }
 
-static void completion_comes_only_when_the_disk_is_done(void **state)
+TEST_F(completion_comes_only_when_the_disk_is_done)
 {
-    struct fixture *f = *state;
-
     QUEUE_IO(.opcode = 2, .prp1 = PAGE_DATA);
     assert_int_equal(reap_io(f), NONE);
     assert_false(f->dev->type->quiesce(f->dev));
@@ -629,10 +588,8 @@ static void completion_comes_only_when_the_disk_is_done(void **state)
     assert_int_equal(reap_io(f), OK);
 }
 
-static void prp_list_scatters_a_long_transfer(void **state)
+TEST_F(prp_list_scatters_a_long_transfer)
 {
-    struct fixture *f = *state;
-
     for (unsigned i = 0; i < 4; i++)
         put(f, LIST + i * 8, 0x80000 - i * 0x2000, 8);
     for (unsigned i = 0; i < DISK_BYTES; i++)
@@ -644,10 +601,8 @@ static void prp_list_scatters_a_long_transfer(void **state)
     assert_int_equal(mem(f, 0x7a000, 1), 28);
 }
 
-static void prp_list_goes_on_in_another_page(void **state)
+TEST_F(prp_list_goes_on_in_another_page)
 {
-    struct fixture *f = *state;
-
     f->disk.data[4096 * 2] = 0x99;
     put(f, LIST + 0xff0, 0x60000, 8);
     put(f, LIST + 0xff8, 0x50000, 8);
@@ -660,10 +615,8 @@ static void prp_list_goes_on_in_another_page(void **state)
                      BAD_PRP);
 }
 
-static void bad_prp_lists_are_refused(void **state)
+TEST_F(bad_prp_lists_are_refused)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA, .prp2 = LIST + 4, .cdw12 = 31), BAD_PRP);
     put(f, LIST, 0x60010, 8);
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA, .prp2 = LIST, .cdw12 = 31), BAD_PRP);
@@ -673,10 +626,8 @@ static void bad_prp_lists_are_refused(void **state)
     assert_int_equal(f->disk.ops[BLOCK_WRITE], 0);
 }
 
-static void ranges_past_the_end_are_refused(void **state)
+TEST_F(ranges_past_the_end_are_refused)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = SECTORS), LBA_RANGE);
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = SECTORS - 1, .cdw12 = 1),
                      LBA_RANGE);
@@ -688,10 +639,8 @@ static void ranges_past_the_end_are_refused(void **state)
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA, .cdw10 = SECTORS - 1), OK);
 }
 
-static void flush_write_zeroes_and_trim_reach_the_disk(void **state)
+TEST_F(flush_write_zeroes_and_trim_reach_the_disk)
 {
-    struct fixture *f = *state;
-
     memset(f->disk.data, 0xee, sizeof(f->disk.data));
     assert_int_equal(IO_NS(.opcode = 0, .nsid = ~0u), OK);
     assert_int_equal(f->disk.ops[BLOCK_FLUSH], 1);
@@ -711,10 +660,8 @@ static void flush_write_zeroes_and_trim_reach_the_disk(void **state)
     assert_int_equal(f->disk.data[21 * 512], 0xee);
 }
 
-static void odd_trims_end_well(void **state)
+TEST_F(odd_trims_end_well)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(IO(.opcode = 9, .prp1 = PAGE_DATA, .cdw10 = 2, .cdw11 = 1), OK);
     assert_int_equal(IO(.opcode = 9, .prp1 = 0x300000, .cdw10 = 0, .cdw11 = 4), OK);
     assert_int_equal(IO(.opcode = 9, .prp1 = 1ull << 40, .cdw10 = 0, .cdw11 = 4), TRANSFER);
@@ -727,10 +674,8 @@ static void odd_trims_end_well(void **state)
     assert_int_equal(f->disk.ops[BLOCK_DISCARD], 1);
 }
 
-static void forced_unit_access_flushes_before_completing(void **state)
+TEST_F(forced_unit_access_flushes_before_completing)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(IO(.opcode = 1, .prp1 = PAGE_DATA, .cdw12 = 1u << 30), OK);
     assert_int_equal(f->disk.ops[BLOCK_FLUSH], 1);
     assert_int_equal(ADMIN(.opcode = 9, .cdw10 = 6, .cdw11 = 0), OK);
@@ -738,10 +683,8 @@ static void forced_unit_access_flushes_before_completing(void **state)
     assert_int_equal(f->disk.ops[BLOCK_FLUSH], 2);
 }
 
-static void host_errors_become_media_errors(void **state)
+TEST_F(host_errors_become_media_errors)
 {
-    struct fixture *f = *state;
-
     f->disk.error = EIO;
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA), 0x281);
     f->disk.error = EIO;
@@ -752,10 +695,8 @@ static void host_errors_become_media_errors(void **state)
     assert_int_equal(IO(.opcode = 0), 0x280);
 }
 
-static void read_only_disk_refuses_writes(void **state)
+TEST_WITH(setup_ro, read_only_disk_refuses_writes)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 6, .nsid = 1, .prp1 = PAGE_DATA), OK);
     assert_int_equal(mem(f, PAGE_DATA + 99, 1), 1);
     assert_int_equal(IO(.opcode = 1, .prp1 = PAGE_DATA), PROTECTED);
@@ -764,10 +705,8 @@ static void read_only_disk_refuses_writes(void **state)
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA), OK);
 }
 
-static void full_completion_queue_stops_fetching(void **state)
+TEST_F(full_completion_queue_stops_fetching)
 {
-    struct fixture *f = *state;
-
     for (unsigned i = 0; i < QUEUE - 1; i++)
         QUEUE_IO(.opcode = 0);
     finish_all(f);
@@ -777,9 +716,8 @@ static void full_completion_queue_stops_fetching(void **state)
     assert_int_equal(f->disk.waiting, 1);
 }
 
-static void memory_in_flight_is_bounded(void **state)
+TEST_F(memory_in_flight_is_bounded)
 {
-    struct fixture *f = *state;
     unsigned before;
 
     assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 1023 << 16 | 2, .cdw11 = 1), OK);
@@ -801,10 +739,8 @@ static void memory_in_flight_is_bounded(void **state)
     assert_int_equal(f->disk.ops[BLOCK_READ], 300);
 }
 
-static void long_queues_go_on_from_a_timer(void **state)
+TEST_F(long_queues_go_on_from_a_timer)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 5, .prp1 = 0x40000, .cdw10 = 1023 << 16 | 2, .cdw11 = 1), OK);
     assert_int_equal(ADMIN(.opcode = 1, .prp1 = 0x50000, .cdw10 = 1023 << 16 | 2, .cdw11 = 0x20001),
                      OK);
@@ -815,10 +751,8 @@ static void long_queues_go_on_from_a_timer(void **state)
     assert_int_not_equal(mem(f, 0x40000 + 999 * 16 + 12, 4), 0);
 }
 
-static void fetching_needs_bus_mastering(void **state)
+TEST_F(fetching_needs_bus_mastering)
 {
-    struct fixture *f = *state;
-
     config(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     QUEUE_IO(.opcode = 0);
     assert_int_equal(f->disk.waiting, 0);
@@ -830,10 +764,8 @@ static void fetching_needs_bus_mastering(void **state)
 
 /* ---- interrupts ---- */
 
-static void intx_is_up_while_entries_wait(void **state)
+TEST_F(intx_is_up_while_entries_wait)
 {
-    struct fixture *f = *state;
-
     assert_false(f->irq.level);
     QUEUE_IO(.opcode = 0);
     finish_all(f);
@@ -860,10 +792,8 @@ static unsigned find_cap(struct fixture *f, uint8_t id)
     return at;
 }
 
-static void msix_sends_the_queue_s_vector(void **state)
+TEST_F(msix_sends_the_queue_s_vector)
 {
-    struct fixture *f = *state;
-
     wr(f, MSIX_TABLE + 0, 0xfee00000);
     wr(f, MSIX_TABLE + 8, 0x51);
     wr(f, MSIX_TABLE + 12, 0);
@@ -879,9 +809,8 @@ static void msix_sends_the_queue_s_vector(void **state)
     assert_int_equal(f->tv->nmsis, 1);
 }
 
-static void msi_obeys_the_controller_s_mask(void **state)
+TEST_F(msi_obeys_the_controller_s_mask)
 {
-    struct fixture *f = *state;
     unsigned cap = find_cap(f, PCI_CAP_ID_MSI);
 
     config(f, cap + 4, 0xfee00000, 4);
@@ -899,10 +828,8 @@ static void msi_obeys_the_controller_s_mask(void **state)
     assert_int_equal(f->tv->nmsis, 2);
 }
 
-static void queue_without_interrupts_is_silent(void **state)
+TEST_F(queue_without_interrupts_is_silent)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(ADMIN(.opcode = 0, .cdw10 = 1), OK);
     assert_int_equal(ADMIN(.opcode = 4, .cdw10 = 1), OK);
     assert_int_equal(ADMIN(.opcode = 5, .prp1 = IO_CQ, .cdw10 = (QUEUE - 1) << 16 | 1, .cdw11 = 1),
@@ -917,10 +844,8 @@ static void queue_without_interrupts_is_silent(void **state)
 
 /* ---- resets ---- */
 
-static void completions_of_a_disabled_controller_are_dropped(void **state)
+TEST_F(completions_of_a_disabled_controller_are_dropped)
 {
-    struct fixture *f = *state;
-
     put(f, PAGE_DATA, 0x1111, 8);
     QUEUE_IO(.opcode = 2, .prp1 = PAGE_DATA);
     QUEUE_IO(.opcode = 1, .prp1 = PAGE_DATA, .cdw12 = 1u << 30);
@@ -934,10 +859,8 @@ static void completions_of_a_disabled_controller_are_dropped(void **state)
     assert_true(f->dev->type->quiesce(f->dev));
 }
 
-static void completions_of_a_deleted_queue_are_dropped(void **state)
+TEST_F(completions_of_a_deleted_queue_are_dropped)
 {
-    struct fixture *f = *state;
-
     QUEUE_IO(.opcode = 0);
     QUEUE_IO(.opcode = 2, .prp1 = PAGE_DATA);
     put(f, PAGE_DATA + 0x1004, 1, 4);
@@ -950,10 +873,8 @@ static void completions_of_a_deleted_queue_are_dropped(void **state)
     assert_int_equal(IO(.opcode = 0), OK);
 }
 
-static void shutdown_is_complete_after_a_flush(void **state)
+TEST_F(shutdown_is_complete_after_a_flush)
 {
-    struct fixture *f = *state;
-
     wr(f, CC, CC_ON | 1 << 14);
     assert_int_equal(rd(f, CSTS), 0x5);
     assert_false(f->dev->type->quiesce(f->dev));
@@ -963,10 +884,8 @@ static void shutdown_is_complete_after_a_flush(void **state)
     assert_int_equal(rd(f, CSTS), 0x1);
 }
 
-static void second_shutdown_flushes_again(void **state)
+TEST_F(second_shutdown_flushes_again)
 {
-    struct fixture *f = *state;
-
     wr(f, CC, CC_ON | 1 << 14);
     wr(f, CC, 0);
     wr(f, CC, 1 << 14);
@@ -977,10 +896,8 @@ static void second_shutdown_flushes_again(void **state)
     assert_int_equal(f->disk.ops[BLOCK_FLUSH], 2);
 }
 
-static void function_level_reset_brings_it_back(void **state)
+TEST_F(function_level_reset_brings_it_back)
 {
-    struct fixture *f = *state;
-
     QUEUE_IO(.opcode = 0);
     config(f, find_cap(f, PCI_CAP_ID_EXP) + 8, 0x8000, 2);
     finish_all(f);
@@ -993,46 +910,36 @@ static void function_level_reset_brings_it_back(void **state)
     assert_int_equal(IO(.opcode = 0), OK);
 }
 
-static void device_may_go_while_requests_are_in_flight(void **state)
+TEST_F(device_may_go_while_requests_are_in_flight)
 {
-    struct fixture *f = *state;
-
     QUEUE_IO(.opcode = 2, .prp1 = PAGE_DATA);
     wr(f, CC, CC_ON | 1 << 14);
-    vm_lock(&f->tv->vm);
-    device_free(f->dev);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_free(f->dev));
     finish_all(f);
     assert_int_equal(f->disk.waiting, 0);
 }
 
-static void device_may_go_while_only_the_flush_is_in_flight(void **state)
+TEST_F(device_may_go_while_only_the_flush_is_in_flight)
 {
-    struct fixture *f = *state;
-
     wr(f, CC, CC_ON | 1 << 14);
-    vm_lock(&f->tv->vm);
-    device_free(f->dev);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_free(f->dev));
     finish_all(f);
     assert_int_equal(f->disk.waiting, 0);
 }
 
 /* ---- state and configuration ---- */
 
-static void state_round_trips(void **state)
+TEST_F(state_round_trips)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(IO(.opcode = 2, .prp1 = PAGE_DATA), OK);
     assert_int_equal(ADMIN(.opcode = 0x0c), NONE);
     testvm_state_roundtrip(f->dev);
     assert_int_equal(IO(.opcode = 0), OK);
 }
 
-static void backlog_is_run_in_the_vm_it_is_loaded_into(void **state)
+TEST_F(backlog_is_run_in_the_vm_it_is_loaded_into)
 {
-    struct fixture *f = *state, *g = calloc(1, sizeof(*g));
+    struct fixture *g = calloc(1, sizeof(*g));
 
     config(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     QUEUE_IO(.opcode = 0);
@@ -1047,9 +954,8 @@ static void backlog_is_run_in_the_vm_it_is_loaded_into(void **state)
     free(g);
 }
 
-static void bad_serials_are_refused_with_a_sentence(void **state)
+TEST_F(bad_serials_are_refused_with_a_sentence)
 {
-    struct fixture *f = *state;
     struct nvme_config cfg = {.bus = &f->bus,
                               .devfn = PCI_DEVFN(5, 0),
                               .block = &f->disk.block,
@@ -1064,58 +970,4 @@ static void bad_serials_are_refused_with_a_sentence(void **state)
     cfg.devfn = DEVFN;
     assert_null(device_new(&f->tv->vm, &nvme_type, "x", &cfg, &err));
     assert_non_null(strstr(err.text, "taken"));
-}
-
-int main(void)
-{
-#define TEST(name)     cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define TEST_OFF(name) cmocka_unit_test_setup_teardown(name, setup_off, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST_OFF(capabilities_say_what_is_there),
-        TEST_OFF(unknown_registers_are_counted),
-        TEST_OFF(enabling_makes_it_ready_and_disabling_undoes_it),
-        TEST_OFF(impossible_configurations_are_fatal),
-        TEST_OFF(queues_outside_memory_are_fatal),
-        TEST_OFF(doorbells_before_ready_do_nothing),
-        TEST(identify_controller_names_it),
-        TEST(identify_namespace_tells_its_size),
-        TEST(data_may_cross_into_a_second_page),
-        TEST(log_pages_are_served_and_bounded),
-        TEST(features_are_stored_and_read),
-        TEST(queue_creation_checks_every_field),
-        TEST(queues_are_deleted_in_order),
-        TEST(odd_commands_are_refused),
-        TEST(bad_doorbells_are_told_as_events),
-        TEST(written_blocks_read_back),
-        TEST(completion_comes_only_when_the_disk_is_done),
-        TEST(prp_list_scatters_a_long_transfer),
-        TEST(prp_list_goes_on_in_another_page),
-        TEST(bad_prp_lists_are_refused),
-        TEST(ranges_past_the_end_are_refused),
-        TEST(flush_write_zeroes_and_trim_reach_the_disk),
-        TEST(odd_trims_end_well),
-        TEST(forced_unit_access_flushes_before_completing),
-        TEST(host_errors_become_media_errors),
-        cmocka_unit_test_setup_teardown(read_only_disk_refuses_writes, setup_ro, teardown),
-        TEST(full_completion_queue_stops_fetching),
-        TEST(memory_in_flight_is_bounded),
-        TEST(long_queues_go_on_from_a_timer),
-        TEST(fetching_needs_bus_mastering),
-        TEST(intx_is_up_while_entries_wait),
-        TEST(msix_sends_the_queue_s_vector),
-        TEST(msi_obeys_the_controller_s_mask),
-        TEST(queue_without_interrupts_is_silent),
-        TEST(completions_of_a_disabled_controller_are_dropped),
-        TEST(completions_of_a_deleted_queue_are_dropped),
-        TEST(shutdown_is_complete_after_a_flush),
-        TEST(second_shutdown_flushes_again),
-        TEST(function_level_reset_brings_it_back),
-        TEST(device_may_go_while_requests_are_in_flight),
-        TEST(device_may_go_while_only_the_flush_is_in_flight),
-        TEST(state_round_trips),
-        TEST(backlog_is_run_in_the_vm_it_is_loaded_into),
-        TEST(bad_serials_are_refused_with_a_sentence),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/char/uart16550a.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define BASE 0x3f8
 
@@ -70,9 +66,9 @@ static void wr(struct fixture *f, uint16_t reg, uint8_t val)
     testvm_outb(f->tv, (uint16_t)(BASE + reg), val);
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
     struct uart16550a_config config = {.iobase = BASE, .chr = &f->chr.chr};
 
     f->chr.chr.ops = &fake_ops;
@@ -81,17 +77,13 @@ static int setup(void **state)
     testvm_irq_init(f->tv, &f->irq, 4);
     config.irq = testvm_irq_source(&f->irq);
     f->uart = testvm_add(f->tv, &uart16550a_type, &config);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 /* 115200 8N1, FIFOs with the given FCR, interrupts as asked for. */
@@ -110,15 +102,11 @@ static void open_port(struct fixture *f, uint8_t fcr, uint8_t ier)
 static void input(struct fixture *f, const char *text)
 {
     f->chr.in = text;
-    vm_lock(&f->tv->vm);
-    fake_accept(&f->chr.chr);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, fake_accept(&f->chr.chr));
 }
 
-static void reset_values_are_those_of_table_ii(void **state)
+TEST_F(reset_values_are_those_of_table_ii)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, IER), 0);
     assert_int_equal(rd(f, IIR), 1);
     assert_int_equal(rd(f, MCR), 0);
@@ -126,20 +114,16 @@ static void reset_values_are_those_of_table_ii(void **state)
     assert_int_equal(rd(f, MSR), 0xb0); /* something is plugged in */
 }
 
-static void bytes_written_go_out_at_once(void **state)
+TEST_F(bytes_written_go_out_at_once)
 {
-    struct fixture *f = *state;
-
     wr(f, THR, 'h');
     wr(f, THR, 'i');
     assert_memory_equal(f->chr.out, "hi", 2);
     assert_int_equal(rd(f, LSR), 0x60);
 }
 
-static void short_words_lose_their_upper_bits(void **state)
+TEST_F(short_words_lose_their_upper_bits)
 {
-    struct fixture *f = *state;
-
     wr(f, LCR, 0x02); /* seven bits */
     wr(f, THR, 0xc1);
     wr(f, LCR, 0x00);
@@ -148,10 +132,8 @@ static void short_words_lose_their_upper_bits(void **state)
     assert_int_equal(f->chr.out[1], 0x1f);
 }
 
-static void divisor_hides_behind_dlab(void **state)
+TEST_F(divisor_hides_behind_dlab)
 {
-    struct fixture *f = *state;
-
     wr(f, LCR, 0x83);
     wr(f, RBR, 0x34);
     wr(f, IER, 0x12);
@@ -162,10 +144,8 @@ static void divisor_hides_behind_dlab(void **state)
     assert_int_equal(f->chr.nout, 0);
 }
 
-static void registers_keep_only_the_bits_they_have(void **state)
+TEST_F(registers_keep_only_the_bits_they_have)
 {
-    struct fixture *f = *state;
-
     wr(f, IER, 0xff);
     wr(f, MCR, 0xff);
     wr(f, SCR, 0xa5);
@@ -178,10 +158,8 @@ static void registers_keep_only_the_bits_they_have(void **state)
 }
 
 /* What Linux' autoconfig() and autoconfig_16550a() do, drivers/tty/serial/8250/8250_port.c. */
-static void linux_finds_a_16550a_and_nothing_more(void **state)
+TEST_F(linux_finds_a_16550a_and_nothing_more)
 {
-    struct fixture *f = *state;
-
     wr(f, IER, 0);
     assert_int_equal(rd(f, IER) & 0x0f, 0);
     wr(f, IER, 0x0f);
@@ -213,10 +191,8 @@ static void linux_finds_a_16550a_and_nothing_more(void **state)
 }
 
 /* serial8250_do_startup(): neither UART_BUG_THRE nor UART_BUG_TXEN. */
-static void linux_finds_no_transmitter_bugs(void **state)
+TEST_F(linux_finds_no_transmitter_bugs)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0);
     wr(f, IER, 0x02);
     assert_int_equal(rd(f, IIR) & 0x0f, 0x02);
@@ -226,10 +202,8 @@ static void linux_finds_no_transmitter_bugs(void **state)
     wr(f, IER, 0);
 }
 
-static void thre_interrupt_comes_a_little_after_the_burst(void **state)
+TEST_F(thre_interrupt_comes_a_little_after_the_burst)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0x02);
     assert_true(f->irq.level);
     assert_int_equal(rd(f, IIR), 0xc2);
@@ -245,10 +219,8 @@ static void thre_interrupt_comes_a_little_after_the_burst(void **state)
     assert_false(f->irq.level); /* once */
 }
 
-static void transmitter_fifo_reset_reports_empty(void **state)
+TEST_F(transmitter_fifo_reset_reports_empty)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0x02);
     rd(f, IIR);
     wr(f, THR, 'x');
@@ -257,10 +229,8 @@ static void transmitter_fifo_reset_reports_empty(void **state)
     assert_true(f->irq.level);
 }
 
-static void out2_gates_the_interrupt(void **state)
+TEST_F(out2_gates_the_interrupt)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0x02);
     assert_true(f->irq.level);
     wr(f, MCR, RTS | DTR);
@@ -271,10 +241,8 @@ static void out2_gates_the_interrupt(void **state)
     assert_false(f->irq.level);
 }
 
-static void received_byte_interrupts_and_is_read(void **state)
+TEST_F(received_byte_interrupts_and_is_read)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x00, 0x01);
     input(f, "A");
     assert_true(f->irq.level);
@@ -285,13 +253,12 @@ static void received_byte_interrupts_and_is_read(void **state)
     assert_int_equal(rd(f, LSR) & 1, 0);
 }
 
-static void fifo_interrupts_at_each_trigger_level(void **state)
+TEST_F(fifo_interrupts_at_each_trigger_level)
 {
     static const struct {
         uint8_t fcr;
         const char *below;
     } levels[] = {{0x01, ""}, {0x41, "abc"}, {0x81, "abcdefg"}, {0xc1, "abcdefghijklm"}};
-    struct fixture *f = *state;
 
     for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
         open_port(f, levels[i].fcr | 2, 0x01);
@@ -310,10 +277,8 @@ static void fifo_interrupts_at_each_trigger_level(void **state)
     }
 }
 
-static void character_timeout_tells_of_a_few_bytes(void **state)
+TEST_F(character_timeout_tells_of_a_few_bytes)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0xc1, 0x01);
     input(f, "ab");
     testvm_advance(f->tv, 3 * CHAR_NS);
@@ -330,9 +295,8 @@ static void character_timeout_tells_of_a_few_bytes(void **state)
     assert_int_equal(rd(f, IIR), 0xc1);
 }
 
-static void input_arrives_at_the_programmed_rate(void **state)
+TEST_F(input_arrives_at_the_programmed_rate)
 {
-    struct fixture *f = *state;
     unsigned n = 0;
 
     open_port(f, 0x01, 0x01);
@@ -349,10 +313,8 @@ static void input_arrives_at_the_programmed_rate(void **state)
     assert_int_equal(n, 48);
 }
 
-static void input_waits_until_the_guest_raises_rts(void **state)
+TEST_F(input_waits_until_the_guest_raises_rts)
 {
-    struct fixture *f = *state;
-
     wr(f, FCR, 0x01);
     wr(f, MCR, 0);
     input(f, "typed ahead");
@@ -361,20 +323,16 @@ static void input_waits_until_the_guest_raises_rts(void **state)
     assert_int_equal(rd(f, RBR), 't');
 }
 
-static void input_before_anybody_listens_waits(void **state)
+TEST_F(input_before_anybody_listens_waits)
 {
-    struct fixture *f = *state;
-
     input(f, "x");
     assert_int_equal(rd(f, LSR) & 1, 0);
     open_port(f, 0x07, 0);
     assert_int_equal(rd(f, RBR), 'x');
 }
 
-static void guest_that_never_writes_mcr_gets_input_when_it_polls(void **state)
+TEST_F(guest_that_never_writes_mcr_gets_input_when_it_polls)
 {
-    struct fixture *f = *state;
-
     input(f, "x");
     for (unsigned i = 0; i < 100; i++)
         rd(f, LSR);
@@ -382,19 +340,15 @@ static void guest_that_never_writes_mcr_gets_input_when_it_polls(void **state)
     assert_int_equal(rd(f, RBR), 'x');
 }
 
-static void guest_that_never_writes_mcr_gets_input_by_interrupt(void **state)
+TEST_F(guest_that_never_writes_mcr_gets_input_by_interrupt)
 {
-    struct fixture *f = *state;
-
     wr(f, IER, 0x01);
     input(f, "x");
     assert_int_equal(rd(f, RBR), 'x');
 }
 
-static void loopback_returns_bytes_and_modem_lines(void **state)
+TEST_F(loopback_returns_bytes_and_modem_lines)
 {
-    struct fixture *f = *state;
-
     wr(f, MCR, MCR_LOOP);
     rd(f, MSR);
     wr(f, THR, 0x55);
@@ -409,10 +363,8 @@ static void loopback_returns_bytes_and_modem_lines(void **state)
     assert_int_equal(rd(f, MSR), 0x80);
 }
 
-static void modem_status_change_interrupts(void **state)
+TEST_F(modem_status_change_interrupts)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0x08);
     wr(f, MCR, MCR_LOOP);
     wr(f, MCR, OUT2);
@@ -423,9 +375,8 @@ static void modem_status_change_interrupts(void **state)
 }
 
 /* FreeBSD's ns8250_bus_probe() counts the FIFO's bytes like this. */
-static void fifo_overruns_after_sixteen_bytes(void **state)
+TEST_F(fifo_overruns_after_sixteen_bytes)
 {
-    struct fixture *f = *state;
     unsigned n = 0;
 
     wr(f, FCR, 0x07);
@@ -439,10 +390,8 @@ static void fifo_overruns_after_sixteen_bytes(void **state)
     assert_int_equal(rd(f, LSR), 0x60);
 }
 
-static void single_register_overrun_keeps_the_newer_byte(void **state)
+TEST_F(single_register_overrun_keeps_the_newer_byte)
 {
-    struct fixture *f = *state;
-
     wr(f, MCR, MCR_LOOP);
     wr(f, THR, 1);
     wr(f, THR, 2);
@@ -451,15 +400,11 @@ static void single_register_overrun_keeps_the_newer_byte(void **state)
     assert_int_equal(rd(f, RBR), 2);
 }
 
-static void break_shows_when_its_byte_is_the_oldest(void **state)
+TEST_F(break_shows_when_its_byte_is_the_oldest)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0x05);
     input(f, "a");
-    vm_lock(&f->tv->vm);
-    uart16550a_receive_break(f->uart);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, uart16550a_receive_break(f->uart));
     assert_int_equal(rd(f, LSR), 0xe1); /* an error is somewhere in the FIFO */
     assert_int_equal(rd(f, RBR), 'a');
     assert_int_equal(rd(f, IIR), 0xc6);
@@ -468,10 +413,8 @@ static void break_shows_when_its_byte_is_the_oldest(void **state)
     assert_int_equal(rd(f, LSR), 0x60);
 }
 
-static void changing_the_fifo_enable_empties_it(void **state)
+TEST_F(changing_the_fifo_enable_empties_it)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0x01, 0);
     input(f, "abc");
     wr(f, FCR, 0x00);
@@ -479,18 +422,15 @@ static void changing_the_fifo_enable_empties_it(void **state)
     assert_int_equal(rd(f, IIR), 0x01);
 }
 
-static void bytes_during_a_break_are_lost(void **state)
+TEST_F(bytes_during_a_break_are_lost)
 {
-    struct fixture *f = *state;
-
     wr(f, LCR, 0x43);
     wr(f, THR, 'x');
     assert_int_equal(f->chr.nout, 0);
 }
 
-static void port_without_back_end_swallows_output_and_shows_no_lines(void **state)
+TEST_F(port_without_back_end_swallows_output_and_shows_no_lines)
 {
-    struct fixture *f = *state;
     struct fixture g = {.tv = f->tv};
 
     testvm_add_named(g.tv, &uart16550a_type, "com2", &(struct uart16550a_config){.iobase = 0x2f8});
@@ -499,9 +439,8 @@ static void port_without_back_end_swallows_output_and_shows_no_lines(void **stat
     assert_int_equal(testvm_inb(g.tv, 0x2f8 + LSR), 0x60);
 }
 
-static void bad_iobase_is_refused(void **state)
+TEST_F(bad_iobase_is_refused)
 {
-    struct fixture *f = *state;
     struct err err = {0};
 
     assert_null(device_new(&f->tv->vm, &uart16550a_type, "com9",
@@ -509,21 +448,15 @@ static void bad_iobase_is_refused(void **state)
     assert_non_null(strstr(err.text, "0x3f9"));
 }
 
-static void detached_port_lets_go_of_its_back_end(void **state)
+TEST_F(detached_port_lets_go_of_its_back_end)
 {
-    struct fixture *f = *state;
-
-    vm_lock(&f->tv->vm);
-    device_detach(f->uart);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_detach(f->uart));
     assert_null(f->chr.chr.receive);
     assert_int_equal(rd(f, LSR), 0xff);
 }
 
-static void state_survives_with_bytes_waiting(void **state)
+TEST_F(state_survives_with_bytes_waiting)
 {
-    struct fixture *f = *state;
-
     open_port(f, 0xc1, 0x0f);
     input(f, "abcdef");
     wr(f, THR, 'x');
@@ -534,54 +467,12 @@ static void state_survives_with_bytes_waiting(void **state)
     assert_int_equal(rd(f, RBR), 'a');
 }
 
-static void impossible_state_is_refused(void **state)
+TEST_F(impossible_state_is_refused)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->uart, "rx_count", 0, 17));
     assert_false(testvm_load_with(f->uart, "rx_count", 0, 2)); /* no FIFO */
     assert_false(testvm_load_with(f->uart, "fcr", 0, 0x02));
     assert_false(testvm_load_with(f->uart, "rx_errors", 3, 0x02));
     assert_false(testvm_load_with(f->uart, "lsr_errors", 0, 0x01));
     assert_true(testvm_load_with(f->uart, "rx_count", 0, 1));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(reset_values_are_those_of_table_ii),
-        T(bytes_written_go_out_at_once),
-        T(short_words_lose_their_upper_bits),
-        T(divisor_hides_behind_dlab),
-        T(registers_keep_only_the_bits_they_have),
-        T(linux_finds_a_16550a_and_nothing_more),
-        T(linux_finds_no_transmitter_bugs),
-        T(thre_interrupt_comes_a_little_after_the_burst),
-        T(transmitter_fifo_reset_reports_empty),
-        T(out2_gates_the_interrupt),
-        T(received_byte_interrupts_and_is_read),
-        T(fifo_interrupts_at_each_trigger_level),
-        T(character_timeout_tells_of_a_few_bytes),
-        T(input_arrives_at_the_programmed_rate),
-        T(input_waits_until_the_guest_raises_rts),
-        T(input_before_anybody_listens_waits),
-        T(guest_that_never_writes_mcr_gets_input_when_it_polls),
-        T(guest_that_never_writes_mcr_gets_input_by_interrupt),
-        T(loopback_returns_bytes_and_modem_lines),
-        T(modem_status_change_interrupts),
-        T(fifo_overruns_after_sixteen_bytes),
-        T(single_register_overrun_keeps_the_newer_byte),
-        T(break_shows_when_its_byte_is_the_oldest),
-        T(changing_the_fifo_enable_empties_it),
-        T(bytes_during_a_break_are_lost),
-        T(port_without_back_end_swallows_output_and_shows_no_lines),
-        T(bad_iobase_is_refused),
-        T(detached_port_lets_go_of_its_back_end),
-        T(state_survives_with_bytes_waiting),
-        T(impossible_state_is_refused),
-    };
-
-    return cmocka_run_group_tests_name("uart16550a", tests, NULL, NULL);
 }

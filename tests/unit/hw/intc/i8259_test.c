@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/intc/i8259.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define MASTER    0x20
 #define SLAVE     0xa0
@@ -49,9 +46,9 @@ static void program(struct fixture *f, uint8_t icw1, uint8_t icw4)
     }
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
     struct i8259_config config = {0};
 
     f->tv = testvm_new();
@@ -69,17 +66,13 @@ static int setup(void **state)
         irq_add_eoi(f->in[i], &f->notifiers[i]);
     }
     program(f, 0x11, 0x01);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 static void pulse(struct fixture *f, unsigned n)
@@ -94,10 +87,8 @@ static uint8_t read_reg(struct fixture *f, uint16_t port, uint8_t which)
     return testvm_inb(f->tv, port);
 }
 
-static void edge_raises_intr_and_is_acknowledged_with_its_vector(void **state)
+TEST_F(edge_raises_intr_and_is_acknowledged_with_its_vector)
 {
-    struct fixture *f = *state;
-
     irq_set(f->in[4], true);
     assert_true(i8259_intr(f->pic));
     assert_true(f->intr.level);
@@ -107,10 +98,22 @@ static void edge_raises_intr_and_is_acknowledged_with_its_vector(void **state)
     assert_int_equal(read_reg(f, MASTER, READ_IRR), 0x00);
 }
 
-static void inputs_of_the_second_chip_come_through_the_cascade(void **state)
+/* For an edge-triggered pin behind INTR: the I/O APIC's. */
+TEST_F(each_request_raises_intr_anew)
 {
-    struct fixture *f = *state;
+    program(f, 0x11, 0x03); /* automatic EOI: nothing in service holds the second one back */
+    irq_set(f->in[3], true);
+    irq_set(f->in[4], true);
+    assert_int_equal(f->intr.rises, 1);
+    assert_int_equal(i8259_ack(f->pic), 0x23);
+    assert_int_equal(f->intr.rises, 2);
+    assert_int_equal(i8259_ack(f->pic), 0x24);
+    assert_int_equal(f->intr.rises, 2);
+    assert_false(f->intr.level);
+}
 
+TEST_F(inputs_of_the_second_chip_come_through_the_cascade)
+{
     pulse(f, 14);
     assert_int_equal(read_reg(f, MASTER, READ_IRR), 0x04);
     assert_int_equal(i8259_ack(f->pic), 0x2e);
@@ -118,10 +121,8 @@ static void inputs_of_the_second_chip_come_through_the_cascade(void **state)
     assert_int_equal(read_reg(f, SLAVE, READ_ISR), 0x40);
 }
 
-static void power_on_masks_everything(void **state)
+TEST_F(power_on_masks_everything)
 {
-    struct fixture *f = *state;
-
     device_reset(f->pic, RESET_COLD);
     pulse(f, 1);
     assert_false(i8259_intr(f->pic));
@@ -129,10 +130,8 @@ static void power_on_masks_everything(void **state)
     assert_int_equal(testvm_inb(f->tv, SLAVE + 1), 0xff);
 }
 
-static void lower_number_goes_first(void **state)
+TEST_F(lower_number_goes_first)
 {
-    struct fixture *f = *state;
-
     pulse(f, 6);
     pulse(f, 1);
     pulse(f, 9);
@@ -144,10 +143,8 @@ static void lower_number_goes_first(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x26);
 }
 
-static void input_in_service_holds_back_itself_and_lower_ones(void **state)
+TEST_F(input_in_service_holds_back_itself_and_lower_ones)
 {
-    struct fixture *f = *state;
-
     pulse(f, 3);
     i8259_ack(f->pic);
     pulse(f, 3);
@@ -161,10 +158,8 @@ static void input_in_service_holds_back_itself_and_lower_ones(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x23);
 }
 
-static void masked_input_is_remembered(void **state)
+TEST_F(masked_input_is_remembered)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, MASTER + 1, 0x20);
     pulse(f, 5);
     assert_false(i8259_intr(f->pic));
@@ -173,10 +168,8 @@ static void masked_input_is_remembered(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x25);
 }
 
-static void second_edge_before_the_acknowledge_is_coalesced(void **state)
+TEST_F(second_edge_before_the_acknowledge_is_coalesced)
 {
-    struct fixture *f = *state;
-
     assert_true(irq_set(f->in[5], true));
     irq_set(f->in[5], false);
     assert_false(irq_set(f->in[5], true));
@@ -185,18 +178,14 @@ static void second_edge_before_the_acknowledge_is_coalesced(void **state)
     assert_false(i8259_intr(f->pic)); /* the level alone is no request */
 }
 
-static void acknowledge_without_request_is_the_default_ir7(void **state)
+TEST_F(acknowledge_without_request_is_the_default_ir7)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(i8259_ack(f->pic), SPURIOUS7);
     assert_int_equal(read_reg(f, MASTER, READ_ISR), 0);
 }
 
-static void level_that_goes_away_before_the_acknowledge_leaves_ir7(void **state)
+TEST_F(level_that_goes_away_before_the_acknowledge_leaves_ir7)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, ELCR, 0x0820, 2);
     irq_set(f->in[5], true);
     assert_true(i8259_intr(f->pic));
@@ -209,10 +198,8 @@ static void level_that_goes_away_before_the_acknowledge_leaves_ir7(void **state)
     assert_int_equal(read_reg(f, SLAVE, READ_ISR), 0);
 }
 
-static void level_input_asks_again_after_the_eoi(void **state)
+TEST_F(level_input_asks_again_after_the_eoi)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, ELCR + 1, 0x08);
     irq_set(f->in[11], true);
     assert_int_equal(i8259_ack(f->pic), 0x2b);
@@ -224,18 +211,14 @@ static void level_input_asks_again_after_the_eoi(void **state)
     assert_false(i8259_intr(f->pic));
 }
 
-static void elcr_keeps_the_inputs_that_must_be_edges(void **state)
+TEST_F(elcr_keeps_the_inputs_that_must_be_edges)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, ELCR, 0xffff, 2);
     assert_int_equal(testvm_in(f->tv, ELCR, 2), 0xdef8);
 }
 
-static void eoi_reaches_the_notifier_of_its_line(void **state)
+TEST_F(eoi_reaches_the_notifier_of_its_line)
 {
-    struct fixture *f = *state;
-
     pulse(f, 12);
     i8259_ack(f->pic);
     assert_int_equal(f->eois[12], 0);
@@ -250,10 +233,8 @@ static void eoi_reaches_the_notifier_of_its_line(void **state)
     assert_int_equal(f->eois[3], 1);
 }
 
-static void specific_eoi_ends_the_named_input_alone(void **state)
+TEST_F(specific_eoi_ends_the_named_input_alone)
 {
-    struct fixture *f = *state;
-
     pulse(f, 5);
     i8259_ack(f->pic);
     pulse(f, 1);
@@ -263,10 +244,8 @@ static void specific_eoi_ends_the_named_input_alone(void **state)
 }
 
 /* Data sheet, figure "Automatic rotation": 4 is serviced, and becomes the lowest. */
-static void rotate_on_nonspecific_eoi_makes_it_the_lowest(void **state)
+TEST_F(rotate_on_nonspecific_eoi_makes_it_the_lowest)
 {
-    struct fixture *f = *state;
-
     pulse(f, 4);
     pulse(f, 6);
     assert_int_equal(i8259_ack(f->pic), 0x24);
@@ -277,10 +256,8 @@ static void rotate_on_nonspecific_eoi_makes_it_the_lowest(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x24);
 }
 
-static void rotate_on_specific_eoi_names_the_lowest(void **state)
+TEST_F(rotate_on_specific_eoi_names_the_lowest)
 {
-    struct fixture *f = *state;
-
     pulse(f, 2 + 1);
     i8259_ack(f->pic);
     testvm_outb(f->tv, MASTER, 0xe0 | 3);
@@ -289,10 +266,8 @@ static void rotate_on_specific_eoi_names_the_lowest(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x27);
 }
 
-static void set_priority_makes_an_input_the_lowest(void **state)
+TEST_F(set_priority_makes_an_input_the_lowest)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, MASTER, 0xc0 | 5);
     pulse(f, 5);
     pulse(f, 6);
@@ -304,10 +279,8 @@ static void set_priority_makes_an_input_the_lowest(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x25);
 }
 
-static void automatic_eoi_leaves_nothing_in_service(void **state)
+TEST_F(automatic_eoi_leaves_nothing_in_service)
 {
-    struct fixture *f = *state;
-
     program(f, 0x11, 0x03);
     pulse(f, 4);
     pulse(f, 10);
@@ -318,10 +291,8 @@ static void automatic_eoi_leaves_nothing_in_service(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x24);
 }
 
-static void automatic_eoi_can_rotate(void **state)
+TEST_F(automatic_eoi_can_rotate)
 {
-    struct fixture *f = *state;
-
     program(f, 0x11, 0x03);
     testvm_outb(f->tv, MASTER, 0x80);
     pulse(f, 0);
@@ -336,10 +307,8 @@ static void automatic_eoi_can_rotate(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x20);
 }
 
-static void special_mask_mode_opens_lower_inputs(void **state)
+TEST_F(special_mask_mode_opens_lower_inputs)
 {
-    struct fixture *f = *state;
-
     pulse(f, 1);
     i8259_ack(f->pic);
     pulse(f, 6);
@@ -355,10 +324,8 @@ static void special_mask_mode_opens_lower_inputs(void **state)
     assert_false(i8259_intr(f->pic));
 }
 
-static void second_chip_nests_only_in_special_fully_nested_mode(void **state)
+TEST_F(second_chip_nests_only_in_special_fully_nested_mode)
 {
-    struct fixture *f = *state;
-
     pulse(f, 12);
     i8259_ack(f->pic);
     pulse(f, 8);
@@ -372,10 +339,8 @@ static void second_chip_nests_only_in_special_fully_nested_mode(void **state)
     assert_false(i8259_intr(f->pic));
 }
 
-static void poll_reads_and_takes_the_most_urgent(void **state)
+TEST_F(poll_reads_and_takes_the_most_urgent)
 {
-    struct fixture *f = *state;
-
     pulse(f, 6);
     pulse(f, 3);
     testvm_outb(f->tv, MASTER, POLL);
@@ -389,10 +354,8 @@ static void poll_reads_and_takes_the_most_urgent(void **state)
     assert_int_equal(testvm_inb(f->tv, MASTER), 0x00);
 }
 
-static void both_chips_can_be_polled(void **state)
+TEST_F(both_chips_can_be_polled)
 {
-    struct fixture *f = *state;
-
     pulse(f, 9);
     testvm_outb(f->tv, MASTER, POLL);
     assert_int_equal(testvm_inb(f->tv, MASTER), 0x82);
@@ -401,10 +364,8 @@ static void both_chips_can_be_polled(void **state)
     assert_int_equal(read_reg(f, SLAVE, READ_ISR), 0x02);
 }
 
-static void icw1_forgets_edges_and_needs_new_ones(void **state)
+TEST_F(icw1_forgets_edges_and_needs_new_ones)
 {
-    struct fixture *f = *state;
-
     irq_set(f->in[4], true);
     program(f, 0x11, 0x01);
     assert_false(i8259_intr(f->pic));
@@ -413,10 +374,8 @@ static void icw1_forgets_edges_and_needs_new_ones(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x24);
 }
 
-static void initialisation_without_icw3_and_icw4_takes_two_words(void **state)
+TEST_F(initialisation_without_icw3_and_icw4_takes_two_words)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, MASTER, 0x12);
     testvm_outb(f->tv, MASTER + 1, 0x77);
     testvm_outb(f->tv, MASTER + 1, 0xaa);
@@ -426,19 +385,15 @@ static void initialisation_without_icw3_and_icw4_takes_two_words(void **state)
     assert_int_equal(i8259_ack(f->pic), 0x71); /* the low bits of ICW2 do not exist */
 }
 
-static void cascade_pin_goes_nowhere(void **state)
+TEST_F(cascade_pin_goes_nowhere)
 {
-    struct fixture *f = *state;
-
     pulse(f, 2);
     assert_false(i8259_intr(f->pic));
     assert_int_equal(read_reg(f, MASTER, READ_IRR), 0);
 }
 
-static void state_survives_in_the_middle_of_initialisation_and_service(void **state)
+TEST_F(state_survives_in_the_middle_of_initialisation_and_service)
 {
-    struct fixture *f = *state;
-
     testvm_outb(f->tv, ELCR + 1, 0x0c);
     pulse(f, 5);
     irq_set(f->in[10], true);
@@ -449,9 +404,8 @@ static void state_survives_in_the_middle_of_initialisation_and_service(void **st
     assert_int_equal(read_reg(f, MASTER, READ_ISR), 0x04);
 }
 
-static void state_moves_to_another_vm_without_new_edges(void **state)
+TEST_F(state_moves_to_another_vm_without_new_edges)
 {
-    struct fixture *f = *state;
     struct testvm *other = testvm_new();
     struct device *pic = testvm_add(other, &i8259_type, &(struct i8259_config){0});
 
@@ -465,10 +419,8 @@ static void state_moves_to_another_vm_without_new_edges(void **state)
     testvm_free(other);
 }
 
-static void impossible_state_is_refused(void **state)
+TEST_F(impossible_state_is_refused)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->pic, "irr", 0, 0x04)); /* the cascade, driven from outside */
     assert_false(testvm_load_with(f->pic, "elcr", 0, 0x01));
     assert_false(testvm_load_with(f->pic, "icw2", 0, 0x21));
@@ -479,52 +431,11 @@ static void impossible_state_is_refused(void **state)
 }
 
 /* Found by the fuzzer: the refused levels stayed. */
-static void refused_levels_do_not_survive_the_reset(void **state)
+TEST_F(refused_levels_do_not_survive_the_reset)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->pic, "lines", 0, 0xff));
     program(f, 0x11, 0x01);
     irq_set(f->in[4], true);
     assert_int_equal(i8259_ack(f->pic), 0x24);
     testvm_state_roundtrip(f->pic);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(edge_raises_intr_and_is_acknowledged_with_its_vector),
-        T(inputs_of_the_second_chip_come_through_the_cascade),
-        T(power_on_masks_everything),
-        T(lower_number_goes_first),
-        T(input_in_service_holds_back_itself_and_lower_ones),
-        T(masked_input_is_remembered),
-        T(second_edge_before_the_acknowledge_is_coalesced),
-        T(acknowledge_without_request_is_the_default_ir7),
-        T(level_that_goes_away_before_the_acknowledge_leaves_ir7),
-        T(level_input_asks_again_after_the_eoi),
-        T(elcr_keeps_the_inputs_that_must_be_edges),
-        T(eoi_reaches_the_notifier_of_its_line),
-        T(specific_eoi_ends_the_named_input_alone),
-        T(rotate_on_nonspecific_eoi_makes_it_the_lowest),
-        T(rotate_on_specific_eoi_names_the_lowest),
-        T(set_priority_makes_an_input_the_lowest),
-        T(automatic_eoi_leaves_nothing_in_service),
-        T(automatic_eoi_can_rotate),
-        T(special_mask_mode_opens_lower_inputs),
-        T(second_chip_nests_only_in_special_fully_nested_mode),
-        T(poll_reads_and_takes_the_most_urgent),
-        T(both_chips_can_be_polled),
-        T(icw1_forgets_edges_and_needs_new_ones),
-        T(initialisation_without_icw3_and_icw4_takes_two_words),
-        T(cascade_pin_goes_nowhere),
-        T(state_survives_in_the_middle_of_initialisation_and_service),
-        T(state_moves_to_another_vm_without_new_edges),
-        T(impossible_state_is_refused),
-        T(refused_levels_do_not_survive_the_reset),
-    };
-
-    return cmocka_run_group_tests_name("i8259", tests, NULL, NULL);
 }

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
 #include "hw/intc/lapic.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define BASE 0xfee00000ull
 #define CPUS 3
@@ -51,7 +45,15 @@ struct fixture {
     int pic_vector;
     uint8_t eoi_vector;
     unsigned eois;
+    uint64_t tsc_offset;
 };
+
+static uint64_t tsc_offset(struct vcpu *vcpu)
+{
+    struct lapic_bus *bus = vcpu->vm->msi_opaque;
+
+    return container_of(bus, struct fixture, bus)->tsc_offset;
+}
 
 static int pic_ack(void *opaque)
 {
@@ -83,6 +85,7 @@ static struct fixture *made(bool virtual_wire)
                                       .x2apic = true,
                                       .tsc_deadline = true,
                                       .virtual_wire = virtual_wire && i == 0,
+                                      .tsc_offset = tsc_offset,
                                       .extint_ack = pic_ack,
                                       .extint_opaque = f};
 
@@ -107,23 +110,29 @@ static void wr(struct fixture *f, unsigned cpu, unsigned reg, uint32_t v)
     vcpu_mmio(f->cpu[cpu], BASE + reg, &v, 4, true);
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct fixture *f = made(false);
 
     for (unsigned i = 0; i < CPUS; i++)
         wr(f, i, SVR, 0x1ff);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static struct fixture *setup_off(void)
 {
-    struct fixture *f = *state;
+    return made(false);
+}
 
+static struct fixture *setup_wired(void)
+{
+    return made(true);
+}
+
+static void teardown(struct fixture *f)
+{
     testvm_free(f->tv);
     free(f);
-    return 0;
 }
 
 static bool has(struct fixture *f, unsigned cpu)
@@ -134,6 +143,21 @@ static bool has(struct fixture *f, unsigned cpu)
 static int ack(struct fixture *f, unsigned cpu)
 {
     return f->cpu[cpu]->intc_ops->ack(f->cpu[cpu]->intc);
+}
+
+/* Takes an interrupt, which must be this one, and ends it. */
+static void serve(struct fixture *f, unsigned cpu, int vector)
+{
+    assert_int_equal(ack(f, cpu), vector);
+    wr(f, cpu, EOI, 0);
+}
+
+/* Undivided. */
+static void start_timer(struct fixture *f, uint32_t lvt, uint32_t count)
+{
+    wr(f, 0, DCR, 0xb);
+    wr(f, 0, LVT_TIMER, lvt);
+    wr(f, 0, INITIAL, count);
 }
 
 static uint32_t posted(struct fixture *f, unsigned cpu)
@@ -161,6 +185,14 @@ static uint64_t msr(struct fixture *f, unsigned cpu, uint32_t index)
     return v;
 }
 
+/* As a write of the TSC does. */
+static void jump(struct fixture *f, unsigned cpu, int64_t by)
+{
+    f->cpu[cpu]->intc_ops->tsc_jumps(f->cpu[cpu]->intc);
+    f->tsc_offset += (uint64_t)by;
+    f->cpu[cpu]->intc_ops->tsc_jumps(f->cpu[cpu]->intc);
+}
+
 static void to_x2(struct fixture *f, unsigned cpu)
 {
     assert_true(vcpu_wrmsr(f->cpu[cpu], MSR_BASE, msr(f, cpu, MSR_BASE) | 0x400));
@@ -168,10 +200,8 @@ static void to_x2(struct fixture *f, unsigned cpu)
 
 /* ---- interrupts ---- */
 
-static void reset_leaves_it_software_disabled_and_masked(void **state)
+TEST_WITH(setup_off, reset_leaves_it_software_disabled_and_masked)
 {
-    struct fixture *f = made(false);
-
     assert_int_equal(rd(f, 1, SVR), 0xff);
     assert_int_equal(rd(f, 1, LVT_LINT0), MASKED);
     assert_int_equal(rd(f, 1, DFR), 0xffffffff);
@@ -181,19 +211,10 @@ static void reset_leaves_it_software_disabled_and_masked(void **state)
     assert_int_equal(msr(f, 1, MSR_BASE), 0xfee00800);
     msi(f, 1, 0x40);
     assert_false(has(f, 1));
-    *state = f;
 }
 
-static int no_setup(void **state)
+TEST_F(message_is_taken_and_ended)
 {
-    *state = NULL;
-    return 0;
-}
-
-static void message_is_taken_and_ended(void **state)
-{
-    struct fixture *f = *state;
-
     msi(f, 1, 0x41);
     assert_true(posted(f, 1) & PEND_INTR);
     assert_false(has(f, 0));
@@ -209,10 +230,8 @@ static void message_is_taken_and_ended(void **state)
     assert_int_equal(f->eois, 0);
 }
 
-static void higher_class_nests_and_lower_waits(void **state)
+TEST_F(higher_class_nests_and_lower_waits)
 {
-    struct fixture *f = *state;
-
     msi(f, 0, 0x41);
     assert_int_equal(ack(f, 0), 0x41);
     msi(f, 0, 0x4f);
@@ -227,9 +246,8 @@ static void higher_class_nests_and_lower_waits(void **state)
     assert_int_equal(ack(f, 0), 0x4f);
 }
 
-static void task_priority_holds_back_and_lets_go(void **state)
+TEST_F(task_priority_holds_back_and_lets_go)
 {
-    struct fixture *f = *state;
     const struct vcpu_intc *ops = f->cpu[0]->intc_ops;
 
     wr(f, 0, TPR, 0x45);
@@ -249,10 +267,8 @@ static void task_priority_holds_back_and_lets_go(void **state)
     assert_false(has(f, 0));
 }
 
-static void level_eoi_is_broadcast_and_can_be_suppressed(void **state)
+TEST_F(level_eoi_is_broadcast_and_can_be_suppressed)
 {
-    struct fixture *f = *state;
-
     msi(f, 0, 0xc061);
     assert_int_equal(rd(f, 0, TMR + 0x30), 2);
     ack(f, 0);
@@ -266,19 +282,15 @@ static void level_eoi_is_broadcast_and_can_be_suppressed(void **state)
     assert_int_equal(f->eois, 1);
 }
 
-static void edge_after_level_clears_the_trigger_mode(void **state)
+TEST_F(edge_after_level_clears_the_trigger_mode)
 {
-    struct fixture *f = *state;
-
     msi(f, 0, 0xc061);
     msi(f, 0, 0x61);
     assert_int_equal(rd(f, 0, TMR + 0x30), 0);
 }
 
-static void level_deassert_and_foreign_writes_are_no_interrupts(void **state)
+TEST_F(level_deassert_and_foreign_writes_are_no_interrupts)
 {
-    struct fixture *f = *state;
-
     msi(f, 0, 0x8061);
     lapic_msi(&f->bus, 0xfed00000, 0x61);
     msi(f, 0, 0x600);
@@ -287,10 +299,8 @@ static void level_deassert_and_foreign_writes_are_no_interrupts(void **state)
     assert_int_equal(posted(f, 0), 0);
 }
 
-static void pending_query_sees_a_waiting_vector(void **state)
+TEST_F(pending_query_sees_a_waiting_vector)
 {
-    struct fixture *f = *state;
-
     assert_false(lapic_msi_pending(&f->bus, BASE, 0x61));
     msi(f, 0, 0x61);
     assert_true(lapic_msi_pending(&f->bus, BASE, 0x61));
@@ -299,10 +309,8 @@ static void pending_query_sees_a_waiting_vector(void **state)
     assert_false(lapic_msi_pending(&f->bus, BASE | 0x77 << 12, 0x61));
 }
 
-static void special_messages_post_events(void **state)
+TEST_F(special_messages_post_events)
 {
-    struct fixture *f = *state;
-
     msi(f, 1, 0x200);
     msi(f, 1, 0x400);
     msi(f, 1, 0x500);
@@ -314,10 +322,8 @@ static void special_messages_post_events(void **state)
     assert_false(has(f, 1));
 }
 
-static void software_disabled_apic_takes_only_events(void **state)
+TEST_F(software_disabled_apic_takes_only_events)
 {
-    struct fixture *f = *state;
-
     wr(f, 1, LVT_ERROR, 0x33);
     wr(f, 1, SVR, 0xff);
     assert_int_equal(rd(f, 1, LVT_ERROR), MASKED | 0x33);
@@ -331,18 +337,14 @@ static void software_disabled_apic_takes_only_events(void **state)
 
 /* ---- destinations ---- */
 
-static void physical_broadcast_reaches_all(void **state)
+TEST_F(physical_broadcast_reaches_all)
 {
-    struct fixture *f = *state;
-
     msi(f, 0xff, 0x41);
     assert_true(has(f, 0) && has(f, 1) && has(f, 2));
 }
 
-static void flat_logical_ids_select_by_bit(void **state)
+TEST_F(flat_logical_ids_select_by_bit)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LDR, 1u << 24);
     wr(f, 1, LDR, 2u << 24);
     wr(f, 2, LDR, 4u << 24);
@@ -351,10 +353,8 @@ static void flat_logical_ids_select_by_bit(void **state)
     assert_true(has(f, 1) && has(f, 2));
 }
 
-static void cluster_logical_ids_need_the_cluster(void **state)
+TEST_F(cluster_logical_ids_need_the_cluster)
 {
-    struct fixture *f = *state;
-
     for (unsigned i = 0; i < CPUS; i++)
         wr(f, i, DFR, 0);
     wr(f, 0, LDR, 0x11u << 24);
@@ -369,10 +369,8 @@ static void cluster_logical_ids_need_the_cluster(void **state)
     assert_true(has(f, 2));
 }
 
-static void lowest_priority_picks_the_idlest(void **state)
+TEST_F(lowest_priority_picks_the_idlest)
 {
-    struct fixture *f = *state;
-
     for (unsigned i = 0; i < CPUS; i++)
         wr(f, i, LDR, 1u << (24 + i));
     wr(f, 0, TPR, 0x30);
@@ -388,10 +386,8 @@ static void lowest_priority_picks_the_idlest(void **state)
 
 /* ---- IPIs ---- */
 
-static void icr_sends_by_destination_and_shorthand(void **state)
+TEST_F(icr_sends_by_destination_and_shorthand)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, ICR_HIGH, 2u << 24);
     wr(f, 0, ICR, 0x4041);
     assert_true(has(f, 2));
@@ -408,10 +404,8 @@ static void icr_sends_by_destination_and_shorthand(void **state)
     assert_int_equal(ack(f, 1), 0x53);
 }
 
-static void init_and_startup_reach_the_other_processor(void **state)
+TEST_F(init_and_startup_reach_the_other_processor)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, ICR_HIGH, 1u << 24);
     wr(f, 0, ICR, 0xc500);
     assert_int_equal(posted(f, 1), PEND_INIT);
@@ -425,10 +419,8 @@ static void init_and_startup_reach_the_other_processor(void **state)
     assert_int_equal(posted(f, 1), 0);
 }
 
-static void init_clears_all_but_identity(void **state)
+TEST_F(init_clears_all_but_identity)
 {
-    struct fixture *f = *state;
-
     msi(f, 1, 0x41);
     wr(f, 1, LDR, 2u << 24);
     f->cpu[1]->intc_ops->init_reset(f->cpu[1]->intc);
@@ -441,10 +433,8 @@ static void init_clears_all_but_identity(void **state)
 
 /* ---- errors ---- */
 
-static void illegal_vectors_are_collected_and_reported(void **state)
+TEST_F(illegal_vectors_are_collected_and_reported)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_ERROR, 0x33);
     wr(f, 0, ICR, 0x4405);
     wr(f, 0, ICR, 0x4005);
@@ -457,10 +447,8 @@ static void illegal_vectors_are_collected_and_reported(void **state)
     assert_int_equal(ack(f, 0), 0x33);
 }
 
-static void unknown_registers_set_the_error_bit(void **state)
+TEST_F(unknown_registers_set_the_error_bit)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, 0x40, 0);
     assert_int_equal(rd(f, 0, 0x3f0), 0);
     wr(f, 0, ESR, 0);
@@ -468,18 +456,15 @@ static void unknown_registers_set_the_error_bit(void **state)
     assert_int_equal(f->apic[0]->bad_accesses, 2);
 }
 
-static void illegal_error_vector_does_not_report_itself(void **state)
+TEST_F(illegal_error_vector_does_not_report_itself)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_ERROR, 0x05);
     msi(f, 0, 0x07);
     assert_false(has(f, 0));
 }
 
-static void odd_accesses_are_tame(void **state)
+TEST_F(odd_accesses_are_tame)
 {
-    struct fixture *f = *state;
     uint64_t wide = UINT64_MAX;
     uint8_t byte = 0x20;
 
@@ -499,10 +484,8 @@ static void odd_accesses_are_tame(void **state)
 
 /* ---- LINT pins ---- */
 
-static void virtual_wire_lets_the_pic_through(void **state)
+TEST_WITH(setup_wired, virtual_wire_lets_the_pic_through)
 {
-    struct fixture *f = made(true);
-
     f->pic_vector = 0x08;
     pin(f, 0, 0, true);
     assert_true(posted(f, 0) & PEND_INTR);
@@ -512,13 +495,10 @@ static void virtual_wire_lets_the_pic_through(void **state)
     assert_false(has(f, 0));
     pin(f, 0, 1, true);
     assert_true(posted(f, 0) & PEND_NMI);
-    *state = f;
 }
 
-static void masked_pin_waits_until_opened(void **state)
+TEST_F(masked_pin_waits_until_opened)
 {
-    struct fixture *f = *state;
-
     f->pic_vector = 0x20;
     pin(f, 0, 0, true);
     assert_false(has(f, 0));
@@ -528,27 +508,21 @@ static void masked_pin_waits_until_opened(void **state)
     assert_int_equal(ack(f, 0), 0x20);
 }
 
-static void fixed_edge_pin_interrupts_once(void **state)
+TEST_F(fixed_edge_pin_interrupts_once)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_LINT0, 0x45);
     pin(f, 0, 0, true);
     pin(f, 0, 0, true);
-    assert_int_equal(ack(f, 0), 0x45);
-    wr(f, 0, EOI, 0);
+    serve(f, 0, 0x45);
     assert_false(has(f, 0));
 }
 
-static void fixed_level_pin_repeats_after_its_eoi(void **state)
+TEST_F(fixed_level_pin_repeats_after_its_eoi)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_LINT1, 0x8046);
     pin(f, 0, 1, true);
     assert_int_equal(rd(f, 0, LVT_LINT1), 0xc046);
-    assert_int_equal(ack(f, 0), 0x46);
-    wr(f, 0, EOI, 0);
+    serve(f, 0, 0x46);
     assert_int_equal(ack(f, 0), 0x46);
     pin(f, 0, 1, false);
     wr(f, 0, EOI, 0);
@@ -560,9 +534,8 @@ static void fixed_level_pin_repeats_after_its_eoi(void **state)
     assert_int_equal(ack(f, 0), 0x46);
 }
 
-static void disabled_apic_leaves_the_pins_to_the_processor(void **state)
+TEST_F(disabled_apic_leaves_the_pins_to_the_processor)
 {
-    struct fixture *f = *state;
     uint32_t v;
 
     assert_true(lapic_enabled(f->apic[0]));
@@ -584,13 +557,9 @@ static void disabled_apic_leaves_the_pins_to_the_processor(void **state)
 
 /* ---- timer ---- */
 
-static void one_shot_counts_down_and_interrupts_once(void **state)
+TEST_F(one_shot_counts_down_and_interrupts_once)
 {
-    struct fixture *f = *state;
-
-    wr(f, 0, DCR, 0xb);
-    wr(f, 0, LVT_TIMER, 0x60);
-    wr(f, 0, INITIAL, 1000);
+    start_timer(f, 0x60, 1000);
     testvm_advance(f->tv, 400);
     assert_int_equal(rd(f, 0, CURRENT), 600);
     assert_int_equal(rd(f, 0, INITIAL), 1000);
@@ -603,10 +572,8 @@ static void one_shot_counts_down_and_interrupts_once(void **state)
     assert_false(has(f, 0));
 }
 
-static void divider_stretches_the_count(void **state)
+TEST_F(divider_stretches_the_count)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, DCR, 0x3); /* 16 */
     wr(f, 0, LVT_TIMER, 0x60);
     wr(f, 0, INITIAL, 100);
@@ -619,33 +586,24 @@ static void divider_stretches_the_count(void **state)
     assert_true(has(f, 0));
 }
 
-static void periodic_goes_on_and_merges_what_was_missed(void **state)
+TEST_F(periodic_goes_on_and_merges_what_was_missed)
 {
-    struct fixture *f = *state;
-
-    wr(f, 0, DCR, 0xb);
-    wr(f, 0, LVT_TIMER, 0x60 | PERIODIC);
-    wr(f, 0, INITIAL, 100000);
+    start_timer(f, 0x60 | PERIODIC, 100000);
     testvm_advance(f->tv, 100000);
-    assert_int_equal(ack(f, 0), 0x60);
-    wr(f, 0, EOI, 0);
+    serve(f, 0, 0x60);
     testvm_advance(f->tv, 350000);
-    assert_int_equal(ack(f, 0), 0x60);
-    wr(f, 0, EOI, 0);
+    serve(f, 0, 0x60);
     assert_false(has(f, 0));
     assert_int_equal(rd(f, 0, CURRENT), 50000);
     testvm_advance(f->tv, 50000);
     assert_true(has(f, 0));
 }
 
-static void tiny_period_does_not_storm(void **state)
+TEST_F(tiny_period_does_not_storm)
 {
-    struct fixture *f = *state;
     unsigned rings = 0;
 
-    wr(f, 0, DCR, 0xb);
-    wr(f, 0, LVT_TIMER, 0x60 | PERIODIC);
-    wr(f, 0, INITIAL, 1);
+    start_timer(f, 0x60 | PERIODIC, 1);
     for (unsigned i = 0; i < 1000; i++) {
         testvm_advance(f->tv, 1000);
         rings += posted(f, 0) & PEND_INTR;
@@ -655,13 +613,9 @@ static void tiny_period_does_not_storm(void **state)
     assert_in_range(rings, 40, 60);
 }
 
-static void masked_timer_counts_silently(void **state)
+TEST_F(masked_timer_counts_silently)
 {
-    struct fixture *f = *state;
-
-    wr(f, 0, DCR, 0xb);
-    wr(f, 0, LVT_TIMER, 0x60 | MASKED);
-    wr(f, 0, INITIAL, 1000);
+    start_timer(f, 0x60 | MASKED, 1000);
     testvm_advance(f->tv, 2000);
     assert_int_equal(rd(f, 0, CURRENT), 0);
     wr(f, 0, LVT_TIMER, 0x60);
@@ -669,10 +623,8 @@ static void masked_timer_counts_silently(void **state)
     assert_int_equal(posted(f, 0), 0);
 }
 
-static void zero_count_stops_the_timer(void **state)
+TEST_F(zero_count_stops_the_timer)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_TIMER, 0x60);
     wr(f, 0, INITIAL, 1000);
     wr(f, 0, INITIAL, 0);
@@ -681,9 +633,8 @@ static void zero_count_stops_the_timer(void **state)
     assert_int_equal(rd(f, 0, CURRENT), 0);
 }
 
-static void deadline_fires_at_its_tsc_and_clears(void **state)
+TEST_F(deadline_fires_at_its_tsc_and_clears)
 {
-    struct fixture *f = *state;
     uint64_t tsc;
 
     wr(f, 0, LVT_TIMER, 0x61 | DEADLINE);
@@ -699,10 +650,8 @@ static void deadline_fires_at_its_tsc_and_clears(void **state)
     assert_int_equal(rd(f, 0, CURRENT), 0);
 }
 
-static void deadline_in_the_past_fires_at_once(void **state)
+TEST_F(deadline_in_the_past_fires_at_once)
 {
-    struct fixture *f = *state;
-
     testvm_advance(f->tv, 1000);
     wr(f, 0, LVT_TIMER, 0x61 | DEADLINE);
     assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, 1));
@@ -712,10 +661,8 @@ static void deadline_in_the_past_fires_at_once(void **state)
     assert_int_equal(msr(f, 0, MSR_DEADLINE), UINT64_MAX);
 }
 
-static void deadline_is_ignored_in_other_modes(void **state)
+TEST_F(deadline_is_ignored_in_other_modes)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, LVT_TIMER, 0x61);
     assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, 5));
     assert_int_equal(msr(f, 0, MSR_DEADLINE), 0);
@@ -723,14 +670,54 @@ static void deadline_is_ignored_in_other_modes(void **state)
     assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, 1000000));
     wr(f, 0, LVT_TIMER, 0x61);
     assert_int_equal(msr(f, 0, MSR_DEADLINE), 0);
-    lapic_tsc_changed(f->apic[0]);
+    f->cpu[0]->intc_ops->tsc_jumps(f->cpu[0]->intc);
+    assert_false(has(f, 0));
+}
+
+TEST_F(deadline_moves_with_the_tsc)
+{
+    uint64_t hz = f->tv->vm.tsc_hz;
+
+    f->tsc_offset = hz;
+    wr(f, 0, LVT_TIMER, 0x61 | DEADLINE);
+    assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, 2 * hz)); /* in a second */
+    testvm_advance(f->tv, NS_PER_SEC / 2);
+    jump(f, 0, -(int64_t)hz); /* in one and a half */
+    testvm_advance(f->tv, NS_PER_SEC);
+    assert_false(has(f, 0));
+    jump(f, 0, (int64_t)(hz / 4)); /* in a quarter */
+    testvm_advance(f->tv, NS_PER_SEC / 4);
+    assert_int_equal(ack(f, 0), 0x61);
+    assert_int_equal(msr(f, 0, MSR_DEADLINE), 0);
+}
+
+TEST_F(deadline_that_the_tsc_jumps_over_is_reached)
+{
+    uint64_t hz = f->tv->vm.tsc_hz;
+
+    wr(f, 0, LVT_TIMER, 0x61 | DEADLINE);
+    assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, hz));
+    posted(f, 0);
+    jump(f, 0, (int64_t)(2 * hz));
+    assert_int_equal(posted(f, 0) & PEND_INTR, PEND_INTR);
+    assert_int_equal(ack(f, 0), 0x61);
+}
+
+TEST_F(deadline_reached_before_the_jump_stays_reached)
+{
+    uint64_t hz = f->tv->vm.tsc_hz;
+
+    wr(f, 0, LVT_TIMER, 0x61 | DEADLINE);
+    assert_true(vcpu_wrmsr(f->cpu[0], MSR_DEADLINE, hz));
+    testvm_advance(f->tv, NS_PER_SEC);
+    jump(f, 0, -(int64_t)hz);
+    assert_int_equal(ack(f, 0), 0x61);
 }
 
 /* ---- x2APIC ---- */
 
-static void x2apic_replaces_the_page_by_msrs(void **state)
+TEST_F(x2apic_replaces_the_page_by_msrs)
 {
-    struct fixture *f = *state;
     uint64_t v;
 
     assert_false(vcpu_rdmsr(f->cpu[1], X2(ID), &v));
@@ -748,10 +735,8 @@ static void x2apic_replaces_the_page_by_msrs(void **state)
     assert_false(vcpu_rdmsr(f->cpu[1], 0x8ff, &v));
 }
 
-static void x2apic_reserved_bits_and_registers_fault(void **state)
+TEST_F(x2apic_reserved_bits_and_registers_fault)
 {
-    struct fixture *f = *state;
-
     to_x2(f, 0);
     assert_false(vcpu_wrmsr(f->cpu[0], X2(TPR), 0x100));
     assert_false(vcpu_wrmsr(f->cpu[0], X2(EOI), 1));
@@ -767,10 +752,8 @@ static void x2apic_reserved_bits_and_registers_fault(void **state)
     assert_true(vcpu_wrmsr(f->cpu[0], X2(ESR), 0));
 }
 
-static void x2apic_icr_addresses_clusters_and_self(void **state)
+TEST_F(x2apic_icr_addresses_clusters_and_self)
 {
-    struct fixture *f = *state;
-
     to_x2(f, 0);
     to_x2(f, 1);
     assert_true(vcpu_wrmsr(f->cpu[0], X2(ICR), 2ull << 32 | 0x841));
@@ -786,10 +769,8 @@ static void x2apic_icr_addresses_clusters_and_self(void **state)
     assert_true(vcpu_wrmsr(f->cpu[0], X2(ICR), 0x1ffull << 32 | 0x844));
 }
 
-static void base_transitions_that_the_manual_forbids_fault(void **state)
+TEST_F(base_transitions_that_the_manual_forbids_fault)
 {
-    struct fixture *f = *state;
-
     assert_false(vcpu_wrmsr(f->cpu[0], MSR_BASE, 0xfee00500));
     assert_false(vcpu_wrmsr(f->cpu[0], MSR_BASE, 0xfee00901));
     assert_false(vcpu_wrmsr(f->cpu[0], MSR_BASE, 0x1000fee00900ull));
@@ -802,10 +783,8 @@ static void base_transitions_that_the_manual_forbids_fault(void **state)
     assert_int_equal(rd(f, 0, SVR), 0xff);
 }
 
-static void moved_base_moves_the_page(void **state)
+TEST_F(moved_base_moves_the_page)
 {
-    struct fixture *f = *state;
-
     assert_true(vcpu_wrmsr(f->cpu[1], MSR_BASE, 0xfed00800));
     assert_true(vcpu_in_overlay(f->cpu[1], 0xfed00020));
     assert_false(vcpu_in_overlay(f->cpu[1], BASE));
@@ -813,10 +792,8 @@ static void moved_base_moves_the_page(void **state)
 
 /* ---- state ---- */
 
-static void state_round_trips(void **state)
+TEST_F(state_round_trips)
 {
-    struct fixture *f = *state;
-
     msi(f, 0, 0xc041);
     msi(f, 0, 0x93);
     ack(f, 0);
@@ -830,13 +807,11 @@ static void state_round_trips(void **state)
     assert_int_equal(ack(f, 0), 0x60);
 }
 
-static void timer_goes_on_in_the_vm_it_is_loaded_into(void **state)
+TEST_F(timer_goes_on_in_the_vm_it_is_loaded_into)
 {
-    struct fixture *f = *state, *g = made(false);
+    struct fixture *g = made(false);
 
-    wr(f, 0, DCR, 0xb);
-    wr(f, 0, LVT_TIMER, 0x60);
-    wr(f, 0, INITIAL, 1000);
+    start_timer(f, 0x60, 1000);
     testvm_transfer(f->apic[0], g->apic[0]);
     testvm_advance(g->tv, 1000);
     assert_int_equal(ack(g, 0), 0x60);
@@ -844,65 +819,8 @@ static void timer_goes_on_in_the_vm_it_is_loaded_into(void **state)
     free(g);
 }
 
-static void detached_apic_is_gone_from_its_page(void **state)
+TEST_F(detached_apic_is_gone_from_its_page)
 {
-    struct fixture *f = *state;
-
-    vm_lock(&f->tv->vm);
-    device_detach(f->apic[2]);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_detach(f->apic[2]));
     assert_false(vcpu_in_overlay(f->cpu[2], BASE));
-}
-
-int main(void)
-{
-#define TEST(name)      cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define TEST_BARE(name) cmocka_unit_test_setup_teardown(name, no_setup, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST_BARE(reset_leaves_it_software_disabled_and_masked),
-        TEST(message_is_taken_and_ended),
-        TEST(higher_class_nests_and_lower_waits),
-        TEST(task_priority_holds_back_and_lets_go),
-        TEST(level_eoi_is_broadcast_and_can_be_suppressed),
-        TEST(edge_after_level_clears_the_trigger_mode),
-        TEST(level_deassert_and_foreign_writes_are_no_interrupts),
-        TEST(pending_query_sees_a_waiting_vector),
-        TEST(special_messages_post_events),
-        TEST(software_disabled_apic_takes_only_events),
-        TEST(physical_broadcast_reaches_all),
-        TEST(flat_logical_ids_select_by_bit),
-        TEST(cluster_logical_ids_need_the_cluster),
-        TEST(lowest_priority_picks_the_idlest),
-        TEST(icr_sends_by_destination_and_shorthand),
-        TEST(init_and_startup_reach_the_other_processor),
-        TEST(init_clears_all_but_identity),
-        TEST(illegal_vectors_are_collected_and_reported),
-        TEST(unknown_registers_set_the_error_bit),
-        TEST(illegal_error_vector_does_not_report_itself),
-        TEST(odd_accesses_are_tame),
-        TEST_BARE(virtual_wire_lets_the_pic_through),
-        TEST(masked_pin_waits_until_opened),
-        TEST(fixed_edge_pin_interrupts_once),
-        TEST(fixed_level_pin_repeats_after_its_eoi),
-        TEST(disabled_apic_leaves_the_pins_to_the_processor),
-        TEST(one_shot_counts_down_and_interrupts_once),
-        TEST(divider_stretches_the_count),
-        TEST(periodic_goes_on_and_merges_what_was_missed),
-        TEST(tiny_period_does_not_storm),
-        TEST(masked_timer_counts_silently),
-        TEST(zero_count_stops_the_timer),
-        TEST(deadline_fires_at_its_tsc_and_clears),
-        TEST(deadline_in_the_past_fires_at_once),
-        TEST(deadline_is_ignored_in_other_modes),
-        TEST(x2apic_replaces_the_page_by_msrs),
-        TEST(x2apic_reserved_bits_and_registers_fault),
-        TEST(x2apic_icr_addresses_clusters_and_self),
-        TEST(base_transitions_that_the_manual_forbids_fault),
-        TEST(moved_base_moves_the_page),
-        TEST(state_round_trips),
-        TEST(timer_goes_on_in_the_vm_it_is_loaded_into),
-        TEST(detached_apic_is_gone_from_its_page),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/misc/debugcon.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 struct fake_chr {
     struct chardev chr;
@@ -26,13 +22,12 @@ static void fake_write(struct chardev *chr, const uint8_t *data, size_t len)
 
 static const struct chardev_ops fake_ops = {.write = fake_write};
 
-static void bytes_come_out_and_reads_identify_the_port(void **state)
+TEST(bytes_come_out_and_reads_identify_the_port)
 {
     struct fake_chr c = {.chr = {.ops = &fake_ops}};
     struct testvm *tv = testvm_new();
     struct device *dev = testvm_add(tv, &debugcon_type, &(struct debugcon_config){.chr = &c.chr});
 
-    (void)state;
     testvm_outb(tv, 0xe9, 'h');
     testvm_out(tv, 0xe9, 'i', 1);
     assert_memory_equal(c.out, "hi", 2);
@@ -41,12 +36,11 @@ static void bytes_come_out_and_reads_identify_the_port(void **state)
     testvm_free(tv);
 }
 
-static void port_can_be_moved(void **state)
+TEST(port_can_be_moved)
 {
     struct fake_chr c = {.chr = {.ops = &fake_ops}};
     struct testvm *tv = testvm_new();
 
-    (void)state;
     testvm_add(tv, &debugcon_type, &(struct debugcon_config){.iobase = 0x402, .chr = &c.chr});
     testvm_outb(tv, 0x402, 'x');
     assert_int_equal(c.n, 1);
@@ -54,37 +48,23 @@ static void port_can_be_moved(void **state)
     testvm_free(tv);
 }
 
-static void endless_lines_without_a_back_end_are_harmless(void **state)
+TEST(endless_lines_without_a_back_end_are_harmless)
 {
     struct testvm *tv = testvm_new();
 
-    (void)state;
     testvm_add(tv, &debugcon_type, &(struct debugcon_config){0});
     for (unsigned i = 0; i < 5000; i++)
         testvm_outb(tv, 0xe9, (uint8_t)i);
     testvm_free(tv);
 }
 
-static void port_beyond_the_space_is_refused(void **state)
+TEST(port_beyond_the_space_is_refused)
 {
     struct testvm *tv = testvm_new();
     struct err err = {0};
 
-    (void)state;
     assert_null(device_new(&tv->vm, &debugcon_type, "x",
                            &(struct debugcon_config){.iobase = 0x10000}, &err));
     assert_non_null(strstr(err.text, "0x10000"));
     testvm_free(tv);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_come_out_and_reads_identify_the_port),
-        cmocka_unit_test(port_can_be_moved),
-        cmocka_unit_test(endless_lines_without_a_back_end_are_harmless),
-        cmocka_unit_test(port_beyond_the_space_is_refused),
-    };
-
-    return cmocka_run_group_tests_name("debugcon", tests, NULL, NULL);
 }

@@ -1,36 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/misc/i8237.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 struct fixture {
     struct testvm *tv;
     struct device *dma;
 };
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
 
     f->tv = testvm_new();
     f->dma = testvm_add(f->tv, &i8237_type, &(struct i8237_config){0});
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 static void out(struct fixture *f, uint16_t port, uint8_t val)
@@ -43,10 +34,8 @@ static unsigned in(struct fixture *f, uint16_t port)
     return testvm_inb(f->tv, port);
 }
 
-static void sixteen_bit_registers_alternate_bytes(void **state)
+TEST_F(sixteen_bit_registers_alternate_bytes)
 {
-    struct fixture *f = *state;
-
     out(f, 0x0c, 0);
     out(f, 0x04, 0x34);
     out(f, 0x04, 0x12);
@@ -60,10 +49,8 @@ static void sixteen_bit_registers_alternate_bytes(void **state)
     assert_int_equal(in(f, 0x05), 0x56);
 }
 
-static void second_controller_is_at_even_ports(void **state)
+TEST_F(second_controller_is_at_even_ports)
 {
-    struct fixture *f = *state;
-
     out(f, 0xd8, 0);
     out(f, 0xc4, 0xcd);
     out(f, 0xc4, 0xab);
@@ -73,10 +60,8 @@ static void second_controller_is_at_even_ports(void **state)
     assert_int_equal(in(f, 0x02), 0);
 }
 
-static void masks_are_set_one_by_one_and_together(void **state)
+TEST_F(masks_are_set_one_by_one_and_together)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(in(f, 0x0f), 0xff); /* all masked after reset */
     out(f, 0x0a, 0x02);
     assert_int_equal(in(f, 0x0f), 0xfb);
@@ -88,20 +73,16 @@ static void masks_are_set_one_by_one_and_together(void **state)
     assert_int_equal(in(f, 0x0f), 0xf5);
 }
 
-static void requests_show_in_status(void **state)
+TEST_F(requests_show_in_status)
 {
-    struct fixture *f = *state;
-
     out(f, 0xd2, 0x05);
     assert_int_equal(in(f, 0xd0), 0x20);
     out(f, 0xd2, 0x01);
     assert_int_equal(in(f, 0xd0), 0);
 }
 
-static void master_clear_masks_and_forgets(void **state)
+TEST_F(master_clear_masks_and_forgets)
 {
-    struct fixture *f = *state;
-
     out(f, 0x0e, 0);
     out(f, 0x09, 0x07);
     out(f, 0x08, 0x10);
@@ -115,10 +96,8 @@ static void master_clear_masks_and_forgets(void **state)
 }
 
 /* Linux: i8237A_init_ops() takes a page register that reads FFh for a missing controller. */
-static void page_registers_keep_their_bytes(void **state)
+TEST_F(page_registers_keep_their_bytes)
 {
-    struct fixture *f = *state;
-
     assert_int_not_equal(in(f, 0x87), 0xff);
     out(f, 0x80, 0x80);
     out(f, 0x8f, 0x8f);
@@ -126,44 +105,20 @@ static void page_registers_keep_their_bytes(void **state)
     assert_int_equal(in(f, 0x8f), 0x8f);
 }
 
-static void warm_reset_keeps_addresses(void **state)
+TEST_F(warm_reset_keeps_addresses)
 {
-    struct fixture *f = *state;
-
     out(f, 0x00, 0x22);
     out(f, 0x0e, 0);
-    vm_lock(&f->tv->vm);
-    device_reset(f->dma, RESET_WARM);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_reset(f->dma, RESET_WARM));
     assert_int_equal(in(f, 0x00), 0x22);
     assert_int_equal(in(f, 0x0f), 0xff);
 }
 
-static void state_survives(void **state)
+TEST_F(state_survives)
 {
-    struct fixture *f = *state;
-
     out(f, 0x00, 0x22);
     out(f, 0x0b, 0x46);
     out(f, 0x82, 3);
     testvm_state_roundtrip(f->dma);
     assert_false(testvm_load_with(f->dma, "mask", 0, 0x10));
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(sixteen_bit_registers_alternate_bytes),
-        T(second_controller_is_at_even_ports),
-        T(masks_are_set_one_by_one_and_together),
-        T(requests_show_in_status),
-        T(master_clear_masks_and_forgets),
-        T(page_registers_keep_their_bytes),
-        T(warm_reset_keeps_addresses),
-        T(state_survives),
-    };
-
-    return cmocka_run_group_tests_name("i8237", tests, NULL, NULL);
 }

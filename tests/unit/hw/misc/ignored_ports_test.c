@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/misc/ignored_ports.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "hw/misc/debugcon.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 static const struct ignored_port table[] = {
     {0x80, 1, 0xff, "post", "diagnostic codes"},
@@ -16,13 +11,12 @@ static const struct ignored_port table[] = {
     {0, 0, 0, NULL, NULL},
 };
 
-static void ports_read_their_value_and_swallow_writes(void **state)
+TEST(ports_read_their_value_and_swallow_writes)
 {
     struct testvm *tv = testvm_new();
     struct device *dev = testvm_add(tv, &ignored_ports_type, &(struct ignored_ports_config){table});
     uint64_t unknown = tv->vm.trace.unknown;
 
-    (void)state;
     testvm_outb(tv, 0x80, 0x12);
     assert_int_equal(testvm_inb(tv, 0x80), 0xff);
     assert_int_equal(testvm_in(tv, 0xe4, 4), 0x5a5a5a5a);
@@ -31,11 +25,10 @@ static void ports_read_their_value_and_swallow_writes(void **state)
     testvm_free(tv);
 }
 
-static void chip_at_the_same_port_wins(void **state)
+TEST(chip_at_the_same_port_wins)
 {
     struct testvm *tv = testvm_new();
 
-    (void)state;
     testvm_add(tv, &debugcon_type, &(struct debugcon_config){0});
     testvm_add(tv, &ignored_ports_type, &(struct ignored_ports_config){table});
     assert_int_equal(testvm_inb(tv, 0xe9), 0xe9);
@@ -43,14 +36,13 @@ static void chip_at_the_same_port_wins(void **state)
     testvm_free(tv);
 }
 
-static void tables_that_do_not_fit_are_refused(void **state)
+TEST(tables_that_do_not_fit_are_refused)
 {
     static const struct ignored_port empty[] = {{1, 0, 0, "nothing", ""}, {0, 0, 0, NULL, NULL}};
     struct ignored_port many[IGNORED_PORTS_MAX + 2] = {0};
     struct testvm *tv = testvm_new();
     struct err err = {0};
 
-    (void)state;
     for (unsigned i = 0; i <= IGNORED_PORTS_MAX; i++)
         many[i] = (struct ignored_port){(uint16_t)i, 1, 0, "x", ""};
     assert_null(
@@ -60,27 +52,12 @@ static void tables_that_do_not_fit_are_refused(void **state)
     testvm_free(tv);
 }
 
-static void detached_ports_are_gone(void **state)
+TEST(detached_ports_are_gone)
 {
     struct testvm *tv = testvm_new();
     struct device *dev = testvm_add(tv, &ignored_ports_type, &(struct ignored_ports_config){table});
 
-    (void)state;
-    vm_lock(&tv->vm);
-    device_detach(dev);
-    vm_unlock(&tv->vm);
+    TESTVM_LOCKED(tv, device_detach(dev));
     assert_int_equal(testvm_inb(tv, 0xe0), 0xff);
     testvm_free(tv);
-}
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ports_read_their_value_and_swallow_writes),
-        cmocka_unit_test(chip_at_the_same_port_wins),
-        cmocka_unit_test(tables_that_do_not_fit_are_refused),
-        cmocka_unit_test(detached_ports_are_gone),
-    };
-
-    return cmocka_run_group_tests_name("ignored_ports", tests, NULL, NULL);
 }

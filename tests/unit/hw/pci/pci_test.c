@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "hw/pci/msi.h"
 #include "hw/pci/pci.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 /* A function with one BAR of each kind, a ROM, and all capabilities of the framework. */
 #define MEM32 0x10
@@ -153,7 +148,7 @@ static unsigned route(unsigned slot, unsigned pin)
     return slot + pin;
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
@@ -164,17 +159,13 @@ static int setup(void **state)
     f->bus.pirq[4] = &f->irq.line;
     f->w = (struct widget *)testvm_add(f->tv, &widget_type,
                                        &(struct widget_config){.bus = &f->bus, .devfn = DEVFN});
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
     free(f);
-    return 0;
 }
 
 static uint32_t rd(struct fixture *f, unsigned off, unsigned size)
@@ -184,15 +175,11 @@ static uint32_t rd(struct fixture *f, unsigned off, unsigned size)
 
 static void wr(struct fixture *f, unsigned off, uint32_t val, unsigned size)
 {
-    vm_lock(&f->tv->vm);
-    pci_config_write(&f->bus, DEVFN, off, val, size);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, pci_config_write(&f->bus, DEVFN, off, val, size));
 }
 
-static void identity_reads_back_at_every_width(void **state)
+TEST_F(identity_reads_back_at_every_width)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, 0, 4), 0x56781234);
     assert_int_equal(rd(f, 2, 2), 0x5678);
     assert_int_equal(rd(f, 3, 1), 0x56);
@@ -203,18 +190,15 @@ static void identity_reads_back_at_every_width(void **state)
     assert_int_equal(rd(f, 0, 4), 0x56781234);
 }
 
-static void absent_functions_read_ones(void **state)
+TEST_F(absent_functions_read_ones)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(pci_config_read(&f->bus, PCI_DEVFN(4, 0), 0, 4), 0xffffffff);
     pci_config_write(&f->bus, PCI_DEVFN(4, 0), 4, 7, 2);
     assert_int_equal(rd(f, 0xffe, 4), 0xffffffff);
 }
 
-static void taken_address_is_refused_with_a_sentence(void **state)
+TEST_F(taken_address_is_refused_with_a_sentence)
 {
-    struct fixture *f = *state;
     struct err err = {0};
 
     assert_null(device_new(&f->tv->vm, &widget_type, "other",
@@ -222,10 +206,8 @@ static void taken_address_is_refused_with_a_sentence(void **state)
     assert_non_null(strstr(err.text, "03.0 is taken"));
 }
 
-static void bars_tell_their_size(void **state)
+TEST_F(bars_tell_their_size)
 {
-    struct fixture *f = *state;
-
     wr(f, MEM32, 0xffffffff, 4);
     wr(f, MEM64, 0xffffffff, 4);
     wr(f, MEM64 + 4, 0xffffffff, 4);
@@ -239,10 +221,8 @@ static void bars_tell_their_size(void **state)
     assert_int_equal(rd(f, 0x20, 4), 0);
 }
 
-static void bars_decode_only_when_the_command_register_says(void **state)
+TEST_F(bars_decode_only_when_the_command_register_says)
 {
-    struct fixture *f = *state;
-
     wr(f, MEM32, 0xc0000000, 4);
     wr(f, IO, 0xc000, 4);
     assert_int_equal(testvm_read(f->tv, 0xc0000010, 4), 0xffffffff);
@@ -257,10 +237,8 @@ static void bars_decode_only_when_the_command_register_says(void **state)
     assert_true(pci_bar_base(&f->w->pci, 9) == UINT64_MAX);
 }
 
-static void bars_move_and_the_64_bit_one_goes_high(void **state)
+TEST_F(bars_move_and_the_64_bit_one_goes_high)
 {
-    struct fixture *f = *state;
-
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     wr(f, MEM64, 0x40000000, 4);
     wr(f, MEM64 + 4, 0x80, 4);
@@ -270,29 +248,23 @@ static void bars_move_and_the_64_bit_one_goes_high(void **state)
     assert_int_equal(testvm_read(f->tv, 0x8040000020ull, 4), 0xffffffff);
 }
 
-static void ram_wins_over_a_bar_on_top_of_it(void **state)
+TEST_F(ram_wins_over_a_bar_on_top_of_it)
 {
-    struct fixture *f = *state;
-
     testvm_write(f->tv, 0x100000, 0x11223344, 4);
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     wr(f, MEM32, 0x100000, 4);
     assert_int_equal(testvm_read(f->tv, 0x100000, 4), 0x11223344);
 }
 
-static void io_bar_past_the_port_space_is_not_decoded(void **state)
+TEST_F(io_bar_past_the_port_space_is_not_decoded)
 {
-    struct fixture *f = *state;
-
     wr(f, PCI_COMMAND, PCI_COMMAND_IO, 2);
     wr(f, IO, 0x1c000, 4);
     assert_true(pci_bar_base(&f->w->pci, 3) == UINT64_MAX);
 }
 
-static void rom_needs_its_own_enable_bit(void **state)
+TEST_F(rom_needs_its_own_enable_bit)
 {
-    struct fixture *f = *state;
-
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     wr(f, PCI_ROM_ADDRESS, 0xc0010000, 4);
     assert_int_equal(testvm_read(f->tv, 0xc0010000, 2), 0xffff);
@@ -300,9 +272,8 @@ static void rom_needs_its_own_enable_bit(void **state)
     assert_int_equal(testvm_read(f->tv, 0xc0010000, 2), 0x5a00);
 }
 
-static void bus_master_bit_gates_dma(void **state)
+TEST_F(bus_master_bit_gates_dma)
 {
-    struct fixture *f = *state;
     uint8_t byte;
 
     assert_false(dma_read(&f->w->dev, 0, &byte, 1));
@@ -311,10 +282,8 @@ static void bus_master_bit_gates_dma(void **state)
     assert_int_equal(f->w->dev.requester_id, DEVFN);
 }
 
-static void intx_follows_the_chip_and_the_disable_bit(void **state)
+TEST_F(intx_follows_the_chip_and_the_disable_bit)
 {
-    struct fixture *f = *state;
-
     vm_lock(&f->tv->vm);
     f->w->intx = true;
     widget_derive(&f->w->dev);
@@ -328,30 +297,24 @@ static void intx_follows_the_chip_and_the_disable_bit(void **state)
     assert_true(f->irq.level);
 }
 
-static void status_errors_clear_by_writing_ones(void **state)
+TEST_F(status_errors_clear_by_writing_ones)
 {
-    struct fixture *f = *state;
-
     f->w->state.pci.config[PCI_STATUS + 1] = 0x30;
     wr(f, PCI_STATUS, 0x1000, 2);
     assert_int_equal(rd(f, PCI_STATUS, 2), 0x2010);
     assert_int_equal(f->w->written, 1);
 }
 
-static void capabilities_form_a_list(void **state)
+TEST_F(capabilities_form_a_list)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, PCI_CAPABILITY_LIST, 1), 0x40);
     assert_int_equal(rd(f, 0x40, 2), 0x4801);
     assert_int_equal(rd(f, 0x48, 4), 0x00920010);
     assert_true(rd(f, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST);
 }
 
-static void sleeping_function_decodes_nothing(void **state)
+TEST_F(sleeping_function_decodes_nothing)
 {
-    struct fixture *f = *state;
-
     wr(f, MEM32, 0xc0000000, 4);
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
     wr(f, 0x44, 3, 2);
@@ -361,9 +324,8 @@ static void sleeping_function_decodes_nothing(void **state)
     assert_int_equal(testvm_read(f->tv, 0xc0000000, 4), 0x5a00);
 }
 
-static void function_level_reset_resets_the_chip(void **state)
+TEST_F(function_level_reset_resets_the_chip)
 {
-    struct fixture *f = *state;
     unsigned before = f->w->resets;
 
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
@@ -377,10 +339,8 @@ static void function_level_reset_resets_the_chip(void **state)
     assert_int_equal(f->w->resets, before + 2);
 }
 
-static void detached_function_is_absent(void **state)
+TEST_F(detached_function_is_absent)
 {
-    struct fixture *f = *state;
-
     wr(f, MEM32, 0xc0000000, 4);
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     vm_lock(&f->tv->vm);
@@ -391,49 +351,19 @@ static void detached_function_is_absent(void **state)
     assert_int_equal(testvm_read(f->tv, 0xc0000000, 4), 0xffffffff);
 }
 
-static void state_round_trips_with_its_mappings(void **state)
+TEST_F(state_round_trips_with_its_mappings)
 {
-    struct fixture *f = *state;
-
     wr(f, MEM32, 0xc0000000, 4);
     wr(f, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     testvm_state_roundtrip(&f->w->dev);
     assert_int_equal(testvm_read(f->tv, 0xc0000000, 4), 0x5a00);
 }
 
-static void state_of_another_device_is_refused(void **state)
+TEST_F(state_of_another_device_is_refused)
 {
-    struct fixture *f = *state;
     struct err err = {0};
 
     f->w->state.pci.config[0] ^= 1;
     assert_int_not_equal(pci_function_check(&f->w->pci, &err), 0);
     assert_non_null(strstr(err.text, "configuration space differs at 0"));
-}
-
-int main(void)
-{
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST(identity_reads_back_at_every_width),
-        TEST(absent_functions_read_ones),
-        TEST(taken_address_is_refused_with_a_sentence),
-        TEST(bars_tell_their_size),
-        TEST(bars_decode_only_when_the_command_register_says),
-        TEST(bars_move_and_the_64_bit_one_goes_high),
-        TEST(ram_wins_over_a_bar_on_top_of_it),
-        TEST(io_bar_past_the_port_space_is_not_decoded),
-        TEST(rom_needs_its_own_enable_bit),
-        TEST(bus_master_bit_gates_dma),
-        TEST(intx_follows_the_chip_and_the_disable_bit),
-        TEST(status_errors_clear_by_writing_ones),
-        TEST(capabilities_form_a_list),
-        TEST(sleeping_function_decodes_nothing),
-        TEST(function_level_reset_resets_the_chip),
-        TEST(detached_function_is_absent),
-        TEST(state_round_trips_with_its_mappings),
-        TEST(state_of_another_device_is_refused),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "hw/pci/ich9_lpc.h"
 #include "hw/pci/q35_host.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define ADDRESS  0xcf8
 #define DATA     0xcfc
@@ -58,7 +53,7 @@ static void place_pm(struct device *dev, uint16_t base, bool enabled)
  * The RAM file: guest RAM at 0 (the test VM's 4 MiB); 2 MiB up in it stands what the ROM holds. The
  * test VM's RAM region covers the first megabyte too, so an absent PAM segment reads as plain RAM.
  */
-static int setup(void **state)
+static struct fixture *setup(void)
 {
     static struct shell shell;
     struct fixture *f = calloc(1, sizeof(*f));
@@ -80,27 +75,21 @@ static int setup(void **state)
     lpc.isa[10] = &f->isa.line;
     f->rom = (struct region){
         .name = "rom", .kind = REGION_ROM, .size = 0x100000 - ROM_BASE, .ram_offset = 2 << 20};
-    vm_lock(&f->tv->vm);
-    bus_map(&f->tv->vm.memory, &f->rom, ROM_BASE);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, bus_map(&f->tv->vm.memory, &f->rom, ROM_BASE));
     f->host = testvm_add(f->tv, &q35_host_type, &host);
     lpc.bus = q35_host_bus(f->host);
     f->lpc = testvm_add(f->tv, &ich9_lpc_type, &lpc);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     vm_lock(&f->tv->vm);
     device_free(f->lpc);
     device_free(f->host);
     vm_unlock(&f->tv->vm);
     testvm_free(f->tv);
     free(f);
-    return 0;
 }
 
 static uint32_t cfg(unsigned slot, unsigned reg)
@@ -120,10 +109,8 @@ static void wr(struct fixture *f, unsigned slot, unsigned reg, uint32_t val, uns
     testvm_out(f->tv, (uint16_t)(DATA + (reg & 3)), val, size);
 }
 
-static void mechanism_1_reads_at_all_widths_and_offsets(void **state)
+TEST_F(mechanism_1_reads_at_all_widths_and_offsets)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, 0, 0, 4), 0x29c08086);
     assert_int_equal(rd(f, 0, 2, 2), 0x29c0);
     assert_int_equal(rd(f, 0, 1, 1), 0x80);
@@ -132,10 +119,8 @@ static void mechanism_1_reads_at_all_widths_and_offsets(void **state)
     assert_int_equal(testvm_in(f->tv, ADDRESS, 4), cfg(LPC, 0x0c));
 }
 
-static void disabled_or_foreign_addresses_read_ones(void **state)
+TEST_F(disabled_or_foreign_addresses_read_ones)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, ADDRESS, 0, 4);
     assert_int_equal(testvm_in(f->tv, DATA, 4), 0xffffffff);
     testvm_out(f->tv, DATA, 0, 4);
@@ -144,10 +129,8 @@ static void disabled_or_foreign_addresses_read_ones(void **state)
     assert_int_equal(rd(f, 5, 0, 4), 0xffffffff);
 }
 
-static void narrow_writes_do_not_touch_config_address(void **state)
+TEST_F(narrow_writes_do_not_touch_config_address)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, ADDRESS, 0x80000004, 4);
     testvm_out(f->tv, ADDRESS, 0x12, 1);
     testvm_out(f->tv, ADDRESS + 2, 0x1234, 2);
@@ -155,10 +138,8 @@ static void narrow_writes_do_not_touch_config_address(void **state)
     assert_int_equal(testvm_in(f->tv, ADDRESS, 1), 0xff);
 }
 
-static void byte_at_cf9_is_the_reset_register(void **state)
+TEST_F(byte_at_cf9_is_the_reset_register)
 {
-    struct fixture *f = *state;
-
     testvm_out(f->tv, 0xcf9, 0x06, 1);
     assert_int_equal(f->cf9, 6);
     assert_int_equal(testvm_in(f->tv, 0xcf9, 1), 6);
@@ -166,10 +147,8 @@ static void byte_at_cf9_is_the_reset_register(void **state)
     assert_int_equal(f->cf9, 6);
 }
 
-static void ecam_reaches_the_same_registers(void **state)
+TEST_F(ecam_reaches_the_same_registers)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(testvm_read(f->tv, ECAM, 4), 0x29c08086);
     assert_int_equal(testvm_read(f->tv, ECAM + (LPC << 15) + 2, 2), 0x2918);
     assert_int_equal(testvm_read(f->tv, ECAM + 0x100, 4), 0xffffffff);
@@ -179,10 +158,8 @@ static void ecam_reaches_the_same_registers(void **state)
     assert_int_equal(rd(f, 0, 0x48, 4), 0xfed10001);
 }
 
-static void ecam_moves_shrinks_and_goes(void **state)
+TEST_F(ecam_moves_shrinks_and_goes)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, 0x60, 0xe0000001, 4);
     assert_int_equal(testvm_read(f->tv, 0xe0000000, 4), 0x29c08086);
     assert_int_equal(testvm_read(f->tv, ECAM, 4), 0xffffffff);
@@ -193,20 +170,16 @@ static void ecam_moves_shrinks_and_goes(void **state)
     assert_int_equal(testvm_read(f->tv, 0xe4000000, 4), 0xffffffff);
 }
 
-static void pam_off_shows_the_rom(void **state)
+TEST_F(pam_off_shows_the_rom)
 {
-    struct fixture *f = *state;
-
     testvm_write(f->tv, 0x200000 + 0x10000, 0xabcd, 2); /* F0000h in the ROM */
     assert_int_equal(testvm_read(f->tv, 0xf0000, 2), 0xabcd);
     testvm_write(f->tv, 0xf0000, 0x1111, 2);
     assert_int_equal(testvm_read(f->tv, 0xf0000, 2), 0xabcd);
 }
 
-static void pam_shadows_the_bios_as_firmware_does(void **state)
+TEST_F(pam_shadows_the_bios_as_firmware_does)
 {
-    struct fixture *f = *state;
-
     testvm_write(f->tv, 0x200000 + 0x10000, 0xabcd, 2);
     wr(f, 0, 0x90, 0x20, 1); /* reads from ROM, writes to DRAM */
     testvm_write(f->tv, 0xf0000, 0x5678, 2);
@@ -222,10 +195,8 @@ static void pam_shadows_the_bios_as_firmware_does(void **state)
     assert_int_equal(testvm_read(f->tv, 0xf0000, 2), 0xabcd);
 }
 
-static void pam_segments_are_steered_one_by_one(void **state)
+TEST_F(pam_segments_are_steered_one_by_one)
 {
-    struct fixture *f = *state;
-
     testvm_write(f->tv, 0xc0000, 0x11, 1); /* plain RAM of the test VM below */
     wr(f, 0, 0x91, 0x02, 1);
     assert_int_equal(testvm_read(f->tv, 0xc0000, 1), 0xff); /* no ROM there */
@@ -240,10 +211,8 @@ static void pam_segments_are_steered_one_by_one(void **state)
     assert_int_equal(testvm_read(f->tv, 0xe8000, 1), 0);
 }
 
-static void smram_opens_closes_and_locks(void **state)
+TEST_F(smram_opens_closes_and_locks)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd(f, 0, 0x9d, 1), 0x02);
     wr(f, 0, 0x9d, 0x48, 1);
     testvm_write(f->tv, 0xa0000, 0x77, 1);
@@ -252,17 +221,14 @@ static void smram_opens_closes_and_locks(void **state)
     assert_int_equal(rd(f, 0, 0x9d, 1), 0x1a);
     wr(f, 0, 0x9d, 0x48, 1);
     assert_int_equal(rd(f, 0, 0x9d, 1), 0x1a);
-    vm_lock(&f->tv->vm);
-    device_reset(f->host, RESET_WARM);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_reset(f->host, RESET_WARM));
     assert_int_equal(rd(f, 0, 0x9d, 1), 0x02);
     wr(f, 0, 0x9d, 0x48, 1);
     assert_int_equal(rd(f, 0, 0x9d, 1), 0x4a);
 }
 
-static void pirqs_are_spread_over_the_slots(void **state)
+TEST_F(pirqs_are_spread_over_the_slots)
 {
-    (void)state;
     assert_int_equal(q35_host_pirq(0, 1), 4);
     assert_int_equal(q35_host_pirq(3, 1), 7);
     assert_int_equal(q35_host_pirq(4, 4), 7);
@@ -270,10 +236,8 @@ static void pirqs_are_spread_over_the_slots(void **state)
     assert_int_equal(q35_host_pirq(24, 1), 0);
 }
 
-static void routed_pirq_raises_its_isa_irq(void **state)
+TEST_F(routed_pirq_raises_its_isa_irq)
 {
-    struct fixture *f = *state;
-
     irq_set(f->device, true);
     assert_false(f->isa.level);
     wr(f, LPC, 0x68, 10, 1);
@@ -287,10 +251,8 @@ static void routed_pirq_raises_its_isa_irq(void **state)
     assert_false(f->isa.level);
 }
 
-static void power_management_block_follows_pmbase(void **state)
+TEST_F(power_management_block_follows_pmbase)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(f->pm_base, 0x600);
     assert_true(f->pm_enabled);
     wr(f, LPC, 0x40, 0xb000, 4);
@@ -301,10 +263,8 @@ static void power_management_block_follows_pmbase(void **state)
     assert_int_equal(f->pm_placed, 3);
 }
 
-static void chipset_registers_appear_at_rcba(void **state)
+TEST_F(chipset_registers_appear_at_rcba)
 {
-    struct fixture *f = *state;
-
     wr(f, LPC, 0xf0, 0xfed1c001, 4);
     testvm_write(f->tv, 0xfed1f410, 0x20, 4);
     assert_int_equal(testvm_read(f->tv, 0xfed1f410, 4), 0x20);
@@ -318,10 +278,8 @@ static void chipset_registers_appear_at_rcba(void **state)
     assert_int_equal(testvm_read(f->tv, 0xfed1f410, 4), 0xffffffff);
 }
 
-static void states_round_trip(void **state)
+TEST_F(states_round_trip)
 {
-    struct fixture *f = *state;
-
     wr(f, 0, 0x90, 0x30, 1);
     wr(f, 0, 0x9d, 0x18, 1);
     wr(f, LPC, 0x68, 10, 1);
@@ -330,28 +288,4 @@ static void states_round_trip(void **state)
     testvm_state_roundtrip(f->lpc);
     assert_int_equal(rd(f, 0, 0x90, 1), 0x30);
     assert_true(f->isa.level);
-}
-
-int main(void)
-{
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        TEST(mechanism_1_reads_at_all_widths_and_offsets),
-        TEST(disabled_or_foreign_addresses_read_ones),
-        TEST(narrow_writes_do_not_touch_config_address),
-        TEST(byte_at_cf9_is_the_reset_register),
-        TEST(ecam_reaches_the_same_registers),
-        TEST(ecam_moves_shrinks_and_goes),
-        TEST(pam_off_shows_the_rom),
-        TEST(pam_shadows_the_bios_as_firmware_does),
-        TEST(pam_segments_are_steered_one_by_one),
-        TEST(smram_opens_closes_and_locks),
-        TEST(pirqs_are_spread_over_the_slots),
-        TEST(routed_pirq_raises_its_isa_irq),
-        TEST(power_management_block_follows_pmbase),
-        TEST(chipset_registers_appear_at_rcba),
-        TEST(states_round_trip),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/timer/i8254.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "base/clockconv.h"
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define PIT    0x40
 #define CW     0x43
@@ -26,26 +21,22 @@ struct fixture {
     int64_t tick; /* now */
 };
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
     struct i8254_config config;
 
     f->tv = testvm_new();
     testvm_irq_init(f->tv, &f->irq, 0);
     config.irq = testvm_irq_source(&f->irq);
     f->pit = testvm_add(f->tv, &i8254_type, &config);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 /* Lets n CLK pulses pass, to just after the last of them. */
@@ -116,20 +107,16 @@ static const char *wave(struct fixture *f, unsigned n)
 
 /* ---- The modes: data sheet, figures 15 to 20 ---- */
 
-static void mode0_rises_n_plus_1_pulses_after_the_count(void **state)
+TEST_F(mode0_rises_n_plus_1_pulses_after_the_count)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 0, 4);
     assert_false(out(f, 2));
     assert_string_equal(wave(f, 7), "LLLLHHH");
 }
 
-static void mode0_counts_on_after_zero(void **state)
+TEST_F(mode0_counts_on_after_zero)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 0, 4);
     pulses(f, 1);
@@ -144,10 +131,8 @@ static void mode0_counts_on_after_zero(void **state)
     assert_int_equal(latched(f, 2), 0xffff);
 }
 
-static void mode0_stands_still_while_gate_is_low(void **state)
+TEST_F(mode0_stands_still_while_gate_is_low)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 0, 4);
     pulses(f, 2);
@@ -159,20 +144,16 @@ static void mode0_stands_still_while_gate_is_low(void **state)
     assert_string_equal(wave(f, 4), "LLHH");
 }
 
-static void mode0_count_written_with_gate_low_needs_no_extra_pulse(void **state)
+TEST_F(mode0_count_written_with_gate_low_needs_no_extra_pulse)
 {
-    struct fixture *f = *state;
-
     program(f, 2, 0, 3);
     pulses(f, 5);
     gate2(f, true);
     assert_string_equal(wave(f, 4), "LLHH");
 }
 
-static void mode0_first_byte_stops_the_counting(void **state)
+TEST_F(mode0_first_byte_stops_the_counting)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 0, 3);
     pulses(f, 6);
@@ -185,10 +166,8 @@ static void mode0_first_byte_stops_the_counting(void **state)
     assert_string_equal(wave(f, 4), "LLHH");
 }
 
-static void mode1_is_low_for_n_pulses_after_each_trigger(void **state)
+TEST_F(mode1_is_low_for_n_pulses_after_each_trigger)
 {
-    struct fixture *f = *state;
-
     program(f, 2, 1, 3);
     assert_string_equal(wave(f, 3), "HHH");
     gate2(f, true);
@@ -201,10 +180,8 @@ static void mode1_is_low_for_n_pulses_after_each_trigger(void **state)
     assert_string_equal(wave(f, 5), "LLLHH");
 }
 
-static void mode1_new_count_waits_for_the_next_trigger(void **state)
+TEST_F(mode1_new_count_waits_for_the_next_trigger)
 {
-    struct fixture *f = *state;
-
     program(f, 2, 1, 2);
     gate2(f, true);
     pulses(f, 1);
@@ -215,19 +192,15 @@ static void mode1_new_count_waits_for_the_next_trigger(void **state)
     assert_string_equal(wave(f, 6), "LLLLHH");
 }
 
-static void mode2_is_low_for_the_last_pulse_of_each_period(void **state)
+TEST_F(mode2_is_low_for_the_last_pulse_of_each_period)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 3);
     assert_string_equal(wave(f, 9), "HHLHHLHHL");
 }
 
-static void mode2_counts_n_to_1(void **state)
+TEST_F(mode2_counts_n_to_1)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 3);
     pulses(f, 1);
@@ -238,10 +211,8 @@ static void mode2_counts_n_to_1(void **state)
     assert_int_equal(latched(f, 2), 3);
 }
 
-static void a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger(void **state)
+TEST_F(a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 100);
     pulses(f, 11);
@@ -256,10 +227,8 @@ static void a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger(void **
     assert_in_range(testvm_inb(f->tv, PIT + 2), 48, 50);
 }
 
-static void mode2_gate_low_raises_out_and_its_rise_reloads(void **state)
+TEST_F(mode2_gate_low_raises_out_and_its_rise_reloads)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 3);
     pulses(f, 3);
@@ -271,10 +240,8 @@ static void mode2_gate_low_raises_out_and_its_rise_reloads(void **state)
     assert_string_equal(wave(f, 6), "HHLHHL");
 }
 
-static void mode2_new_count_takes_over_at_the_end_of_the_period(void **state)
+TEST_F(mode2_new_count_takes_over_at_the_end_of_the_period)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 4);
     pulses(f, 2);
@@ -284,29 +251,24 @@ static void mode2_new_count_takes_over_at_the_end_of_the_period(void **state)
     assert_int_equal(read_status(f, 2) & 0x40, 0);
 }
 
-static void mode3_even_count_is_a_square_wave(void **state)
+TEST_F(mode3_even_count_is_a_square_wave)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 3, 4);
     assert_string_equal(wave(f, 8), "HHLLHHLL");
 }
 
-static void mode3_odd_count_is_one_pulse_longer_high(void **state)
+TEST_F(mode3_odd_count_is_one_pulse_longer_high)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 3, 5);
     assert_string_equal(wave(f, 10), "HHHLLHHHLL");
 }
 
-static void mode3_counts_by_two(void **state)
+TEST_F(mode3_counts_by_two)
 {
     static const unsigned even[] = {6, 4, 2, 6, 4, 2, 6};
     static const unsigned odd[] = {4, 2, 0, 4, 2, 4, 2};
-    struct fixture *f = *state;
 
     gate2(f, true);
     program(f, 2, 3, 6);
@@ -321,10 +283,8 @@ static void mode3_counts_by_two(void **state)
     }
 }
 
-static void mode3_new_count_takes_over_at_the_end_of_the_half(void **state)
+TEST_F(mode3_new_count_takes_over_at_the_end_of_the_half)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 3, 8);
     pulses(f, 2);
@@ -336,10 +296,8 @@ static void mode3_new_count_takes_over_at_the_end_of_the_half(void **state)
     assert_string_equal(wave(f, 8), "LHHHLLLH");
 }
 
-static void mode4_strobes_once(void **state)
+TEST_F(mode4_strobes_once)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 4, 3);
     assert_string_equal(wave(f, 8), "HHHLHHHH");
@@ -347,10 +305,8 @@ static void mode4_strobes_once(void **state)
     assert_string_equal(wave(f, 4), "HLHH");
 }
 
-static void mode5_strobes_after_each_trigger(void **state)
+TEST_F(mode5_strobes_after_each_trigger)
 {
-    struct fixture *f = *state;
-
     program(f, 2, 5, 3);
     assert_string_equal(wave(f, 4), "HHHH");
     gate2(f, true);
@@ -360,10 +316,8 @@ static void mode5_strobes_after_each_trigger(void **state)
     assert_string_equal(wave(f, 5), "HHHLH");
 }
 
-static void modes_6_and_7_are_2_and_3(void **state)
+TEST_F(modes_6_and_7_are_2_and_3)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 6, 3);
     assert_string_equal(wave(f, 6), "HHLHHL");
@@ -372,19 +326,15 @@ static void modes_6_and_7_are_2_and_3(void **state)
     assert_string_equal(wave(f, 4), "HHLL");
 }
 
-static void count_of_one_in_a_periodic_mode_is_taken_as_two(void **state)
+TEST_F(count_of_one_in_a_periodic_mode_is_taken_as_two)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 1);
     assert_string_equal(wave(f, 4), "HLHL");
 }
 
-static void zero_is_the_largest_count(void **state)
+TEST_F(zero_is_the_largest_count)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 0, 0);
     pulses(f, 0x10000);
@@ -402,10 +352,8 @@ static void zero_is_the_largest_count(void **state)
     assert_int_equal(latched(f, 2), 0x9999);
 }
 
-static void bcd_counts_in_decimal(void **state)
+TEST_F(bcd_counts_in_decimal)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     control(f, 2, BOTH, 2, 1);
     count(f, 2, 0x1000);
@@ -420,10 +368,8 @@ static void bcd_counts_in_decimal(void **state)
 
 /* ---- Reading and writing ---- */
 
-static void latched_count_survives_later_ticks(void **state)
+TEST_F(latched_count_survives_later_ticks)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 1000);
     pulses(f, 1);
@@ -434,10 +380,8 @@ static void latched_count_survives_later_ticks(void **state)
     assert_int_equal(read_count(f, 2), 500);
 }
 
-static void read_back_gives_status_before_count(void **state)
+TEST_F(read_back_gives_status_before_count)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 2, 2, 1000);
     pulses(f, 11);
@@ -447,10 +391,8 @@ static void read_back_gives_status_before_count(void **state)
     assert_int_equal(read_count(f, 2), 990);
 }
 
-static void read_back_latches_several_counters(void **state)
+TEST_F(read_back_latches_several_counters)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 0, 2, 2000);
     program(f, 2, 2, 1000);
@@ -461,10 +403,8 @@ static void read_back_latches_several_counters(void **state)
     assert_int_equal(read_count(f, 2), 1000);
 }
 
-static void null_count_falls_when_the_count_is_loaded(void **state)
+TEST_F(null_count_falls_when_the_count_is_loaded)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     control(f, 2, BOTH, 0, 0);
     assert_int_equal(read_status(f, 2), 0x40 | 0x30);
@@ -474,10 +414,8 @@ static void null_count_falls_when_the_count_is_loaded(void **state)
     assert_int_equal(read_status(f, 2), 0x30);
 }
 
-static void single_byte_modes_write_and_read_their_byte(void **state)
+TEST_F(single_byte_modes_write_and_read_their_byte)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     control(f, 2, LSB, 2, 0);
     testvm_outb(f->tv, PIT + 2, 0x50);
@@ -494,18 +432,15 @@ static void single_byte_modes_write_and_read_their_byte(void **state)
     assert_int_equal(testvm_inb(f->tv, PIT + 2), 0x4c);
 }
 
-static void control_word_register_can_not_be_read(void **state)
+TEST_F(control_word_register_can_not_be_read)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(testvm_inb(f->tv, CW), 0xff);
 }
 
 /* ---- Port 61h ---- */
 
-static void port61_shows_gate_out_and_the_refresh_toggle(void **state)
+TEST_F(port61_shows_gate_out_and_the_refresh_toggle)
 {
-    struct fixture *f = *state;
     unsigned toggles = 0;
     uint8_t last;
 
@@ -527,30 +462,24 @@ static void port61_shows_gate_out_and_the_refresh_toggle(void **state)
 
 /* ---- IRQ 0 ---- */
 
-static void periodic_mode_ticks_exactly_and_never_drifts(void **state)
+TEST_F(periodic_mode_ticks_exactly_and_never_drifts)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 2, 11932); /* 100 Hz, as Linux programs it */
     f->irq.rises = 0;
     testvm_advance(f->tv, 600 * NS_PER_SEC);
     assert_int_equal(f->irq.rises, 600ull * I8254_HZ / 11932);
 }
 
-static void square_wave_ticks_once_a_period(void **state)
+TEST_F(square_wave_ticks_once_a_period)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 3, 0);
     f->irq.rises = 0;
     testvm_advance(f->tv, 60 * NS_PER_SEC);
     assert_int_equal(f->irq.rises, 60ull * I8254_HZ / 65536);
 }
 
-static void one_shot_interrupts_once_at_terminal_count(void **state)
+TEST_F(one_shot_interrupts_once_at_terminal_count)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 0, 1000);
     assert_false(f->irq.level);
     f->irq.rises = 0;
@@ -568,10 +497,8 @@ static void one_shot_interrupts_once_at_terminal_count(void **state)
     assert_int_equal(f->irq.rises, 1);
 }
 
-static void triggered_modes_of_counter_0_never_interrupt(void **state)
+TEST_F(triggered_modes_of_counter_0_never_interrupt)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 1, 10);
     f->irq.rises = 0;
     pulses(f, 1000);
@@ -580,20 +507,16 @@ static void triggered_modes_of_counter_0_never_interrupt(void **state)
     assert_int_equal(f->irq.rises, 0);
 }
 
-static void control_word_that_raises_out_interrupts(void **state)
+TEST_F(control_word_that_raises_out_interrupts)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 0, 1000);
     f->irq.rises = 0;
     control(f, 0, BOTH, 2, 0);
     assert_int_equal(f->irq.rises, 1);
 }
 
-static void coalesced_ticks_are_repaid_at_twice_the_rate(void **state)
+TEST_F(coalesced_ticks_are_repaid_at_twice_the_rate)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 2, 11932);
     f->irq.busy = true;
     testvm_advance(f->tv, 55 * NS_PER_MS); /* five ticks that nobody takes */
@@ -605,10 +528,8 @@ static void coalesced_ticks_are_repaid_at_twice_the_rate(void **state)
     assert_in_range(f->irq.rises, 100 + 5 - 1, 100 + 5 + 1);
 }
 
-static void debt_is_bounded_and_forgotten_on_reprogramming(void **state)
+TEST_F(debt_is_bounded_and_forgotten_on_reprogramming)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 2, 11932);
     f->irq.busy = true;
     testvm_advance(f->tv, 60 * NS_PER_SEC);
@@ -625,10 +546,8 @@ static void debt_is_bounded_and_forgotten_on_reprogramming(void **state)
     assert_in_range(f->irq.rises, 99, 101);
 }
 
-static void absurd_rates_make_no_storm(void **state)
+TEST_F(absurd_rates_make_no_storm)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 2, 2);
     f->irq.rises = 0;
     testvm_advance(f->tv, 100 * NS_PER_MS);
@@ -637,22 +556,16 @@ static void absurd_rates_make_no_storm(void **state)
 
 /* ---- State ---- */
 
-static void reset_leaves_what_firmware_leaves(void **state)
+TEST_F(reset_leaves_what_firmware_leaves)
 {
-    struct fixture *f = *state;
-
     program(f, 0, 0, 10);
-    vm_lock(&f->tv->vm);
-    device_reset(f->pit, RESET_WARM);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_reset(f->pit, RESET_WARM));
     assert_int_equal(read_status(f, 0), 0x80 | 0x36);
     assert_int_equal(testvm_inb(f->tv, PORT61) & 0x0f, 0);
 }
 
-static void state_survives_with_counts_latched_and_half_written(void **state)
+TEST_F(state_survives_with_counts_latched_and_half_written)
 {
-    struct fixture *f = *state;
-
     gate2(f, true);
     program(f, 0, 2, 5000);
     program(f, 2, 3, 700);
@@ -665,9 +578,8 @@ static void state_survives_with_counts_latched_and_half_written(void **state)
     assert_int_equal(read_count(f, 2), 700 - 2 * 99);
 }
 
-static void state_moves_to_another_vm_and_ticks_on(void **state)
+TEST_F(state_moves_to_another_vm_and_ticks_on)
 {
-    struct fixture *f = *state;
     struct testvm *other = testvm_new();
     struct testvm_irq irq;
     struct device *pit;
@@ -685,10 +597,8 @@ static void state_moves_to_another_vm_and_ticks_on(void **state)
     testvm_free(other);
 }
 
-static void impossible_state_is_refused(void **state)
+TEST_F(impossible_state_is_refused)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->pit, "load", 0, 0));
     assert_false(testvm_load_with(f->pit, "control", 0, 0x04)); /* no RW mode */
     assert_false(testvm_load_with(f->pit, "gate", 0, 0));
@@ -697,65 +607,11 @@ static void impossible_state_is_refused(void **state)
     assert_false(testvm_load_with(f->pit, "base", 0, 1ull << 60));
 }
 
-static void state_from_the_far_future_still_works(void **state)
+TEST_F(state_from_the_far_future_still_works)
 {
-    struct fixture *f = *state;
-
     assert_true(testvm_load_with(f->pit, "base", 0, 1ull << 53));
     assert_true(testvm_load_with(f->pit, "seen", 0, 1ull << 53));
     testvm_advance(f->tv, NS_PER_SEC);
     latched(f, 0);
     assert_int_equal(read_status(f, 0) & 0x40, 0x40);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(mode0_rises_n_plus_1_pulses_after_the_count),
-        T(mode0_counts_on_after_zero),
-        T(mode0_stands_still_while_gate_is_low),
-        T(mode0_count_written_with_gate_low_needs_no_extra_pulse),
-        T(mode0_first_byte_stops_the_counting),
-        T(mode1_is_low_for_n_pulses_after_each_trigger),
-        T(mode1_new_count_waits_for_the_next_trigger),
-        T(mode2_is_low_for_the_last_pulse_of_each_period),
-        T(mode2_counts_n_to_1),
-        T(a_count_that_waits_while_gate_falls_is_loaded_by_the_trigger),
-        T(mode2_gate_low_raises_out_and_its_rise_reloads),
-        T(mode2_new_count_takes_over_at_the_end_of_the_period),
-        T(mode3_even_count_is_a_square_wave),
-        T(mode3_odd_count_is_one_pulse_longer_high),
-        T(mode3_counts_by_two),
-        T(mode3_new_count_takes_over_at_the_end_of_the_half),
-        T(mode4_strobes_once),
-        T(mode5_strobes_after_each_trigger),
-        T(modes_6_and_7_are_2_and_3),
-        T(count_of_one_in_a_periodic_mode_is_taken_as_two),
-        T(zero_is_the_largest_count),
-        T(bcd_counts_in_decimal),
-        T(latched_count_survives_later_ticks),
-        T(read_back_gives_status_before_count),
-        T(read_back_latches_several_counters),
-        T(null_count_falls_when_the_count_is_loaded),
-        T(single_byte_modes_write_and_read_their_byte),
-        T(control_word_register_can_not_be_read),
-        T(port61_shows_gate_out_and_the_refresh_toggle),
-        T(periodic_mode_ticks_exactly_and_never_drifts),
-        T(square_wave_ticks_once_a_period),
-        T(one_shot_interrupts_once_at_terminal_count),
-        T(triggered_modes_of_counter_0_never_interrupt),
-        T(control_word_that_raises_out_interrupts),
-        T(coalesced_ticks_are_repaid_at_twice_the_rate),
-        T(debt_is_bounded_and_forgotten_on_reprogramming),
-        T(absurd_rates_make_no_storm),
-        T(reset_leaves_what_firmware_leaves),
-        T(state_survives_with_counts_latched_and_half_written),
-        T(state_moves_to_another_vm_and_ticks_on),
-        T(impossible_state_is_refused),
-        T(state_from_the_far_future_still_works),
-    };
-
-    return cmocka_run_group_tests_name("i8254", tests, NULL, NULL);
 }

@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hw/timer/mc146818.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "tests/lib/testvm.h"
+#include "tests/lib/unit.h"
 
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)
@@ -71,23 +66,19 @@ static struct device *add(struct testvm *tv, struct testvm_irq *irq, uint64_t be
     return testvm_add(tv, &mc146818_type, &config);
 }
 
-static int setup(void **state)
+static struct fixture *setup(void)
 {
-    struct fixture *f = test_calloc(1, sizeof(*f));
+    struct fixture *f = calloc(1, sizeof(*f));
 
     f->tv = testvm_new();
     f->rtc = add(f->tv, &f->irq, 512 * MIB, 0);
-    *state = f;
-    return 0;
+    return f;
 }
 
-static int teardown(void **state)
+static void teardown(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     testvm_free(f->tv);
-    test_free(f);
-    return 0;
+    free(f);
 }
 
 /* yyyymmdd and hhmmss as the registers show them, in whatever format is set. */
@@ -117,20 +108,16 @@ static void set(struct fixture *f, uint32_t d, uint32_t t)
     wr(f, B, b);
 }
 
-static void starts_with_the_wall_clock(void **state)
+TEST_F(starts_with_the_wall_clock)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(date(f), 0x20240228);
     assert_int_equal(time_of_day(f), 0x235950);
     assert_int_equal(rd(f, WEEKDAY), 4); /* Wednesday */
     assert_int_equal(rd(f, D), 0x80);
 }
 
-static void leap_day_and_month_ends_come_out_right(void **state)
+TEST_F(leap_day_and_month_ends_come_out_right)
 {
-    struct fixture *f = *state;
-
     testvm_advance(f->tv, 10 * NS_PER_SEC);
     assert_int_equal(date(f), 0x20240229);
     assert_int_equal(time_of_day(f), 0x000000);
@@ -150,10 +137,8 @@ static void leap_day_and_month_ends_come_out_right(void **state)
     assert_int_equal(date(f), 0x00000101);
 }
 
-static void binary_mode_shows_plain_numbers(void **state)
+TEST_F(binary_mode_shows_plain_numbers)
 {
-    struct fixture *f = *state;
-
     wr(f, B, H24 | BINARY);
     assert_int_equal(rd(f, HOURS), 23);
     assert_int_equal(rd(f, MINUTES), 59);
@@ -165,10 +150,8 @@ static void binary_mode_shows_plain_numbers(void **state)
     assert_int_equal(rd(f, HOURS), 13);
 }
 
-static void twelve_hour_mode_has_its_pm_bit(void **state)
+TEST_F(twelve_hour_mode_has_its_pm_bit)
 {
-    struct fixture *f = *state;
-
     wr(f, B, 0);
     assert_int_equal(rd(f, HOURS), 0x91); /* 11 pm */
     testvm_advance(f->tv, 10 * NS_PER_SEC);
@@ -180,25 +163,19 @@ static void twelve_hour_mode_has_its_pm_bit(void **state)
     assert_int_equal(rd(f, HOURS), 0x13);
 }
 
-static void set_time_runs_on_and_keeps_its_offset(void **state)
+TEST_F(set_time_runs_on_and_keeps_its_offset)
 {
-    struct fixture *f = *state;
-
     set(f, 0x19870605, 0x010203);
     assert_int_equal(date(f), 0x19870605);
     testvm_advance(f->tv, 3600 * NS_PER_SEC);
     assert_int_equal(time_of_day(f), 0x020203);
-    vm_lock(&f->tv->vm);
-    device_reset(f->rtc, RESET_WARM);
-    vm_unlock(&f->tv->vm);
+    TESTVM_LOCKED(f->tv, device_reset(f->rtc, RESET_WARM));
     assert_int_equal(date(f), 0x19870605);
     assert_int_equal(time_of_day(f), 0x020203);
 }
 
-static void set_bit_freezes_the_registers(void **state)
+TEST_F(set_bit_freezes_the_registers)
 {
-    struct fixture *f = *state;
-
     wr(f, B, H24 | SET | UIE);
     assert_int_equal(rd(f, B), H24 | SET); /* SET clears UIE */
     wr(f, SECONDS, 0x77);
@@ -208,10 +185,8 @@ static void set_bit_freezes_the_registers(void **state)
     assert_int_equal(rd(f, A) & UIP, 0);
 }
 
-static void divider_reset_starts_the_second_half_a_second_later(void **state)
+TEST_F(divider_reset_starts_the_second_half_a_second_later)
 {
-    struct fixture *f = *state;
-
     testvm_advance(f->tv, 300 * NS_PER_MS);
     wr(f, A, DV_RESET | 6);
     set(f, 0x20200101, 0x000000);
@@ -223,10 +198,8 @@ static void divider_reset_starts_the_second_half_a_second_later(void **state)
     assert_int_equal(rd(f, SECONDS), 0x01);
 }
 
-static void time_register_written_while_running_sets_the_time(void **state)
+TEST_F(time_register_written_while_running_sets_the_time)
 {
-    struct fixture *f = *state;
-
     wr(f, MINUTES, 0x30);
     assert_int_equal(time_of_day(f), 0x233050);
     wr(f, WEEKDAY, 0x01);
@@ -235,10 +208,8 @@ static void time_register_written_while_running_sets_the_time(void **state)
     assert_int_equal(rd(f, WEEKDAY), 2);
 }
 
-static void nonsense_in_the_registers_is_some_valid_time(void **state)
+TEST_F(nonsense_in_the_registers_is_some_valid_time)
 {
-    struct fixture *f = *state;
-
     set(f, 0xffffffff, 0xffffff);
     testvm_advance(f->tv, NS_PER_SEC);
     assert_in_range(rd(f, MONTH), 0x01, 0x12);
@@ -246,10 +217,8 @@ static void nonsense_in_the_registers_is_some_valid_time(void **state)
     assert_in_range(rd(f, SECONDS), 0x00, 0x59);
 }
 
-static void uip_warns_before_each_update(void **state)
+TEST_F(uip_warns_before_each_update)
 {
-    struct fixture *f = *state;
-
     testvm_advance(f->tv, 900 * NS_PER_MS);
     assert_int_equal(rd(f, A) & UIP, 0);
     testvm_advance(f->tv, 98 * NS_PER_MS);
@@ -259,10 +228,8 @@ static void uip_warns_before_each_update(void **state)
     assert_int_equal(rd(f, SECONDS), 0x51);
 }
 
-static void update_interrupt_comes_once_a_second(void **state)
+TEST_F(update_interrupt_comes_once_a_second)
 {
-    struct fixture *f = *state;
-
     rd(f, C);
     wr(f, B, H24 | UIE);
     testvm_advance(f->tv, 999 * NS_PER_MS);
@@ -276,10 +243,8 @@ static void update_interrupt_comes_once_a_second(void **state)
     assert_true(f->irq.level);
 }
 
-static void update_flag_can_be_polled(void **state)
+TEST_F(update_flag_can_be_polled)
 {
-    struct fixture *f = *state;
-
     rd(f, C);
     testvm_advance(f->tv, 999 * NS_PER_MS);
     assert_int_equal(rd(f, C) & UF, 0);
@@ -287,10 +252,8 @@ static void update_flag_can_be_polled(void **state)
     assert_int_equal(rd(f, C) & (UF | IRQF), UF);
 }
 
-static void alarm_strikes_at_its_time(void **state)
+TEST_F(alarm_strikes_at_its_time)
 {
-    struct fixture *f = *state;
-
     wr(f, HOURS_ALARM, 0x00);
     wr(f, MINUTES_ALARM, 0x01);
     wr(f, SECONDS_ALARM, 0x30);
@@ -307,10 +270,8 @@ static void alarm_strikes_at_its_time(void **state)
     assert_int_equal(f->irq.rises, 1);
 }
 
-static void alarm_bytes_can_be_wildcards(void **state)
+TEST_F(alarm_bytes_can_be_wildcards)
 {
-    struct fixture *f = *state;
-
     wr(f, HOURS_ALARM, 0xc0);
     wr(f, MINUTES_ALARM, 0xff);
     wr(f, SECONDS_ALARM, 0x55);
@@ -325,10 +286,8 @@ static void alarm_bytes_can_be_wildcards(void **state)
     assert_int_equal(rd(f, C) & AF, AF);
 }
 
-static void impossible_alarm_never_strikes(void **state)
+TEST_F(impossible_alarm_never_strikes)
 {
-    struct fixture *f = *state;
-
     wr(f, HOURS_ALARM, 0xc0);
     wr(f, MINUTES_ALARM, 0x75);
     wr(f, SECONDS_ALARM, 0x00);
@@ -338,13 +297,12 @@ static void impossible_alarm_never_strikes(void **state)
 }
 
 /* Data sheet, table 5: rate select and periodic interrupt rate. */
-static void periodic_rates_are_those_of_the_table(void **state)
+TEST_F(periodic_rates_are_those_of_the_table)
 {
     static const struct {
         uint8_t rs;
         unsigned hz;
     } rates[] = {{1, 256}, {2, 128}, {3, 8192}, {6, 1024}, {10, 64}, {14, 4}, {15, 2}};
-    struct fixture *f = *state;
 
     wr(f, B, H24);
     for (unsigned i = 0; i < ARRAY_LEN(rates); i++) {
@@ -364,10 +322,8 @@ static void periodic_rates_are_those_of_the_table(void **state)
     assert_int_equal(rd(f, C) & PF, 0);
 }
 
-static void periodic_interrupt_needs_register_c_to_be_read(void **state)
+TEST_F(periodic_interrupt_needs_register_c_to_be_read)
 {
-    struct fixture *f = *state;
-
     rd(f, C);
     wr(f, B, H24 | PIE);
     testvm_advance(f->tv, 1 * NS_PER_MS);
@@ -378,9 +334,8 @@ static void periodic_interrupt_needs_register_c_to_be_read(void **state)
     assert_int_equal(f->irq.rises, 2);
 }
 
-static void missed_periodic_interrupts_are_repaid(void **state)
+TEST_F(missed_periodic_interrupts_are_repaid)
 {
-    struct fixture *f = *state;
     unsigned seen = 0;
 
     rd(f, C);
@@ -402,10 +357,8 @@ static void missed_periodic_interrupts_are_repaid(void **state)
     assert_in_range(seen, 10240 + 1000, 10240 + 1026);
 }
 
-static void cmos_ram_keeps_bytes_in_both_banks(void **state)
+TEST_F(cmos_ram_keeps_bytes_in_both_banks)
 {
-    struct fixture *f = *state;
-
     wr(f, 0x0f, 0x5a);
     testvm_outb(f->tv, 0x72, 0x0f);
     testvm_outb(f->tv, 0x73, 0xa5);
@@ -418,10 +371,8 @@ static void cmos_ram_keeps_bytes_in_both_banks(void **state)
     assert_int_equal(rd(f, D), 0x80);
 }
 
-static void index_bit_7_masks_nmi(void **state)
+TEST_F(index_bit_7_masks_nmi)
 {
-    struct fixture *f = *state;
-
     assert_false(mc146818_nmi_masked(f->rtc));
     assert_int_equal(rd(f, 0x80 | D), 0x80);
     assert_true(mc146818_nmi_masked(f->rtc));
@@ -434,10 +385,8 @@ static unsigned rd16(struct fixture *f, uint8_t reg)
     return rd(f, reg) | (unsigned)rd(f, reg + 1) << 8;
 }
 
-static void memory_sizes_stand_where_firmware_looks(void **state)
+TEST_F(memory_sizes_stand_where_firmware_looks)
 {
-    struct fixture *f = *state;
-
     assert_int_equal(rd16(f, 0x15), 640);
     assert_int_equal(rd16(f, 0x17), 0xffff);
     assert_int_equal(rd16(f, 0x30), 0xffff);
@@ -446,12 +395,11 @@ static void memory_sizes_stand_where_firmware_looks(void **state)
     assert_int_equal(rd(f, 0x5f), 3);
 }
 
-static void memory_sizes_of_small_and_large_machines(void **state)
+TEST_F(memory_sizes_of_small_and_large_machines)
 {
     struct testvm *tv = testvm_new();
     struct fixture small = {.tv = tv};
 
-    (void)state;
     small.rtc = add(tv, &small.irq, 8 * MIB, 5 * GIB);
     assert_int_equal(rd16(&small, 0x17), 7 * 1024);
     assert_int_equal(rd16(&small, 0x34), 0);
@@ -464,9 +412,8 @@ static void memory_sizes_of_small_and_large_machines(void **state)
     testvm_free(tv);
 }
 
-static void checksum_covers_10h_to_2dh(void **state)
+TEST_F(checksum_covers_10h_to_2dh)
 {
-    struct fixture *f = *state;
     unsigned sum = 0;
 
     for (uint8_t i = 0x10; i <= 0x2d; i++)
@@ -474,10 +421,8 @@ static void checksum_covers_10h_to_2dh(void **state)
     assert_int_equal(rd(f, 0x2e) << 8 | rd(f, 0x2f), sum);
 }
 
-static void state_survives(void **state)
+TEST_F(state_survives)
 {
-    struct fixture *f = *state;
-
     set(f, 0x19870605, 0x010203);
     wr(f, B, H24 | PIE | UIE | AIE);
     wr(f, 0x40, 0x77);
@@ -489,9 +434,8 @@ static void state_survives(void **state)
     testvm_state_roundtrip(f->rtc);
 }
 
-static void state_moves_to_another_vm(void **state)
+TEST_F(state_moves_to_another_vm)
 {
-    struct fixture *f = *state;
     struct testvm *other = testvm_new();
     struct fixture g = {.tv = other};
 
@@ -503,10 +447,8 @@ static void state_moves_to_another_vm(void **state)
     testvm_free(other);
 }
 
-static void impossible_state_is_refused(void **state)
+TEST_F(impossible_state_is_refused)
 {
-    struct fixture *f = *state;
-
     assert_false(testvm_load_with(f->rtc, "offset_s", 0, 1ull << 50));
     assert_false(testvm_load_with(f->rtc, "offset_ns", 0, 1ull << 40));
     assert_false(testvm_load_with(f->rtc, "weekday_shift", 0, 7));
@@ -514,40 +456,4 @@ static void impossible_state_is_refused(void **state)
     assert_true(testvm_load_with(f->rtc, "offset_s", 0, 1ull << 40));
     assert_true(testvm_load_with(f->rtc, "offset_s", 0, 0ull - (1ull << 40)));
     rd(f, SECONDS);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        T(starts_with_the_wall_clock),
-        T(leap_day_and_month_ends_come_out_right),
-        T(binary_mode_shows_plain_numbers),
-        T(twelve_hour_mode_has_its_pm_bit),
-        T(set_time_runs_on_and_keeps_its_offset),
-        T(set_bit_freezes_the_registers),
-        T(divider_reset_starts_the_second_half_a_second_later),
-        T(time_register_written_while_running_sets_the_time),
-        T(nonsense_in_the_registers_is_some_valid_time),
-        T(uip_warns_before_each_update),
-        T(update_interrupt_comes_once_a_second),
-        T(update_flag_can_be_polled),
-        T(alarm_strikes_at_its_time),
-        T(alarm_bytes_can_be_wildcards),
-        T(impossible_alarm_never_strikes),
-        T(periodic_rates_are_those_of_the_table),
-        T(periodic_interrupt_needs_register_c_to_be_read),
-        T(missed_periodic_interrupts_are_repaid),
-        T(cmos_ram_keeps_bytes_in_both_banks),
-        T(index_bit_7_masks_nmi),
-        T(memory_sizes_stand_where_firmware_looks),
-        T(memory_sizes_of_small_and_large_machines),
-        T(checksum_covers_10h_to_2dh),
-        T(state_survives),
-        T(state_moves_to_another_vm),
-        T(impossible_state_is_refused),
-    };
-
-    return cmocka_run_group_tests_name("mc146818", tests, NULL, NULL);
 }

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's own header. Guest code becomes host code of the same instruction set: most
+ * instructions are copied, and only control flow, privileged instructions and memory operands are
+ * rewritten. What is not worth translating, everything cold, and everything odd is run by the
+ * interpreter, on whose struct interp this engine is built: it owns the state, the walker, the
+ * exceptions and the events.
+ *
+ * Registers in translated code. The guest's general registers are in the host registers of the same
+ * names, rsp included, so nothing may be pushed and every signal needs the alternate stack. r14 and
+ * r15 (T0, T1) are the translator's; the guest's are in struct interp, as everything else is,
+ * reached through gs. The arithmetic flags are the host's, or in interp.aflags ("the slot"), or
+ * dead; DF of the host is always 0. Vector registers are the guest's while vec_live is set.
+ *
+ * A memory operand goes through an inline TLB: T0 is the linear address, xor-ed with the tag of its
+ * slot, which leaves the offset in the page exactly if the page is the right one; one compare finds
+ * misses and accesses that cross the page's end. A miss leaves to bt_slow, which fills the slot and
+ * comes back to the check, or has the interpreter run the instruction (MMIO, page crossing, code
+ * pages, faults) and goes on after it.
+ *
+ * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
+ * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
+ * Blocks die one by one (stores to their bytes) or all together (the buffer is full); then every
+ * vCPU is out of translated code (vcpu_exclusive_begin).
+ */
+#ifndef ENGINE_BT_BT_H
+#define ENGINE_BT_BT_H
+
+#include <pthread.h>
+
+#include "engine/interp/block.h"
+#include "engine/interp/hostcode.h"
+#include "engine/interp/interp.h"
+#include "engine/interp/mode.h"
+
+/* ---- per vCPU --------------------------------------------------------------------------- */
+
+/*
+ * An entry's tags are page addresses, or tag_none of the slot; `page` is the page's host address,
+ * `addend` what makes an address of the page a host address. One table per KEY_MODE but
+ * KEY_USER_ALIGNED, which never runs translated code.
+ */
+struct bt_entry {
+    uint64_t tag[2]; /* ACCESS_READ, ACCESS_WRITE */
+    uint64_t addend;
+    uint64_t page;
+};
+
+#define BT_TABLES     3
+#define BT_LOG        1024 /* filled slots that are remembered one by one */
+#define BT_EXEC_SLOTS 1024
+#define BT_MODES      8
+#define BT_TARGETS    65536
+#define BT_RUNS       16384
+
+struct bt_table {
+    struct bt_entry at[TLB_ENTRIES];
+};
+
+/* What was filled since the last wipe, so that a flush costs what the fills did. */
+struct bt_log {
+    unsigned n; /* more than BT_LOG: all of it */
+    uint16_t slot[BT_LOG];
+};
+
+enum bt_leave { /* why translated code was left */
+    BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
+    BT_LEAVE_DIRECT,   /* a direct branch that is not linked: `id` is the exit */
+    BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
+    BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
+};
+
+struct bt_vcpu {
+    struct interp c; /* first: gs points here */
+
+    _Atomic uint32_t attention;     /* leave translated code at the next poll */
+    _Atomic uint32_t attention_vec; /* the same, or the vector registers are not loaded */
+    uint32_t id;                    /* of the exit or site that was left through */
+    uint32_t indirect_from;         /* site of the last indirect branch */
+    uint64_t target;                /* of the last indirect branch */
+    uint64_t slow_addr;             /* linear address that missed */
+    uint64_t host_rsp, resume;
+    uint32_t host_mxcsr;
+    uint8_t vec_live;   /* the vector registers are the guest's */
+    uint8_t vec_wanted; /* load them before going on at `resume` */
+
+    uint64_t exec[2][BT_EXEC_SLOTS]; /* by user, supervisor: exec_word of the page fetched from */
+    struct bt_table tlb[BT_TABLES];
+    const uint8_t *targets[BT_MODES][BT_TARGETS]; /* by the low 16 bits of a branch's target */
+
+    struct bt_vcpu *self;
+
+    /* Not for translated code. */
+    struct bt_vm *bt;
+    struct bt_log log[BT_TABLES], local_log; /* local: not global, of the supervisor's table */
+    struct bt_log exec_log[2];
+    bool exec_local; /* a page that is not global is in exec[1] */
+    uint64_t mode_key;
+    unsigned mode_id; /* of mode_key */
+    uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
+    uint64_t fills, slow, leaves;
+};
+
+static inline struct bt_vcpu *bt_of(struct interp *c)
+{
+    return container_of(c, struct bt_vcpu, c);
+}
+
+#define GS(member) ((int32_t)offsetof(struct bt_vcpu, member))
+
+/* A page of code and where it is: 36 bits of page number, 28 bits of RAM page. Never 0 or ~0. */
+static inline uint64_t exec_word(gva_t addr, uint32_t ram_page)
+{
+    return addr >> PAGE_SHIFT << 28 | (ram_page & 0xfffffff);
+}
+
+static inline unsigned exec_slot(gva_t addr)
+{
+    return addr >> PAGE_SHIFT & (BT_EXEC_SLOTS - 1);
+}
+
+/* ---- translations ------------------------------------------------------------------------- */
+
+#define BT_NONE UINT32_MAX
+
+/* All offsets are into the code buffer. */
+struct bt_block {
+    gva_t va;
+    uint64_t key;  /* bt_key */
+    uint64_t phys; /* RAM page << 12 | offset */
+    uint64_t granules;
+    uint32_t entry;      /* flags in the slot if live; polls */
+    uint32_t entry_host; /* flags in the host's */
+    uint32_t entry_indirect; /* T0 is the target: checks it and the page */
+    uint32_t stale;          /* where who comes to the entry goes when the block is dead */
+    uint32_t page_next, hash_next;
+    uint16_t insns;
+    uint8_t vec;  /* needs vec_live */
+    uint8_t dead;
+};
+
+enum bt_site_kind { SITE_ACCESS, SITE_INSN };
+
+/* An instruction that may have to leave its block. */
+struct bt_site {
+    uint32_t block;
+    uint32_t retry;  /* SITE_ACCESS: the check */
+    uint32_t resume; /* behind the instruction; BT_NONE: nowhere */
+    uint16_t off;    /* of the instruction, from the block's start */
+    uint8_t len;
+    uint8_t kind, how, size;
+    int32_t moved; /* an indirect branch has already moved rsp by this much */
+};
+
+/* A direct branch to somewhere. */
+struct bt_exit {
+    gva_t target;
+    uint32_t block;
+    uint32_t jump; /* of the jump's displacement */
+    uint32_t word; /* of the guard's immediate; BT_NONE: same page, no guard */
+};
+
+/* An instruction that may fault on the host, in ascending order of `at`. */
+struct bt_trap {
+    uint32_t at, to;
+};
+
+#define BT_CODE_BYTES (64u << 20)
+#define BT_COLD       (36u << 20) /* where the cold part begins */
+#define BT_BLOCKS     (1u << 19)
+#define BT_SITES      (1u << 21)
+#define BT_EXITS      (1u << 20)
+#define BT_TRAPS      (1u << 20)
+#define BT_HASH_BITS  16
+
+struct bt_stubs {
+    uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
+};
+
+struct bt_vm {
+    struct interp_vm iv; /* first: vm->engine_data */
+    struct vm *vm;
+    pthread_mutex_t lock; /* leaf: translations are made, linked and killed under it */
+    struct hostcode code;
+    struct bt_stubs stubs;
+    uint32_t stubs_end; /* the hot part begins here */
+    uint32_t hot, cold;
+    struct bt_block *blocks;
+    struct bt_site *sites;
+    struct bt_exit *exits;
+    struct bt_trap *traps;
+    uint32_t nblocks, nsites, nexits;
+    _Atomic uint32_t ntraps;
+    uint32_t *page_blocks; /* by RAM page: the first block of it */
+    _Atomic uint32_t hash[1u << BT_HASH_BITS];
+    uint64_t mode_keys[BT_MODES];
+    unsigned nmodes;
+    bool has_avx, has_avx512;
+    struct translation *work; /* the translator's scratch memory */
+    uint64_t flushes, killed, linked;
+};
+
+static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
+{
+    return v->bt;
+}
+
+/* Everything that decides what translated code of some bytes does. */
+#define BT_KEY_TABLE_SHIFT MODE_BITS
+static inline uint64_t bt_key(const struct interp *c)
+{
+    return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT;
+}
+
+static inline unsigned key_table(uint64_t key)
+{
+    return key >> BT_KEY_TABLE_SHIFT & KEY_MODE;
+}
+
+/* tlb.c */
+void bt_tlb_init(struct bt_vcpu *v);
+/*
+ * Makes the access to addr hit, if it may: false if it must not have a tag. Raises #PF.
+ * The table is that of c->key.
+ */
+bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, unsigned size, enum access how);
+void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
+extern const struct interp_listener bt_listener;
+
+/* stubs.c: the code between C and translations. */
+void bt_stubs_make(struct bt_vm *bt);
+
+/* translate.c: a block for s.rip, or NULL if there is none to be had (or the buffer is full: *full). */
+struct bt_block *bt_translate(struct bt_vcpu *v, bool *full);
+int bt_translate_init(struct bt_vm *bt, struct err *err);
+void bt_translate_fini(struct bt_vm *bt);
+
+/* cache.c */
+int bt_cache_init(struct bt_vm *bt, struct err *err);
+void bt_cache_fini(struct bt_vm *bt);
+struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t phys);
+/* Under the lock. False: its bytes have changed since `gen`. */
+bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
+/* The jump of an exit goes to the block from now on. */
+void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
+void bt_cache_flush(struct bt_vcpu *v);
+/* Before translated code of this mode number runs on the vCPU. */
+void bt_targets_use(struct bt_vcpu *v, unsigned mode);
+void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);
+uint64_t bt_trap_target(void *opaque, uint64_t rip);
+
+/* run.c: from translated code. The address to go on at, or 0 to leave. */
+uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code buffer and what is known of the blocks in it. Blocks, sites, exits and traps are arrays
+ * that only grow until all of it is flushed at once, so that numbers of them stay good for as long
+ * as code that contains them can run.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/bytes.h"
+
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void release(void *p, size_t bytes)
+{
+    if (p)
+        munmap(p, bytes);
+}
+
+#define PAGE_BLOCKS_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
+
+static void forget_all(struct bt_vm *bt)
+{
+    bt->hot = bt->stubs_end;
+    bt->cold = BT_COLD;
+    bt->nblocks = bt->nsites = bt->nexits = 0;
+    bt->ntraps = 0;
+    bt->nmodes = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(bt->hash); i++)
+        bt->hash[i] = BT_NONE;
+}
+
+int bt_cache_init(struct bt_vm *bt, struct err *err)
+{
+    int r = hostcode_init(&bt->code, BT_CODE_BYTES, err);
+
+    if (r < 0)
+        return r;
+    if (bt->code.toggled)
+        return err_set(err, ENOTSUP,
+                       "the host does not map generated code twice; use --engine interp");
+    bt->blocks = reserve(BT_BLOCKS * sizeof(*bt->blocks));
+    bt->sites = reserve(BT_SITES * sizeof(*bt->sites));
+    bt->exits = reserve(BT_EXITS * sizeof(*bt->exits));
+    bt->traps = reserve(BT_TRAPS * sizeof(*bt->traps));
+    bt->page_blocks = reserve(PAGE_BLOCKS_BYTES(bt));
+    if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->page_blocks)
+        return err_set(err, ENOMEM, "not enough address space for translated code");
+    bt_stubs_make(bt);
+    forget_all(bt);
+    return 0;
+}
+
+void bt_cache_fini(struct bt_vm *bt)
+{
+    release(bt->blocks, BT_BLOCKS * sizeof(*bt->blocks));
+    release(bt->sites, BT_SITES * sizeof(*bt->sites));
+    release(bt->exits, BT_EXITS * sizeof(*bt->exits));
+    release(bt->traps, BT_TRAPS * sizeof(*bt->traps));
+    release(bt->page_blocks, PAGE_BLOCKS_BYTES(bt));
+    hostcode_fini(&bt->code);
+}
+
+/* ---- finding ------------------------------------------------------------------------------- */
+
+static unsigned hash_of(gva_t va, uint64_t key)
+{
+    return (unsigned)((va ^ key << 20) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+}
+
+/* Without the lock: chains only grow at their head, and blocks are whole before they are there. */
+struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t phys)
+{
+    uint32_t n = atomic_load_explicit(&bt->hash[hash_of(va, key)], memory_order_acquire);
+
+    for (; n != BT_NONE; n = bt->blocks[n].hash_next) {
+        struct bt_block *b = &bt->blocks[n];
+
+        if (b->va == va && b->phys == phys && b->key == key &&
+            !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE))
+            return b;
+    }
+    return NULL;
+}
+
+bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
+{
+    uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
+    unsigned h = hash_of(b->va, b->key);
+
+    if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
+        return false;
+    b->page_next = bt->page_blocks[page];
+    bt->page_blocks[page] = n + 1;
+    b->hash_next = atomic_load(&bt->hash[h]);
+    atomic_store_explicit(&bt->hash[h], n, memory_order_release);
+    return true;
+}
+
+/* ---- changing code that may be running ------------------------------------------------------- */
+
+/*
+ * Four bytes that lie in one aligned eight, or eight aligned ones, are stored at once: whoever fetches
+ * meanwhile sees the old or the new instruction (SDM vol. 3A 8.1.3, 9.1.3: the store itself is seen
+ * in order).
+ */
+static void store32(struct bt_vm *bt, uint32_t at, uint32_t v)
+{
+    __atomic_store_n((uint32_t *)(void *)(bt->code.rw + at), v, __ATOMIC_RELEASE);
+}
+
+static void store64(struct bt_vm *bt, uint32_t at, uint64_t v)
+{
+    __atomic_store_n((uint64_t *)(void *)(bt->code.rw + at), v, __ATOMIC_RELEASE);
+}
+
+void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b)
+{
+    uint32_t to = b->entry_host;
+
+    if (e->word != BT_NONE) {
+        uint64_t word = exec_word(b->va, (uint32_t)(b->phys >> PAGE_SHIFT));
+
+        /* Not aligned: a mixture of the two words is that of no page, and leads to the stub. */
+        memcpy(bt->code.rw + e->word, &word, sizeof(word));
+        to = b->entry;
+    }
+    store32(bt, e->jump, to - (e->jump + 4));
+    bt->linked++;
+}
+
+/* Whoever comes to the block from now on leaves to C; who is in it leaves at its end. */
+static void kill_block(struct bt_vm *bt, struct bt_block *b)
+{
+    uint8_t first[8];
+    uint32_t disp;
+
+    __atomic_store_n(&b->dead, 1, __ATOMIC_RELEASE);
+    bt->killed++;
+    memcpy(first, bt->code.rw + b->entry, sizeof(first));
+    disp = b->stale - (b->entry + 5);
+    first[0] = 0xe9;
+    memcpy(first + 1, &disp, 4);
+    store64(bt, b->entry, get_le64(first));
+}
+
+void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
+{
+    struct bt_vm *bt = container_of(iv, struct bt_vm, iv);
+    uint32_t *link;
+
+    if (ram_page >= iv->pages)
+        return;
+    pthread_mutex_lock(&bt->lock);
+    link = &bt->page_blocks[ram_page];
+    while (*link) {
+        struct bt_block *b = &bt->blocks[*link - 1];
+
+        if (b->granules & granules) {
+            kill_block(bt, b);
+            *link = b->page_next;
+        } else {
+            link = &b->page_next;
+        }
+    }
+    pthread_mutex_unlock(&bt->lock);
+}
+
+/* Tables of modes that are not used stay untouched memory. */
+void bt_targets_use(struct bt_vcpu *v, unsigned mode)
+{
+    const uint8_t *miss = v->bt->code.rx + v->bt->stubs.leave_indirect;
+
+    if (v->targets[mode][0])
+        return;
+    for (unsigned i = 0; i < BT_TARGETS; i++)
+        v->targets[mode][i] = miss;
+}
+
+static void drop_targets(struct bt_vcpu *v)
+{
+    for (unsigned m = 0; m < BT_MODES; m++)
+        if (v->targets[m][0])
+            memset(v->targets[m], 0, sizeof(v->targets[m]));
+    v->mode_key = UINT64_MAX;
+}
+
+/* On a vCPU's thread, in no block. */
+void bt_cache_flush(struct bt_vcpu *v)
+{
+    struct bt_vm *bt = v->bt;
+
+    vcpu_exclusive_begin(v->c.vcpu);
+    pthread_mutex_lock(&bt->lock);
+    bt->flushes++;
+    memset(bt->page_blocks, 0, PAGE_BLOCKS_BYTES(bt));
+    forget_all(bt);
+    for (unsigned i = 0; i < bt->vm->nvcpus; i++)
+        if (bt->vm->vcpus[i]->engine)
+            drop_targets(bt_of(interp_of(bt->vm->vcpus[i])));
+    pthread_mutex_unlock(&bt->lock);
+    vcpu_exclusive_end(v->c.vcpu);
+}
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+uint64_t bt_trap_target(void *opaque, uint64_t rip)
+{
+    struct bt_vm *bt = opaque;
+    uint64_t at = rip - (uint64_t)(uintptr_t)bt->code.rx;
+    uint32_t low = 0, high = atomic_load(&bt->ntraps);
+
+    if (at >= BT_CODE_BYTES)
+        return 0;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+
+        if (bt->traps[mid].at < at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low >= atomic_load(&bt->ntraps) || bt->traps[low].at != at)
+        return 0;
+    return (uint64_t)(uintptr_t)bt->code.rx + bt->traps[low].to;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the translator must know of one guest instruction, and how it is written down again with
+ * other registers and another memory operand.
+ */
+#ifndef ENGINE_BT_FORM_H
+#define ENGINE_BT_FORM_H
+
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/emit.h"
+#include "engine/interp/decode.h"
+
+enum form_class {
+    FORM_SLOW,    /* the interpreter runs it; the block goes on */
+    FORM_END,     /* the same, but nobody knows where it goes */
+    FORM_NATIVE,  /* copied */
+    FORM_NOTHING, /* NOP, PREFETCH */
+    FORM_LEA,
+    FORM_PUSH,
+    FORM_POP,
+    FORM_LEAVE,
+    FORM_JCC,
+    FORM_JMP,
+    FORM_CALL,
+    FORM_JMP_INDIRECT,
+    FORM_CALL_INDIRECT,
+    FORM_RET,
+};
+
+struct form {
+    struct insn in; /* the interpreter's view: its memory operand and register numbers */
+    ZydisDecodedInstruction zi;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    enum form_class class;
+    uint8_t mem_size; /* bytes of the memory operand of a copied instruction; 0: none */
+    bool mem_write;
+    bool vec;    /* works on vector registers */
+    bool traps;  /* may fault by itself: #DE, #XM, a misaligned operand */
+    uint8_t cc;  /* FORM_JCC */
+    uint16_t off; /* from the block's start */
+    uint16_t stolen;   /* guest registers that have no host register, among the data operands */
+    uint16_t stolen_written, stolen_read;
+    /* Arithmetic flags in RFLAGS positions. */
+    uint16_t flags_read, flags_must, flags_may;
+    uint16_t live_in, live_out;
+};
+
+#define FLAGS_ALL 0x8d5
+
+/* Fills everything but `in`, `zi`, `ops` and `off` in. `end`: the interpreter's decoder ends here. */
+void form_classify(struct form *f, const struct interp *c, bool end);
+
+/*
+ * The instruction with the stolen registers named in `map` (by guest register number 14 and 15)
+ * replaced, and its memory operand by `mem` (NULL: there is none). False: it cannot be encoded.
+ */
+bool form_emit(struct emit *e, const struct form *f, const uint8_t map[16], const struct rm *mem);
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code between C and translations, made once per VM: entering, leaving, the call to bt_slow, and
+ * the exchange of vector registers. What it keeps: the guest's general registers go to struct interp
+ * before C runs and come from there; the host's callee-saved ones are on the host's stack.
+ */
+#include "engine/bt/bt.h"
+#include "engine/bt/emit.h"
+
+#define GPR(n)      rm_gs(GS(c.s.gpr) + 8 * (n))
+#define HOST_SAVED  6
+
+static const uint8_t host_saved[HOST_SAVED] = {REG_RBX, REG_RBP, 12, 13, 14, 15};
+
+static bool stolen(unsigned reg)
+{
+    return reg == T0 || reg == T1;
+}
+
+static void push(struct emit *e, unsigned reg)
+{
+    if (reg & 8)
+        emit8(e, 0x41);
+    emit8(e, 0x50 | (reg & 7));
+}
+
+static void pop(struct emit *e, unsigned reg)
+{
+    if (reg & 8)
+        emit8(e, 0x41);
+    emit8(e, 0x58 | (reg & 7));
+}
+
+static void spill(struct emit *e)
+{
+    for (unsigned r = 0; r < 16; r++)
+        if (!stolen(r))
+            emit_store(e, r, GPR(r));
+}
+
+/* movups, vmovups or vmovdqu64 between vector register n and its place; opcode 10/11 or 6f/7f. */
+static void vector_move(struct bt_vm *bt, struct emit *e, bool store, unsigned n)
+{
+    struct rm m = rm_gs(GS(c.s.fpu.zmm) + 64 * (int32_t)n);
+
+    emit8(e, 0x65);
+    if (bt->has_avx512) {
+        emit8(e, 0x62);
+        emit8(e, (~n >> 3 & 1) << 7 | 0x60 | (~n >> 4 & 1) << 4 | 1);
+        emit8(e, 0xfe);
+        emit8(e, 0x48);
+        emit8(e, store ? 0x7f : 0x6f);
+    } else if (bt->has_avx) {
+        emit8(e, 0xc4);
+        emit8(e, (~n >> 3 & 1) << 7 | 0x61);
+        emit8(e, 0x7c);
+        emit8(e, store ? 0x11 : 0x10);
+    } else {
+        if (n & 8)
+            emit8(e, 0x44);
+        emit8(e, 0x0f);
+        emit8(e, store ? 0x11 : 0x10);
+    }
+    emit_modrm(e, n, &m, true);
+}
+
+static void mask_move(struct emit *e, bool store, unsigned n)
+{
+    struct rm m = rm_gs(GS(c.s.fpu.k) + 8 * (int32_t)n);
+
+    emit8(e, 0x65);
+    emit8(e, 0xc4);
+    emit8(e, 0xe1);
+    emit8(e, 0xf8);
+    emit8(e, store ? 0x91 : 0x90);
+    emit_modrm(e, n, &m, true);
+}
+
+/* LDMXCSR is /2, STMXCSR /3 of 0F AE. */
+static void mxcsr_move(struct emit *e, bool store, int32_t at)
+{
+    emit_op(e, false, 0x1ae, store ? 3 : 2, rm_gs(at));
+}
+
+static void vectors_move(struct bt_vm *bt, struct emit *e, bool store)
+{
+    for (unsigned n = 0; n < (bt->has_avx512 ? 32u : 16u); n++)
+        vector_move(bt, e, store, n);
+    for (unsigned n = 0; bt->has_avx512 && n < 8; n++)
+        mask_move(e, store, n);
+}
+
+static void byte_is_zero(struct emit *e, int32_t at)
+{
+    emit_op(e, false, 0x80, 7, rm_gs(at)); /* cmp byte gs:[at], 0 */
+    emit8(e, 0);
+}
+
+static void byte_set(struct emit *e, int32_t at, unsigned v)
+{
+    emit_op(e, false, 0xc6, 0, rm_gs(at));
+    emit8(e, v);
+}
+
+/* The vector registers go to struct interp if they are live; C may have them. */
+static void vectors_out(struct bt_vm *bt, struct emit *e)
+{
+    uint32_t skip;
+
+    byte_is_zero(e, GS(vec_live));
+    skip = emit_jump(e, CC_E, e->at);
+    vectors_move(bt, e, true);
+    mxcsr_move(e, true, GS(c.s.fpu.mxcsr));
+    mxcsr_move(e, false, GS(host_mxcsr));
+    if (bt->has_avx) {
+        emit8(e, 0xc5); /* vzeroupper */
+        emit8(e, 0xf8);
+        emit8(e, 0x77);
+    }
+    byte_set(e, GS(vec_live), 0);
+    emit_op(e, false, 0xc7, 0, rm_gs(GS(attention_vec)));
+    emit32(e, 1);
+    emit_patch(e, skip, e->at);
+}
+
+static void align(struct emit *e, unsigned to)
+{
+    emit_nop(e, (0u - e->at) & (to - 1));
+}
+
+/* Everything of the guest's from memory, then on at `resume`. Flags come from the slot. */
+static void go_on(struct bt_vm *bt, struct emit *e)
+{
+    uint32_t skip;
+
+    byte_is_zero(e, GS(vec_wanted));
+    skip = emit_jump(e, CC_E, e->at);
+    vectors_move(bt, e, false);
+    mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
+    byte_set(e, GS(vec_wanted), 0);
+    emit_patch(e, skip, e->at);
+    for (unsigned r = 1; r < 16; r++)
+        if (!stolen(r))
+            emit_load(e, r, GPR(r));
+    emit_op(e, false, OP_LOAD, REG_RAX, rm_gs(GS(c.aflags)));
+    emit8(e, 0x04); /* add al, 0x7f: OF */
+    emit8(e, 0x7f);
+    emit8(e, 0x9e); /* sahf */
+    emit_load(e, REG_RAX, GPR(REG_RAX));
+    emit_op(e, false, 0xff, 4, rm_gs(GS(resume))); /* jmp */
+}
+
+/* Back to who called enter, with EAX = why. */
+static void return_to_c(struct emit *e, enum bt_leave why)
+{
+    emit_const(e, REG_RAX, why);
+    emit_op(e, true, 0x83, 0, rm_reg(REG_RSP)); /* add rsp, 8 */
+    emit8(e, 8);
+    for (unsigned i = HOST_SAVED; i--;)
+        pop(e, host_saved[i]);
+    emit8(e, 0xc3);
+}
+
+/* Leaves for good; T0 is an id, or the target of an indirect branch. */
+static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
+{
+    uint32_t at;
+
+    align(e, 16);
+    at = e->at;
+    if (why == BT_LEAVE_INDIRECT)
+        emit_store(e, T0, rm_gs(GS(target)));
+    else
+        emit_op(e, false, OP_STORE, T0, rm_gs(GS(id)));
+    spill(e);
+    emit_load(e, REG_RSP, rm_gs(GS(host_rsp)));
+    vectors_out(bt, e);
+    return_to_c(e, why);
+    return at;
+}
+
+void bt_stubs_make(struct bt_vm *bt)
+{
+    struct emit e = {.buf = bt->code.rw, .at = 64};
+    uint32_t leave;
+
+    /* enter(v, address): the address is in v->resume. */
+    bt->stubs.enter = e.at;
+    for (unsigned i = 0; i < HOST_SAVED; i++)
+        push(&e, host_saved[i]);
+    emit_op(&e, true, 0x83, 5, rm_reg(REG_RSP)); /* sub rsp, 8 */
+    emit8(&e, 8);
+    emit_store(&e, REG_RSP, rm_gs(GS(host_rsp)));
+    go_on(bt, &e);
+
+    bt->stubs.leave_site = make_leave(bt, &e, BT_LEAVE_SITE);
+    bt->stubs.leave_direct = make_leave(bt, &e, BT_LEAVE_DIRECT);
+    bt->stubs.leave_indirect = make_leave(bt, &e, BT_LEAVE_INDIRECT);
+
+    /* T0: the site. */
+    align(&e, 16);
+    bt->stubs.slow = e.at;
+    spill(&e);
+    emit_load(&e, REG_RSP, rm_gs(GS(host_rsp)));
+    vectors_out(bt, &e);
+    emit_op(&e, false, OP_STORE, T0, rm_reg(REG_RSI)); /* mov esi, r14d */
+    emit_load(&e, REG_RDI, rm_gs(GS(self)));
+    emit_const(&e, REG_RAX, (uint64_t)(uintptr_t)bt_slow);
+    emit8(&e, 0xff); /* call rax */
+    emit8(&e, 0xd0);
+    emit_op(&e, true, 0x85, REG_RAX, rm_reg(REG_RAX)); /* test rax, rax */
+    leave = emit_jump(&e, CC_E, e.at);
+    emit_store(&e, REG_RAX, rm_gs(GS(resume)));
+    go_on(bt, &e);
+    emit_patch(&e, leave, e.at);
+    return_to_c(&e, BT_LEAVE_SLOW);
+
+    align(&e, 64);
+    bt->stubs_end = e.at;
+}

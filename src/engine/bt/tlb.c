@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tables that translated code looks into. They are filled from the interpreter's TLB, which does
+ * the walks and decides what may have a tag at all, and follow it in everything it drops.
+ */
+#include <string.h>
+
+#include "engine/bt/bt.h"
+#include "engine/interp/tlb.h"
+
+/* What the compare in translated code can never match: no access of slot i has this page. */
+static uint64_t tag_none(unsigned slot)
+{
+    return (uint64_t)(slot ^ 1) << PAGE_SHIFT;
+}
+
+static void entry_drop(struct bt_table *t, unsigned slot)
+{
+    t->at[slot].tag[ACCESS_READ] = t->at[slot].tag[ACCESS_WRITE] = tag_none(slot);
+}
+
+static void log_add(struct bt_log *log, unsigned slot)
+{
+    if (log->n < BT_LOG)
+        log->slot[log->n] = (uint16_t)slot;
+    if (log->n <= BT_LOG)
+        log->n++;
+}
+
+static void table_wipe(struct bt_table *t, struct bt_log *log)
+{
+    if (log->n <= BT_LOG) {
+        for (unsigned i = 0; i < log->n; i++)
+            entry_drop(t, log->slot[i] & (TLB_ENTRIES - 1));
+    } else {
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            entry_drop(t, i);
+    }
+    log->n = 0;
+}
+
+static void exec_wipe(struct bt_vcpu *v, unsigned which)
+{
+    struct bt_log *log = &v->exec_log[which];
+
+    if (log->n <= BT_LOG) {
+        for (unsigned i = 0; i < log->n; i++)
+            v->exec[which][log->slot[i] & (BT_EXEC_SLOTS - 1)] = 0;
+    } else {
+        memset(v->exec[which], 0, sizeof(v->exec[which]));
+    }
+    log->n = 0;
+}
+
+void bt_tlb_init(struct bt_vcpu *v)
+{
+    for (unsigned t = 0; t < BT_TABLES; t++) {
+        v->log[t].n = BT_LOG + 1;
+        table_wipe(&v->tlb[t], &v->log[t]);
+    }
+}
+
+/* ---- what the interpreter's TLB drops ------------------------------------------------------ */
+
+static void on_dropped(struct interp *c)
+{
+    struct bt_vcpu *v = bt_of(c);
+
+    for (unsigned t = 0; t < BT_TABLES; t++)
+        table_wipe(&v->tlb[t], &v->log[t]);
+    v->local_log.n = 0;
+    exec_wipe(v, 0);
+    exec_wipe(v, 1);
+    v->exec_local = false;
+}
+
+/* Only the supervisor's table outlives a change of the address space, and of it the global pages. */
+static void on_switched(struct interp *c)
+{
+    struct bt_vcpu *v = bt_of(c);
+
+    if (!(c->s.cr4 & CR4_PGE)) {
+        on_dropped(c);
+        return;
+    }
+    table_wipe(&v->tlb[KEY_USER], &v->log[KEY_USER]);
+    table_wipe(&v->tlb[KEY_SUPERVISOR_AC], &v->log[KEY_SUPERVISOR_AC]);
+    if (v->local_log.n > BT_LOG)
+        v->log[KEY_SUPERVISOR].n = BT_LOG + 1;
+    if (v->local_log.n > BT_LOG)
+        table_wipe(&v->tlb[KEY_SUPERVISOR], &v->log[KEY_SUPERVISOR]);
+    else
+        for (unsigned i = 0; i < v->local_log.n; i++)
+            entry_drop(&v->tlb[KEY_SUPERVISOR], v->local_log.slot[i]);
+    v->local_log.n = 0;
+    exec_wipe(v, 0);
+    if (v->exec_local)
+        exec_wipe(v, 1);
+    v->exec_local = false;
+}
+
+static void on_page_dropped(struct interp *c, gva_t addr, bool wide)
+{
+    struct bt_vcpu *v = bt_of(c);
+
+    if (wide) {
+        on_dropped(c);
+        return;
+    }
+    for (unsigned t = 0; t < BT_TABLES; t++)
+        entry_drop(&v->tlb[t], TLB_SLOT(addr));
+    v->exec[0][exec_slot(addr)] = v->exec[1][exec_slot(addr)] = 0;
+}
+
+static void on_write_dropped(struct interp *c, uint32_t ram_page)
+{
+    struct bt_vcpu *v = bt_of(c);
+
+    /* The pages of entries are not kept by RAM page; this is rare and the refill cheap. */
+    (void)ram_page;
+    for (unsigned t = 0; t < BT_TABLES; t++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            v->tlb[t].at[i].tag[ACCESS_WRITE] = tag_none(i);
+}
+
+const struct interp_listener bt_listener = {
+    .dropped = on_dropped,
+    .switched = on_switched,
+    .page_dropped = on_page_dropped,
+    .write_dropped = on_write_dropped,
+};
+
+/* ---- filling ------------------------------------------------------------------------------- */
+
+static bool canonical(gva_t addr)
+{
+    return (addr + BIT(47)) >> 48 == 0;
+}
+
+bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, unsigned size, enum access how)
+{
+    struct interp *c = &v->c;
+    const unsigned slot = TLB_SLOT(addr), table = c->key & KEY_MODE;
+    const struct tlb_entry *from = &c->tlb[slot];
+    const uint64_t page = addr & ~PAGE_MASK, want = page | c->key;
+    struct bt_entry *e;
+    struct tlb_place place;
+
+    if (unlikely(table >= BT_TABLES || !canonical(addr) || (addr & PAGE_MASK) > PAGE_SIZE - size))
+        return false;
+    if (from->tag[how] != want) {
+        tlb_find(c, addr, how, c->key, &place);
+        /* The walk may have flushed (the page tables are a device's memory). */
+        if (from->tag[how] != (page | c->key))
+            return false;
+    }
+    e = &v->tlb[table].at[slot];
+    if (e->tag[ACCESS_READ] == tag_none(slot) && e->tag[ACCESS_WRITE] == tag_none(slot))
+        log_add(&v->log[table], slot);
+    if (table == KEY_SUPERVISOR && !c->tlb_global[slot])
+        log_add(&v->local_log, slot);
+    if (e->tag[ACCESS_READ] != page || e->page != page + from->addend)
+        entry_drop(&v->tlb[table], slot);
+    e->addend = from->addend;
+    e->page = page + from->addend;
+    for (unsigned i = ACCESS_READ; i <= ACCESS_WRITE; i++)
+        if (from->tag[i] == want)
+            e->tag[i] = page;
+    v->fills++;
+    return true;
+}
+
+void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page)
+{
+    unsigned which = v->c.cpl != 3, slot = exec_slot(addr);
+
+    if (!v->exec[which][slot])
+        log_add(&v->exec_log[which], slot);
+    v->exec[which][slot] = exec_word(addr, ram_page);
+    if (which && !v->c.tlb_global[TLB_SLOT(addr)])
+        v->exec_local = true;
+}

@@ -1,0 +1,945 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From guest bytes to a block of host code. Three passes: decode until nobody knows what comes next
+ * (a block goes on behind a conditional branch that is not taken); find the arithmetic flags that are
+ * live before and after each instruction, looking a little way into the successors that lie in the
+ * same page; write the code.
+ *
+ * A block:   indirect entry: is T0 this address, and is this page what the exec table has?
+ *            entry:          poll; flags from the slot if they are live
+ *            instructions, exits
+ * and in the cold part the exits' and misses' stubs, and the entry for flags in the host's.
+ *
+ * Flags between instructions are in the host's flags, in the slot, in both or, when dead, in none
+ * (`host`, `slot` below). A TLB check destroys the host's, so they are put into the slot before it if
+ * they are live; they come back when an instruction wants them.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/bt/emit.h"
+#include "engine/bt/form.h"
+
+#define MAX_FORMS  48
+#define LOOK_AHEAD 10
+#define MAX_STUBS  (MAX_FORMS * 4 + 8)
+/* More than any block needs, so that nothing checks for room while it is written. */
+#define ROOM_HOT  (16u << 10)
+#define ROOM_COLD (24u << 10)
+
+/* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
+struct stub {
+    enum { STUB_MISS, STUB_SITE, STUB_EXIT, STUB_EXIT_FAR, STUB_TRAP } kind;
+    uint32_t from;  /* displacement to patch; STUB_TRAP: number of the trap */
+    uint32_t from2; /* another one, or BT_NONE */
+    uint32_t index; /* site or exit */
+    int32_t tag;    /* STUB_MISS: the tags' place */
+    bool save;      /* flags: from the host's to the slot */
+};
+
+struct translation {
+    struct bt_vm *bt;
+    struct bt_vcpu *v;
+    struct bt_block *b;
+    uint64_t key;
+    gva_t va;
+    const uint8_t *live_page; /* host address of the code page */
+    uint8_t page[PAGE_SIZE];  /* what was in it */
+    unsigned off;        /* of the block in it */
+    uint64_t granules;
+    unsigned n;
+    bool open; /* the last instruction is followed by the next bytes */
+    struct emit hot, cold;
+    bool host, slot; /* where the flags are */
+    unsigned nstubs;
+    struct stub stubs[MAX_STUBS];
+    struct form forms[MAX_FORMS];
+    struct form ahead;
+};
+
+#define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
+
+int bt_translate_init(struct bt_vm *bt, struct err *err)
+{
+    bt->work = calloc(1, sizeof(*bt->work));
+    return bt->work ? 0 : err_set(err, ENOMEM, "not enough memory for the translator");
+}
+
+void bt_translate_fini(struct bt_vm *bt)
+{
+    free(bt->work);
+}
+
+static bool stolen(unsigned reg)
+{
+    return reg == T0 || reg == T1;
+}
+
+/* ---- decoding ------------------------------------------------------------------------------ */
+
+/* The instruction at `off` of the code page. False: it does not end in the page. */
+static bool decode_at(struct translation *t, unsigned off, struct form *f)
+{
+    uint8_t buf[15];
+    unsigned have = (unsigned)min_u64(sizeof(buf), PAGE_SIZE - off);
+    enum decode_result r;
+
+    memcpy(buf, t->page + off, have);
+    r = decode_insn_full(&t->v->c, buf, have, &f->in, &f->zi, f->ops);
+    if (r == DECODE_MORE)
+        return false;
+    form_classify(f, &t->v->c, r == DECODE_END);
+    return true;
+}
+
+static void read_bytes(struct translation *t, unsigned off, unsigned bytes)
+{
+    t->granules |= block_granules(off, off + bytes - 1);
+}
+
+static bool ends(enum form_class class)
+{
+    switch (class) {
+    case FORM_END:
+    case FORM_JMP:
+    case FORM_CALL:
+    case FORM_JMP_INDIRECT:
+    case FORM_CALL_INDIRECT:
+    case FORM_RET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void decode_block(struct translation *t)
+{
+    unsigned at = t->off;
+
+    t->open = true;
+    for (t->n = 0; t->n < MAX_FORMS && at < PAGE_SIZE;) {
+        struct form *f = &t->forms[t->n];
+
+        if (!decode_at(t, at, f))
+            break;
+        f->off = (uint16_t)(at - t->off);
+        read_bytes(t, at, f->in.len);
+        at += f->in.len;
+        t->n++;
+        if (ends(f->class)) {
+            t->open = false;
+            break;
+        }
+    }
+}
+
+/* ---- flags ---------------------------------------------------------------------------------- */
+
+static bool in_page(const struct translation *t, gva_t target)
+{
+    return ((target ^ t->va) & ~PAGE_MASK) == 0;
+}
+
+static gva_t branch_target(const struct form *f, gva_t va)
+{
+    return va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s;
+}
+
+/* The flags that the code at `target` may read before it writes them, as far as one cares to look. */
+static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
+{
+    uint16_t unknown = FLAGS_ALL, live = 0;
+    struct form *f = &t->ahead;
+
+    if (!in_page(t, target))
+        return FLAGS_ALL;
+    for (unsigned i = 0; i < LOOK_AHEAD && unknown; i++) {
+        unsigned off = target & PAGE_MASK;
+
+        if (!decode_at(t, off, f))
+            return live | unknown;
+        read_bytes(t, off, f->in.len);
+        live |= f->flags_read & unknown;
+        unknown &= (uint16_t)~f->flags_must;
+        switch (f->class) {
+        case FORM_JCC: {
+            gva_t taken = branch_target(f, target), next = target + f->in.len;
+
+            if (!unknown)
+                return live;
+            if (!depth)
+                return live | unknown;
+            live |= live_at(t, taken, depth - 1) & unknown;
+            return live | (in_page(t, next) ? live_at(t, next, depth - 1) & unknown : unknown);
+        }
+        case FORM_JMP:
+            target = branch_target(f, target);
+            if (!in_page(t, target))
+                return live | unknown;
+            break;
+        case FORM_CALL: /* the callee begins with a push; only a look tells */
+            target = branch_target(f, target);
+            if (!in_page(t, target))
+                return live | unknown;
+            break;
+        default:
+            if (ends(f->class))
+                return live | unknown;
+            target += f->in.len;
+            if (!in_page(t, target))
+                return live | unknown;
+        }
+    }
+    return live | unknown;
+}
+
+static void find_live(struct translation *t)
+{
+    uint16_t live;
+    struct form *last = &t->forms[t->n - 1];
+
+    if (t->open)
+        live = live_at(t, t->va + last->off + last->in.len, 2);
+    else if (last->class == FORM_JMP || last->class == FORM_CALL)
+        live = live_at(t, branch_target(last, t->va + last->off), 2);
+    else
+        live = FLAGS_ALL;
+    for (unsigned i = t->n; i--;) {
+        struct form *f = &t->forms[i];
+
+        if (f->class == FORM_JCC)
+            live |= live_at(t, branch_target(f, t->va + f->off), 2);
+        f->live_out = live;
+        live = (live & (uint16_t)~f->flags_must) | f->flags_read;
+        f->live_in = live;
+    }
+}
+
+/* lahf; seto al -> slot. T0 is free. */
+static void put_flags(struct emit *e)
+{
+    emit_store(e, REG_RAX, rm_reg(T0)); /* mov r14, rax */
+    emit8(e, 0x9f);
+    emit_op(e, false, 0x190, 0, rm_reg(REG_RAX));
+    emit_op(e, false, OP_STORE, REG_RAX, rm_gs(GS(c.aflags)));
+    emit_store(e, T0, rm_reg(REG_RAX));
+}
+
+static void get_flags(struct emit *e)
+{
+    emit_store(e, REG_RAX, rm_reg(T0));
+    emit_op(e, false, OP_LOAD, REG_RAX, rm_gs(GS(c.aflags)));
+    emit8(e, 0x04);
+    emit8(e, 0x7f);
+    emit8(e, 0x9e);
+    emit_store(e, T0, rm_reg(REG_RAX));
+}
+
+/* The host's flags may be destroyed from here on. */
+static void flags_to_slot(struct translation *t, uint16_t live)
+{
+    if (live && t->host && !t->slot) {
+        put_flags(&t->hot);
+        t->slot = true;
+    }
+}
+
+static void flags_to_host(struct translation *t)
+{
+    if (!t->host && t->slot) {
+        get_flags(&t->hot);
+        t->host = true;
+    }
+}
+
+/* ---- sites, exits, stubs --------------------------------------------------------------------- */
+
+static struct stub *add_stub(struct translation *t, int kind, uint32_t from, uint32_t index)
+{
+    struct stub *s = &t->stubs[t->nstubs++];
+
+    *s = (struct stub){.kind = kind, .from = from, .from2 = BT_NONE, .index = index};
+    return s;
+}
+
+static uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind kind)
+{
+    struct bt_site *s = &t->bt->sites[t->bt->nsites];
+
+    *s = (struct bt_site){.block = (uint32_t)(t->b - t->bt->blocks),
+                          .retry = BT_NONE,
+                          .resume = BT_NONE,
+                          .off = f->off,
+                          .len = f->in.len,
+                          .kind = (uint8_t)kind};
+    return t->bt->nsites++;
+}
+
+/* Straight to bt_slow, with the flags where it looks for them. */
+static void emit_site(struct translation *t, struct emit *e, uint32_t site)
+{
+    emit_const(e, T0, site);
+    emit_jump(e, CC_ALWAYS, t->bt->stubs.slow);
+}
+
+/*
+ * The displacement of a jump that will be patched while it may run lies in one aligned 8 bytes:
+ * `lead` bytes of opcode come before it.
+ */
+static void align_jump(struct emit *e, unsigned lead)
+{
+    unsigned at = (e->at + lead) & 7;
+
+    if (at > 4)
+        emit_nop(e, 8 - at);
+}
+
+static uint32_t add_exit(struct translation *t, gva_t target)
+{
+    struct bt_exit *x = &t->bt->exits[t->bt->nexits];
+
+    *x = (struct bt_exit){.target = target,
+                          .block = (uint32_t)(t->b - t->bt->blocks),
+                          .word = BT_NONE};
+    return t->bt->nexits++;
+}
+
+/* Into another page, flags in the slot or dead: only if that page is what it was when linked. */
+static void emit_far_exit(struct translation *t, struct emit *e, uint32_t exit, bool save)
+{
+    struct bt_exit *x = &t->bt->exits[exit];
+    unsigned which = mode_cpl(t->key) != 3;
+    struct stub *s;
+
+    emit8(e, 0x49); /* mov r15, imm64 */
+    emit8(e, 0xbf);
+    x->word = e->at;
+    emit64(e, UINT64_MAX);
+    emit_op(e, true, OP_CMP, T1,
+            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(x->target)))));
+    s = add_stub(t, STUB_EXIT, emit_jump(e, CC_NE, e->at), exit);
+    align_jump(e, 1);
+    s->from2 = x->jump = emit_jump(e, CC_ALWAYS, e->at);
+    s->save = save;
+}
+
+/* The end of the block, at an address that is known. */
+static void emit_exit(struct translation *t, gva_t target, uint16_t live)
+{
+    uint32_t exit = add_exit(t, target);
+    struct stub *s;
+
+    if (!in_page(t, target)) {
+        flags_to_slot(t, live);
+        emit_far_exit(t, &t->hot, exit, false);
+        return;
+    }
+    if (live)
+        flags_to_host(t);
+    align_jump(&t->hot, 1);
+    t->bt->exits[exit].jump = emit_jump(&t->hot, CC_ALWAYS, t->hot.at);
+    s = add_stub(t, STUB_EXIT, t->bt->exits[exit].jump, exit);
+    s->save = live && t->host && !t->slot;
+}
+
+static void emit_jcc(struct translation *t, const struct form *f)
+{
+    gva_t target = branch_target(f, t->va + f->off);
+    uint32_t exit = add_exit(t, target);
+    struct stub *s;
+    uint32_t from;
+
+    flags_to_host(t);
+    align_jump(&t->hot, 2);
+    from = emit_jump(&t->hot, f->cc, t->hot.at);
+    s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
+    t->bt->exits[exit].jump = from;
+    s->save = t->host && !t->slot;
+}
+
+/* T0: where to. Flags in the slot or dead. */
+static void emit_indirect(struct translation *t, uint32_t site)
+{
+    struct emit *e = &t->hot;
+    int32_t table = GS(targets) + (int32_t)(t->v->mode_id * BT_TARGETS * 8);
+
+    emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
+    emit32(e, site);
+    emit_op(e, false, 0x1b7, T1, rm_reg(T0)); /* movzx r15d, r14w */
+    emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
+}
+
+static void emit_stub(struct translation *t, const struct stub *s)
+{
+    struct emit *e = &t->cold;
+
+    if (s->kind == STUB_TRAP)
+        t->bt->traps[s->from].to = e->at;
+    else
+        emit_patch(e, s->from, e->at);
+    if (s->from2 != BT_NONE)
+        emit_patch(e, s->from2, e->at);
+    switch (s->kind) {
+    case STUB_MISS: /* T0 ^= tag gives the address back */
+        emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
+        emit_store(e, T0, rm_gs(GS(slow_addr)));
+        emit_site(t, e, s->index);
+        break;
+    case STUB_TRAP:
+        if (s->save)
+            put_flags(e);
+        emit_site(t, e, s->index);
+        break;
+    case STUB_SITE:
+        emit_const(e, T0, s->index);
+        emit_jump(e, CC_ALWAYS, t->bt->stubs.leave_site);
+        break;
+    case STUB_EXIT_FAR: /* the jump stays; what is linked is in here */
+        if (s->save)
+            put_flags(e);
+        emit_far_exit(t, e, s->index, false);
+        break;
+    case STUB_EXIT:
+        if (s->save)
+            put_flags(e);
+        emit_const(e, T0, s->index);
+        emit_jump(e, CC_ALWAYS, t->bt->stubs.leave_direct);
+        break;
+    }
+}
+
+/* ---- memory operands -------------------------------------------------------------------------- */
+
+struct place {
+    struct rm rm;
+    uint32_t site;
+};
+
+/* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
+static void emit_address(struct translation *t, const struct form *f, bool segment)
+{
+    struct emit *e = &t->hot;
+    const struct insn *in = &f->in;
+    bool wide = in->asize == 8;
+    unsigned base = in->base, index = in->index;
+
+    if (base == R_RIP) {
+        uint64_t at = t->va + f->off + in->len + (uint64_t)in->disp;
+
+        emit_const(e, T0, wide ? at : (uint32_t)at);
+    } else if (base == R_NONE && index == R_NONE) {
+        emit_const(e, T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
+    } else {
+        if (base != R_NONE && stolen(base)) {
+            emit_load(e, T0, GPR(base));
+            base = T0;
+        }
+        if (index != R_NONE && stolen(index)) {
+            emit_load(e, T1, GPR(index));
+            index = T1;
+        }
+        emit_op(e, wide, OP_LEA, T0,
+                rm_mem(base == R_NONE ? NO_REG : base, index == R_NONE ? NO_REG : index, in->scale,
+                       (int32_t)in->disp));
+    }
+    if (segment && in->seg >= SEG_FS)
+        emit_op(e, true, OP_ADD, T0,
+                rm_gs(GS(c.s.seg) + (int32_t)(in->seg * sizeof(struct cpu_seg) +
+                                              offsetof(struct cpu_seg, base))));
+}
+
+/*
+ * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1 the
+ * entry's `member`: the page's host address, or the addend.
+ */
+static void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
+                       size_t member)
+{
+    struct emit *e = &t->hot;
+    int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
+    int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
+    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
+    struct stub *s;
+
+    emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+    emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    emit8(e, PAGE_SHIFT - 5);
+    emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
+    emit32(e, (TLB_ENTRIES - 1) << 5);
+    emit_op(e, true, OP_XOR, T0, entry);
+    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
+    emit32(e, PAGE_SIZE - size);
+    s = add_stub(t, STUB_MISS, emit_jump(e, CC_A, e->at), site);
+    s->tag = tag;
+    t->bt->sites[site].size = (uint8_t)size;
+    t->bt->sites[site].how = (uint8_t)how;
+    entry.disp = table + (int32_t)member;
+    emit_load(e, T1, entry);
+    t->host = false;
+}
+
+_Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
+
+/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
+static struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
+                                 enum access how)
+{
+    const struct insn *in = &f->in;
+    bool simple = in->base < 16 && !stolen(in->base) && in->index == R_NONE && in->asize == 8 &&
+                  in->seg < SEG_FS;
+    struct place p = {.site = add_site(t, f, SITE_ACCESS)};
+
+    flags_to_slot(t, f->live_in);
+    t->bt->sites[p.site].retry = t->hot.at;
+    emit_address(t, f, true);
+    if (simple) {
+        emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
+        p.rm = rm_mem(in->base, T1, 0, (int32_t)in->disp);
+    } else {
+        emit_check(t, p.site, size, how, offsetof(struct bt_entry, page));
+        p.rm = rm_mem(T0, T1, 0, 0);
+    }
+    return p;
+}
+
+/* Eight bytes at rsp + disp. The place does not use T0. */
+static struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
+                               int32_t disp, enum access how)
+{
+    struct place p = {.site = add_site(t, f, SITE_ACCESS)};
+
+    flags_to_slot(t, f->live_in);
+    t->bt->sites[p.site].retry = t->hot.at;
+    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
+    emit_check(t, p.site, 8, how, offsetof(struct bt_entry, addend));
+    p.rm = rm_mem(base, T1, 0, disp);
+    return p;
+}
+
+static void resume_here(struct translation *t, uint32_t site)
+{
+    t->bt->sites[site].resume = t->hot.at;
+}
+
+static void move_rsp(struct translation *t, int32_t by)
+{
+    emit_op(&t->hot, true, OP_LEA, REG_RSP, rm_mem(REG_RSP, NO_REG, 0, by));
+}
+
+/* ---- instructions ------------------------------------------------------------------------------ */
+
+static unsigned count_bits(unsigned v)
+{
+    return (unsigned)__builtin_popcount(v);
+}
+
+static void emit_slow(struct translation *t, const struct form *f)
+{
+    uint32_t site;
+
+    flags_to_slot(t, f->live_in | f->live_out);
+    site = add_site(t, f, SITE_INSN);
+    emit_site(t, &t->hot, site);
+    t->host = t->slot = true;
+    if (f->class != FORM_END)
+        resume_here(t, site);
+}
+
+static void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save)
+{
+    uint32_t n = atomic_load(&t->bt->ntraps);
+
+    t->bt->traps[n].at = at;
+    add_stub(t, STUB_TRAP, n, site)->save = save;
+    atomic_store(&t->bt->ntraps, n + 1);
+}
+
+/* False: not possible like this, nothing has been written. */
+static bool emit_native(struct translation *t, const struct form *f)
+{
+    struct emit *e = &t->hot;
+    uint8_t map[16];
+    unsigned regs = count_bits(f->stolen), spare[2] = {T0, T1}, next = 0;
+    struct place p = {.site = BT_NONE};
+    struct rm *mem = NULL;
+    uint32_t trap = BT_NONE;
+    bool wants = f->flags_read || (f->flags_may && (f->live_out & ~f->flags_must));
+
+    for (unsigned r = 0; r < 16; r++)
+        map[r] = (uint8_t)r;
+    if (f->mem_size && regs > 1)
+        return false;
+    if (f->mem_size) {
+        p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
+        mem = &p.rm;
+        if (regs && p.rm.base == T0) { /* both temporaries hold the address */
+            emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
+            p.rm = rm_mem(T0, NO_REG, 0, 0);
+            spare[0] = T1;
+        }
+    }
+    if (wants && !t->host) { /* get_flags needs T0 for a moment */
+        if (mem && mem->base == T0) {
+            if (mem->index == T1) {
+                emit_op(e, true, OP_LEA, T1, rm_mem(T0, T1, 0, 0));
+                p.rm = rm_mem(T1, NO_REG, 0, 0);
+                spare[0] = T0;
+            } else {
+                emit_store(e, T0, rm_reg(T1));
+                p.rm = rm_mem(T1, NO_REG, 0, 0);
+                spare[0] = T0;
+            }
+        }
+        flags_to_host(t);
+    }
+    for (unsigned r = T0; r <= T1; r++) {
+        if (!(f->stolen >> r & 1))
+            continue;
+        map[r] = (uint8_t)spare[next++];
+        if (f->stolen_read >> r & 1)
+            emit_load(e, map[r], GPR(r));
+    }
+    if (f->traps) {
+        trap = add_site(t, f, SITE_INSN);
+        add_trap(t, e->at, trap, f->live_in && t->host && !t->slot);
+    }
+    form_emit(e, f, map, mem);
+    for (unsigned r = T0; r <= T1; r++)
+        if (f->stolen_written >> r & 1)
+            emit_store(e, map[r], GPR(r));
+    if (mem)
+        resume_here(t, p.site);
+    if (trap != BT_NONE)
+        resume_here(t, trap);
+    if (f->flags_may) {
+        t->host = true;
+        t->slot = false;
+    }
+    return true;
+}
+
+static void emit_lea(struct translation *t, const struct form *f)
+{
+    const struct insn *in = &f->in;
+    unsigned reg = decode_gpr(f->ops[0].reg.value), size = f->ops[0].size / 8, dst;
+
+    dst = stolen(reg) || size == 2 ? T0 : reg;
+    if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || stolen(in->base) ||
+        stolen(in->index) || dst == T0) {
+        emit_address(t, f, false);
+        if (size == 2 && stolen(reg))
+            emit_store(&t->hot, T0, rm_reg(T1));
+        if (size == 2 && stolen(reg)) {
+            emit8(&t->hot, 0x65); /* mov gs:[reg], r15w: prefix 66 after the segment's */
+            emit8(&t->hot, 0x66);
+            emit8(&t->hot, 0x44);
+            emit8(&t->hot, OP_STORE);
+            emit_modrm(&t->hot, T1, &(struct rm){.kind = RM_GS, .base = NO_REG, .index = NO_REG, .disp = GPR(reg).disp}, false);
+            return;
+        }
+        if (size == 2) {
+            emit8(&t->hot, 0x66);
+            emit_op(&t->hot, false, OP_STORE, T0, rm_reg(reg));
+            return;
+        }
+        if (size == 4)
+            emit_op(&t->hot, false, OP_STORE, T0, rm_reg(T0)); /* cut to 32 bits */
+        emit_store(&t->hot, T0, stolen(reg) ? GPR(reg) : rm_reg(reg));
+        return;
+    }
+    emit_op(&t->hot, size == 8 && in->asize == 8, OP_LEA, reg,
+            rm_mem(in->base == R_NONE ? NO_REG : in->base,
+                   in->index == R_NONE ? NO_REG : in->index, in->scale, (int32_t)in->disp));
+}
+
+static void emit_push(struct translation *t, const struct form *f)
+{
+    struct place p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+
+    if (f->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_op(&t->hot, true, 0xc7, 0, p.rm);
+        emit32(&t->hot, (uint32_t)f->in.imm);
+    } else if (stolen(f->in.reg)) {
+        emit_load(&t->hot, T0, GPR(f->in.reg));
+        emit_store(&t->hot, T0, p.rm);
+    } else {
+        emit_store(&t->hot, f->in.reg, p.rm);
+    }
+    move_rsp(t, -8);
+    resume_here(t, p.site);
+}
+
+static void emit_pop(struct translation *t, const struct form *f)
+{
+    struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
+    unsigned reg = f->in.reg;
+
+    emit_load(&t->hot, stolen(reg) ? T0 : reg, p.rm);
+    if (reg != REG_RSP)
+        move_rsp(t, 8);
+    if (stolen(reg))
+        emit_store(&t->hot, T0, GPR(reg));
+    resume_here(t, p.site);
+}
+
+static void emit_leave_insn(struct translation *t, const struct form *f)
+{
+    struct place p = emit_stack(t, f, REG_RBP, 0, ACCESS_READ);
+
+    emit_load(&t->hot, T0, p.rm);
+    emit_op(&t->hot, true, OP_LEA, REG_RSP, rm_mem(REG_RBP, NO_REG, 0, 8));
+    emit_store(&t->hot, T0, rm_reg(REG_RBP));
+    resume_here(t, p.site);
+}
+
+static void emit_return_address(struct translation *t, const struct form *f)
+{
+    gva_t next = t->va + f->off + f->in.len;
+    struct place p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+
+    if ((int64_t)next == (int32_t)next) {
+        emit_op(&t->hot, true, 0xc7, 0, p.rm);
+        emit32(&t->hot, (uint32_t)next);
+    } else {
+        emit_const(&t->hot, T0, next);
+        emit_store(&t->hot, T0, p.rm);
+    }
+    move_rsp(t, -8);
+}
+
+static void emit_ret(struct translation *t, const struct form *f)
+{
+    struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
+    int32_t by = 8 + (int32_t)(f->in.imm & 0xffff);
+    uint32_t site;
+
+    flags_to_slot(t, FLAGS_ALL);
+    emit_load(&t->hot, T0, p.rm);
+    move_rsp(t, by);
+    site = add_site(t, f, SITE_INSN);
+    t->bt->sites[site].moved = by;
+    emit_indirect(t, site);
+}
+
+/* T0 = target of an indirect JMP or CALL. */
+static void emit_target(struct translation *t, const struct form *f)
+{
+    if (f->in.flags & INSN_MEM) {
+        struct place p = emit_operand(t, f, 8, ACCESS_READ);
+
+        emit_load(&t->hot, T0, p.rm);
+    } else if (stolen(f->in.rm)) {
+        emit_load(&t->hot, T0, GPR(f->in.rm));
+    } else {
+        emit_store(&t->hot, f->in.rm, rm_reg(T0));
+    }
+}
+
+static void emit_indirect_branch(struct translation *t, const struct form *f)
+{
+    bool call = f->class == FORM_CALL_INDIRECT;
+    uint32_t site;
+
+    flags_to_slot(t, FLAGS_ALL);
+    emit_target(t, f);
+    if (call) {
+        emit_store(&t->hot, T0, rm_gs(GS(target)));
+        emit_return_address(t, f);
+        emit_load(&t->hot, T0, rm_gs(GS(target)));
+    }
+    site = add_site(t, f, SITE_INSN);
+    t->bt->sites[site].moved = call ? -8 : 0;
+    emit_indirect(t, site);
+}
+
+static void emit_form(struct translation *t, const struct form *f)
+{
+    gva_t va = t->va + f->off;
+
+    switch (f->class) {
+    case FORM_NATIVE:
+        if (!emit_native(t, f))
+            emit_slow(t, f);
+        break;
+    case FORM_NOTHING:
+        break;
+    case FORM_LEA:
+        emit_lea(t, f);
+        break;
+    case FORM_PUSH:
+        emit_push(t, f);
+        break;
+    case FORM_POP:
+        emit_pop(t, f);
+        break;
+    case FORM_LEAVE:
+        emit_leave_insn(t, f);
+        break;
+    case FORM_JCC:
+        emit_jcc(t, f);
+        break;
+    case FORM_JMP:
+        emit_exit(t, branch_target(f, va), f->live_out);
+        break;
+    case FORM_CALL:
+        emit_return_address(t, f);
+        emit_exit(t, branch_target(f, va), f->live_out);
+        break;
+    case FORM_RET:
+        emit_ret(t, f);
+        break;
+    case FORM_JMP_INDIRECT:
+    case FORM_CALL_INDIRECT:
+        emit_indirect_branch(t, f);
+        break;
+    case FORM_SLOW:
+    case FORM_END:
+        emit_slow(t, f);
+        break;
+    }
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------- */
+
+static void emit_entries(struct translation *t)
+{
+    struct bt_block *b = t->b;
+    struct emit *e = &t->hot;
+    uint64_t word = exec_word(t->va, (uint32_t)(b->phys >> PAGE_SHIFT));
+    unsigned which = mode_cpl(t->key) != 3;
+    uint16_t live = t->forms[0].live_in;
+    uint32_t poll;
+
+    emit_nop(e, (0u - e->at) & 15);
+    b->entry_indirect = e->at;
+    if ((int64_t)t->va == (int32_t)t->va) {
+        emit_op(e, true, 0x81, 7, rm_reg(T0));
+        emit32(e, (uint32_t)t->va);
+    } else {
+        emit_const(e, T1, t->va);
+        emit_op(e, true, OP_CMP, T0, rm_reg(T1));
+    }
+    emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+    emit8(e, 0x49);
+    emit8(e, 0xbf);
+    emit64(e, word);
+    emit_op(e, true, OP_CMP, T1,
+            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(t->va)))));
+    emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+
+    emit_nop(e, (0u - e->at) & 7);
+    b->entry = e->at;
+    emit_op(e, false, 0x83, 7, rm_gs(b->vec ? GS(attention_vec) : GS(attention)));
+    emit8(e, 0);
+    poll = emit_jump(e, CC_NE, e->at);
+    add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
+    t->host = false;
+    t->slot = live;
+    if (live)
+        flags_to_host(t);
+}
+
+static void emit_cold_entries(struct translation *t)
+{
+    struct bt_block *b = t->b;
+    struct emit *e = &t->cold;
+
+    b->entry_host = b->entry;
+    if (t->forms[0].live_in) {
+        b->entry_host = e->at;
+        put_flags(e);
+        emit_jump(e, CC_ALWAYS, b->entry);
+    }
+    b->stale = e->at;
+    emit_const(e, T0, add_site(t, &t->forms[0], SITE_INSN));
+    emit_jump(e, CC_ALWAYS, t->bt->stubs.leave_site);
+}
+
+static bool room(const struct bt_vm *bt)
+{
+    return bt->hot + ROOM_HOT <= BT_COLD && bt->cold + ROOM_COLD <= BT_CODE_BYTES - PAGE_SIZE &&
+           bt->nblocks < BT_BLOCKS && bt->nsites + 8 * MAX_FORMS < BT_SITES &&
+           bt->nexits + 2 * MAX_FORMS < BT_EXITS && bt->ntraps + MAX_FORMS < BT_TRAPS;
+}
+
+/* Now that stores to them are noticed: are the bytes in the page still those that were decoded? */
+static bool same_bytes(const struct translation *t)
+{
+    for (unsigned i = 0; i < 64; i++)
+        if (t->granules >> i & 1 && memcmp(t->live_page + i * 64, t->page + i * 64, 64))
+            return false;
+    return true;
+}
+
+static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t gen)
+{
+    struct bt_vm *bt = t->bt;
+    struct interp *c = &t->v->c;
+    struct bt_block *b = &bt->blocks[bt->nblocks];
+
+    decode_block(t);
+    if (!t->n)
+        return NULL;
+    find_live(t);
+    *b = (struct bt_block){.va = t->va,
+                           .key = t->key,
+                           .phys = (uint64_t)page << PAGE_SHIFT | t->off,
+                           .insns = (uint16_t)t->n};
+    for (unsigned i = 0; i < t->n; i++)
+        b->vec |= t->forms[i].vec;
+    t->b = b;
+    t->nstubs = 0;
+    t->hot = (struct emit){.buf = bt->code.rw, .at = bt->hot};
+    t->cold = (struct emit){.buf = bt->code.rw, .at = bt->cold};
+    emit_entries(t);
+    for (unsigned i = 0; i < t->n; i++)
+        emit_form(t, &t->forms[i]);
+    if (t->open) {
+        const struct form *last = &t->forms[t->n - 1];
+
+        emit_exit(t, t->va + last->off + last->in.len, last->live_out);
+    }
+    emit_cold_entries(t);
+    for (unsigned i = 0; i < t->nstubs; i++)
+        emit_stub(t, &t->stubs[i]);
+    b->granules = t->granules;
+    block_note(c, page, t->granules);
+    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen))
+        return NULL;
+    bt->hot = t->hot.at;
+    bt->cold = t->cold.at;
+    bt->nblocks++;
+    return b;
+}
+
+struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
+{
+    struct bt_vm *bt = v->bt;
+    struct translation *t = bt->work;
+    struct bt_block *b = NULL;
+    const uint8_t *host;
+    uint32_t page, gen;
+
+    *full = false;
+    host = block_code_page(&v->c, v->c.s.rip, &page, &gen);
+    if (!host)
+        return NULL;
+    pthread_mutex_lock(&bt->lock);
+    if (room(bt)) {
+        t->bt = bt;
+        t->v = v;
+        t->key = bt_key(&v->c);
+        t->va = v->c.s.rip;
+        t->off = t->va & PAGE_MASK;
+        t->live_page = host - t->off;
+        memcpy(t->page, t->live_page, PAGE_SIZE);
+        t->granules = 0;
+        b = translate(t, page, gen);
+    } else {
+        *full = true;
+    }
+    pthread_mutex_unlock(&bt->lock);
+    return b;
+}
