@@ -258,11 +258,23 @@ static int set_cpu(struct run_options *o, const char *value, struct err *err)
 
 static int set_engine(struct run_options *o, const char *value, struct err *err)
 {
+    static const struct engine *const engines[] = {&engine_bt, &engine_interp};
     static const char *const words[] = {"bt", "interp", NULL};
-    int i = choose("--engine", value, words, err);
+    unsigned long warm = 0;
+    int i;
 
-    o->machine.engine = i == 1 ? &engine_interp : &engine_bt;
-    return i < 0 ? i : 0;
+    if (!strncmp(value, "bt,warm=", 8)) {
+        i = parse_number("--engine bt,warm", value + 8, 255, &warm, err);
+        if (i < 0)
+            return i;
+        value = "bt";
+    }
+    i = choose("--engine", value, words, err);
+    if (i < 0)
+        return i;
+    o->machine.engine = engines[i];
+    o->machine.engine_warm = (unsigned)warm;
+    return 0;
 }
 
 static int set_clock(struct run_options *o, const char *value, struct err *err)
@@ -429,7 +441,9 @@ static const struct option options[] = {
      set_serial, 0},
     {"debugcon", "WHERE", NULL, "port E9h, as for --serial", set_debugcon, 0},
     {"display", "none", "none", "no display", set_display, 0},
-    {"engine", "NAME", "interp", "interp: the interpreter", set_engine, 0},
+    {"engine", "NAME", "bt",
+     "bt: the translator (bt,warm=N: what has run N times is translated); interp: the interpreter",
+     set_engine, 0},
     {"clock", "KIND", "real",
      "real, or virtual: time is counted in instructions and runs repeat exactly", set_clock, 0},
     {"name", "NAME", "vm-PID", "what ps, inspect, trace and stop call it", set_name, 0},

@@ -33,6 +33,7 @@ struct vm {
     pthread_mutex_t lock; /* the machine lock */
     const struct engine *engine; /* may be NULL (unit tests) */
     void *engine_data;           /* the engine's, per VM */
+    unsigned engine_warm;        /* translators: runs of cold code before it is translated; 0: their own */
     struct loop *loop;           /* may be NULL (unit tests) */
     struct clock *clock;
     struct gate gate;
@@ -83,6 +84,7 @@ struct vm_config {
     uint64_t ram_bytes; /* size of the RAM file: guest RAM and ROMs */
     enum clock_mode clock;
     const struct engine *engine;
+    unsigned engine_warm;
     bool with_loop;
 };
 

@@ -21,7 +21,7 @@ void machine_config_defaults(struct machine_config *config)
         .memory = 512ull << 20,
         .ncpus = 1,
         .cpu = "max",
-        .engine = &engine_interp,
+        .engine = &engine_bt,
         .clock = CLOCK_REAL,
         .serial = "stdio",
     };
@@ -161,7 +161,8 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .name = config->name,
         .ram_bytes = config->memory + (config->bios ? ROM_ROOM : 0),
         .clock = config->clock,
-        .engine = config->engine ? config->engine : &engine_interp,
+        .engine = config->engine ? config->engine : &engine_bt,
+        .engine_warm = config->engine_warm,
         .with_loop = true,
     };
     int r = vm_init(&m->vm, &vm, err);

@@ -61,6 +61,10 @@ enum hd_ldt {
     LDT_CODE_XO,    /* execute-only */
     LDT_DATA_ODD,   /* base that is no multiple of anything */
     LDT_CONFORMING, /* absent: Linux allows no other */
+    LDT_END1,       /* these end some bytes into a data page of this number */
+    LDT_END2,
+    LDT_END3,
+    LDT_END4,
     LDT_COUNT,
 };
 #define LDT_SEL(n) ((uint16_t)((n) << 3 | 7))

@@ -171,17 +171,30 @@ static bool available(const struct hd_gen *g, const ZydisDecodedInstruction *zi)
     return insn_available(g->model, row->prep ? row : &any, zi);
 }
 
-static void try_template(struct hd_gen *g, struct template *t)
+/* The plainest encoding; or that of a gather or scatter, which wants three different registers. */
+static bool decodes(const struct hd_gen *g, const struct template *t, bool vsib,
+                    ZydisDecodedInstruction *zi)
 {
-    static const uint8_t tail[12] = {0};
-    ZydisDecodedInstruction zi;
+    const uint8_t tail[12] = {vsib ? 0x10 : 0}; /* SIB: index 2 */
+    struct bits f = {.vvvv = vsib && t->enc == ENC_VEX, .aaa = vsib};
     ZydisDecoderContext ctx;
-    struct bits f = {.short_vex = 0};
     uint8_t code[16];
     unsigned n = encode(t, &f, tail, sizeof(tail), code);
 
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&g->decoder[t->mode], &ctx, code, n, &zi)))
-        return;
+    return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&g->decoder[t->mode], &ctx, code, n, zi));
+}
+
+static void try_template(struct hd_gen *g, struct template *t)
+{
+    ZydisDecodedInstruction zi;
+
+    if (!decodes(g, t, false, &zi)) {
+        if (!t->mem || t->enc == ENC_LEGACY)
+            return;
+        t->rm = 4;
+        if (!decodes(g, t, true, &zi))
+            return;
+    }
     if (t->enc == ENC_LEGACY && zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return;
     if (zi.opcode != t->opcode)
@@ -504,9 +517,10 @@ static uint16_t any_selector(struct rng *r)
 
 static void any_regs(struct rng *r, unsigned mode, struct hd_regs *s)
 {
-    static const uint16_t data[] = {LDT_SEL(LDT_DATA32),  LDT_SEL(LDT_DATA16),
-                                    LDT_SEL(LDT_FLAT),    LDT_SEL(LDT_DOWN32),
-                                    LDT_SEL(LDT_DATA_RO), LDT_SEL(LDT_DATA_ODD)};
+    static const uint16_t data[] = {
+        LDT_SEL(LDT_DATA32),  LDT_SEL(LDT_DATA16),   LDT_SEL(LDT_FLAT), LDT_SEL(LDT_DOWN32),
+        LDT_SEL(LDT_DATA_RO), LDT_SEL(LDT_DATA_ODD), LDT_SEL(LDT_END1), LDT_SEL(LDT_END2),
+        LDT_SEL(LDT_END3),    LDT_SEL(LDT_END4)};
 
     for (unsigned k = 0; k < 16; k++)
         s->gpr[k] = mode == HD_64 ? any_int(r) : any_int(r) & UINT32_MAX;
@@ -534,14 +548,24 @@ static void any_regs(struct rng *r, unsigned mode, struct hd_regs *s)
         s->seg[SEG_CS] = chance(r, 50) ? LDT_SEL(LDT_CODE32) : LDT_SEL(LDT_CODE32_FLAT);
 }
 
+static unsigned segment_number(ZydisRegister reg)
+{
+    return reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? reg - ZYDIS_REGISTER_ES : SEG_DS;
+}
+
+/* In 32- and 16-bit code; all of any_regs()'s are in the LDT. */
+static const struct hd_desc *segment(const struct hd_regs *s, ZydisRegister reg)
+{
+    return &hd_ldt[(s->seg[segment_number(reg)] >> 3) % LDT_COUNT];
+}
+
 static uint64_t segment_base(const struct hd_regs *s, unsigned mode, ZydisRegister reg)
 {
-    unsigned k =
-        reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? reg - ZYDIS_REGISTER_ES : SEG_DS;
+    unsigned k = segment_number(reg);
 
     if (mode == HD_64)
         return k == SEG_FS ? s->fs_base : k == SEG_GS ? s->gs_base : 0;
-    return s->seg[k] & 4 && s->seg[k] >> 3 < LDT_COUNT ? hd_ldt[s->seg[k] >> 3].base : 0;
+    return segment(s, reg)->base;
 }
 
 /* ---- where memory operands fall
@@ -581,6 +605,17 @@ static uint64_t any_target(struct rng *r, unsigned size)
     if (where < 96)
         return HD_DATA + 0x4000 + (below(r, 0xf00) & ~(align - 1));
     return HD_DATA + below(r, HD_DATA_BYTES);
+}
+
+/* Across, or next to, the end of the canonical addresses or of the operand's segment. */
+static uint64_t any_edge(struct rng *r, const struct hd_case *tc, ZydisRegister reg, unsigned size)
+{
+    const struct hd_desc *d = segment(&tc->regs, reg);
+    uint64_t end = d->base + ((uint64_t)d->limit + 1) * (d->in_pages ? PAGE_SIZE : 1);
+
+    if (tc->mode == HD_64)
+        end = chance(r, 50) ? BIT(47) : -BIT(47);
+    return end - below(r, size + 2);
 }
 
 static int gpr_index(ZydisRegister reg)
@@ -690,8 +725,9 @@ static bool area_wraps(const struct hd_case *tc, const ZydisDecodedInstruction *
         (size <= 64 && zi->mnemonic != ZYDIS_MNEMONIC_FNSTENV &&
          zi->mnemonic != ZYDIS_MNEMONIC_FLDENV))
         return false;
-    if (gpr_index(m->base) < 0 && gpr_index(m->index) < 0 && zi->raw.disp.size == 32) {
-        ea = (uint64_t)(int64_t)(int32_t)get_le32(tc->code + zi->raw.disp.offset); /* see aim() */
+    if (gpr_index(m->base) < 0 && gpr_index(m->index) < 0 && zi->raw.disp.size >= 16) {
+        ea = get_le(tc->code + zi->raw.disp.offset, zi->raw.disp.size / 8u); /* see aim() */
+        ea = (uint64_t)(int64_t)(int32_t)ea;
         if (m->base != ZYDIS_REGISTER_NONE)
             ea += tc->regs.rip + tc->len;
     }
@@ -726,6 +762,9 @@ static void aim_all(struct rng *r, struct hd_case *tc, const ZydisDecodedInstruc
         }
         size = operand_bytes(zi, op);
         target = any_target(r, size);
+        /* Half of XSAVE's RAX is set once more: up there it might meet the child's stack. */
+        if (chance(r, 3) && (size <= 512 || tc->mode != HD_64))
+            target = any_edge(r, tc, op->mem.segment, size);
         /* Linux lets a split lock wait ten milliseconds and more, so only few of them. */
         if (locks(zi) && size <= 16 && is_pow2(size) && (target & 63) + size > 64 && chance(r, 98))
             target &= ~(uint64_t)(size - 1);

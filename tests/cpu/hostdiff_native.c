@@ -44,6 +44,10 @@ const struct hd_desc hd_ldt[LDT_COUNT] = {
     [LDT_CODE_XO] = {HD_DATA, 0x5fff, 1, 2, 1, 0, 0},
     [LDT_DATA_ODD] = {HD_DATA + 5, 0x4fff, 1, 0, 0, 0, 0},
     [LDT_CONFORMING] = {HD_CODE, 0x3fff, 1, 3, 0, 0, 1},
+    [LDT_END1] = {HD_DATA, 0x1002, 1, 0, 0, 0, 0},
+    [LDT_END2] = {HD_DATA, 0x2001, 1, 0, 0, 0, 0},
+    [LDT_END3] = {HD_DATA, 0x3003, 1, 0, 0, 0, 0},
+    [LDT_END4] = {HD_DATA, 0x4002, 1, 0, 0, 0, 0},
 };
 
 /* The child's; the parent has its own copy and does not use most of it. */

@@ -149,6 +149,7 @@ struct bt_site {
     uint16_t off;    /* of the instruction, from the block's start */
     uint8_t len;
     uint8_t kind, how, size;
+    bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
 
@@ -195,6 +196,7 @@ struct bt_vm {
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;
+    unsigned warm; /* runs of cold code before it is translated */
     bool has_avx, has_avx512;
     struct translation *work; /* the translator's scratch memory */
     uint64_t flushes, killed, linked;

@@ -11,7 +11,7 @@
 #include "engine/bt/bt.h"
 #include "engine/engine.h"
 
-#define WARM 16 /* runs of a block before it is translated */
+#define WARM 16 /* runs of cold code before it is translated */
 
 /* ---- at the border ---------------------------------------------------------------------------- */
 
@@ -69,7 +69,8 @@ uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
         c->s.rip = c->block_rip = b->va + s->off;
         c->block = NULL;
         c->cur = &access_insn;
-        if (bt_tlb_fill(v, v->slow_addr, s->size, s->how))
+        if (!(s->aligned && (v->slow_addr & (s->size - 1u))) &&
+            bt_tlb_fill(v, v->slow_addr, s->size, s->how))
             to = s->retry;
     }
     if (to == BT_NONE && run_one(v, b, s))
@@ -202,7 +203,7 @@ static bool warm(struct bt_vcpu *v)
 {
     uint8_t *runs = &v->runs[jump_slot(v->c.s.rip) & (BT_RUNS - 1)];
 
-    if (++*runs < WARM)
+    if (++*runs < v->bt->warm)
         return false;
     *runs = 0;
     return true;
@@ -307,6 +308,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
         return r;
     pthread_mutex_init(&bt->lock, NULL);
     bt->vm = vm;
+    bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
     bt->has_avx = __builtin_cpu_supports("avx");
     bt->has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");

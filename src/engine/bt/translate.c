@@ -473,6 +473,12 @@ static void emit_check(struct translation *t, uint32_t site, unsigned size, enum
     emit32(e, PAGE_SIZE - size);
     s = add_stub(t, STUB_MISS, emit_jump(e, CC_A, e->at), site);
     s->tag = tag;
+    if (t->bt->sites[site].aligned) {
+        emit_op(e, false, 0xf7, 0, rm_reg(T0)); /* test r14d, size - 1 */
+        emit32(e, size - 1);
+        s = add_stub(t, STUB_MISS, emit_jump(e, CC_NE, e->at), site);
+        s->tag = tag;
+    }
     t->bt->sites[site].size = (uint8_t)size;
     t->bt->sites[site].how = (uint8_t)how;
     entry.disp = table + (int32_t)member;
@@ -493,6 +499,8 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
+    t->bt->sites[p.site].aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+                                                f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     emit_address(t, f, true);
     if (simple) {
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));

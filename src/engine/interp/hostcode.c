@@ -37,7 +37,7 @@ static struct {
     pthread_mutex_t lock;
     struct sigaction old[ARRAY_LEN(signals)]; /* what was there before */
 } process = {.lock = PTHREAD_MUTEX_INITIALIZER};
-static _Thread_local struct hostcode *current;
+static _Thread_local struct hostcode *current, *outside; /* outside: whose `trap` is asked */
 
 #define GUARD_PAGES 6
 
@@ -71,8 +71,8 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         g[REG_EFL] &= ~(greg_t)FLAGS_AC;
         return;
     }
-    if (current && current->trap) {
-        uint64_t to = current->trap(current->trap_opaque, (uint64_t)g[REG_RIP]);
+    if (outside && outside->trap) {
+        uint64_t to = outside->trap(outside->trap_opaque, (uint64_t)g[REG_RIP]);
 
         if (to) {
             g[REG_RIP] = (greg_t)to;
@@ -176,6 +176,8 @@ void hostcode_fini(struct hostcode *h)
         return;
     if (current == h)
         current = NULL;
+    if (outside == h)
+        outside = NULL;
     if (h->stack && !sigaltstack(NULL, &ss) && ss.ss_sp == h->stack) {
         ss = (stack_t){.ss_flags = SS_DISABLE};
         sigaltstack(&ss, NULL);
@@ -253,8 +255,9 @@ static __attribute__((noinline)) void enter_thread(struct hostcode *h)
 
 void hostcode_enter_thread(struct hostcode *h)
 {
-    if (unlikely(current != h))
+    if (unlikely(outside != h))
         enter_thread(h);
+    outside = h;
 }
 
 void hostcode_set_gs(void *base)

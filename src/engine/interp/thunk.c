@@ -229,6 +229,12 @@ static uint64_t touched(const struct interp *c, const struct thunk *t)
     }
 }
 
+/* Does the mask choose which elements can fault? */
+static bool suppresses(const struct thunk *t)
+{
+    return t->mask && !(t->flags & THUNK_NO_SUPPRESS);
+}
+
 static bool canonical(gva_t addr)
 {
     return (addr + BIT(47)) >> 48 == 0;
@@ -244,12 +250,13 @@ static gva_t linear_add(const struct interp *c, gva_t lin, uint64_t n)
  * Segment limits are those of the elements that are touched. Their offsets wrap at 32 bits, also
  * with 16-bit addresses.
  */
-static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
+static gva_t operand_linear(struct interp *c, const struct insn *i, uint64_t ea, unsigned span,
+                            uint64_t bits)
 {
     const struct thunk *t = i->thunk;
 
-    if (!t->mask || (t->flags & THUNK_NO_SUPPRESS) || c->code64 || c->flat & (1u << i->seg))
-        return seg_linear(c, i->seg, ea, t->span, access_kind(t));
+    if (!suppresses(t) || c->code64 || c->flat & (1u << i->seg))
+        return seg_linear(c, i->seg, ea, span, access_kind(t));
     for (unsigned j = 0; bits; j++, bits >>= 1)
         if (bits & 1)
             seg_linear(c, i->seg, (uint32_t)(ea + j * t->esize), t->esize, access_kind(t));
@@ -327,15 +334,16 @@ static bool accessible(struct interp *c, gva_t addr, unsigned len, enum access h
 }
 
 /*
- * What comes before paging and alignment: segment limits and canonical addresses, with a mask of
- * the touched elements.
+ * What comes before paging and alignment: segment limits and canonical addresses of the first
+ * `span` bytes, with a mask of the touched elements.
  */
-static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits)
+static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea, unsigned span,
+                            uint64_t bits)
 {
     const struct thunk *t = i->thunk;
-    gva_t lin = operand_linear(c, i, ea, bits), first = lin, last = lin + t->span - 1u;
+    gva_t lin = operand_linear(c, i, ea, span, bits), first = lin, last = lin + span - 1;
 
-    if (t->mask && !(t->flags & THUNK_NO_SUPPRESS) && bits) {
+    if (suppresses(t) && bits) {
         first = lin + (unsigned)__builtin_ctzll(bits) * t->esize;
         last = lin + (64u - (unsigned)__builtin_clzll(bits)) * t->esize - 1;
     }
@@ -345,15 +353,15 @@ static gva_t checked_linear(struct interp *c, const struct insn *i, uint64_t ea,
 }
 
 /* The same without an exception; *lin is set if all is well. */
-static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, uint64_t bits,
-                      gva_t *lin)
+static bool linear_ok(struct interp *c, const struct insn *i, uint64_t ea, unsigned span,
+                      uint64_t bits, gva_t *lin)
 {
     sigjmp_buf here, *outer = c->raise_to;
     volatile bool ok = false;
 
     c->raise_to = &here;
     if (!sigsetjmp(here, 0)) {
-        *lin = checked_linear(c, i, ea, bits);
+        *lin = checked_linear(c, i, ea, span, bits);
         ok = true;
     }
     c->raise_to = outer;
@@ -437,26 +445,17 @@ void thunk_area_misaligned(struct interp *c, const struct insn *i, gva_t lin)
         thunk_raise_trap(c, trap);
 }
 
-void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
-                      unsigned inside, unsigned align, enum access how)
+/*
+ * Runs the instruction on an area of which the pages are present or not. Where its first page fault
+ * is; beyond the end if there is none. `first` bytes are in the first page.
+ */
+static uint64_t area_meets(struct interp *c, const struct thunk *t, gva_t lin, unsigned len,
+                           unsigned first, bool first_ok, bool second_ok)
 {
-    struct thunks *ts = c->thunks;
-    bool ac = alignment_checked(c);
-    const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
-    unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
-    bool first_ok = accessible(c, lin, first, how);
-    bool second_ok =
-        first == len ? first_ok : accessible(c, linear_add(c, lin, first), len - first, how);
     uint8_t *mem = mirror(c, lin, first_ok, second_ok);
-    uint64_t trap, at;
+    struct thunks *ts = c->thunks;
+    uint64_t trap;
 
-    if (first_ok && second_ok && !ac && !(lin & (align - 1)))
-        return;
-    if (c->code64 && !canonical(lin)) /* before alignment */
-        access_probe(c, lin, 1, how, c->key);
-    at = lin + (i->osize == 2 ? 1 : 3); /* the first word of an environment */
-    if (c->code64 && !ac && align == 1 && !canonical(at))
-        access_probe(c, at, 1, how, c->key);
     if (first_ok)
         access_copy_in(c, mem, lin, first, c->key);
     if (second_ok && first < len)
@@ -464,10 +463,33 @@ void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigne
     trap = run_area(c, t, mem);
     if (trap && trap != TRAP_PF)
         thunk_raise_trap(c, trap);
-    if (trap) {
-        at = ts->code.fault_addr - (uintptr_t)mem;
-        if (at >= inside)
-            return;
+    return trap ? ts->code.fault_addr - (uintptr_t)mem : len;
+}
+
+void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
+                      unsigned inside, unsigned align, enum access how)
+{
+    bool ac = alignment_checked(c);
+    const struct thunk *t = ac ? thunk_with_ac(c, i) : i->thunk;
+    unsigned left = PAGE_SIZE - (lin & PAGE_MASK), first = left < len ? left : len;
+    bool first_ok = accessible(c, lin, first, how);
+    bool second_ok =
+        first == len ? first_ok : accessible(c, linear_add(c, lin, first), len - first, how);
+    uint64_t at;
+
+    if (first_ok && second_ok && inside >= len && !ac && !(lin & (align - 1)))
+        return;
+    if (c->code64 && !canonical(lin)) /* before alignment */
+        access_probe(c, lin, 1, how, c->key);
+    at = lin + (i->osize == 2 ? 1 : 3); /* the first word of an environment */
+    if (c->code64 && !ac && align == 1 && !canonical(at))
+        access_probe(c, at, 1, how, c->key);
+    /* With nothing present where the segment ends: does it go past that end before all else? */
+    if (inside < len &&
+        area_meets(c, t, lin, len, first, first_ok && first <= inside, false) >= inside)
+        return;
+    at = area_meets(c, t, lin, len, first, first_ok, second_ok);
+    if (at < inside) {
         access_probe(c, linear_add(c, lin, at), 1, how, c->key);
         access_probe(c, lin, len, how, c->key);
     }
@@ -523,33 +545,42 @@ static bool maskmovdqu_wraps(struct interp *c, const struct insn *i, const struc
 }
 
 /*
- * An 80-bit operand outside of its segment, but perhaps not its first eight bytes: processors
- * access it in two pieces. Raises what the first piece does; the second one's fault is left to the
- * caller.
+ * Part of the operand, or all, is outside of its segment or of the canonical addresses. Whether the
+ * instruction touches it at all, and whether it is aligned first, is the host's to say. SSE's own
+ * alignment comes before segment limits, AC's after them. An operand that runs out of the canonical
+ * addresses is checked for AC first; not so one that begins there, nor masked elements, except the
+ * only one of a store.
+ *
+ * Two kinds are accessed in pieces, of which the first is checked, and stored, before the limit of
+ * the other: of 80 bits the first eight bytes, of MASKMOVDQU the last eight.
  */
-static void run_cut(struct interp *c, const struct insn *i, uint64_t ea)
+static void run_outside(struct interp *c, const struct insn *i, const struct thunk *t, uint64_t ea,
+                        uint64_t bits)
 {
-    const struct thunk *t = i->thunk;
     struct thunks *ts = c->thunks;
-    sigjmp_buf here, *outer = c->raise_to;
     uint8_t *mem = ts->code.guard + (HOSTCODE_GUARD_PRESENT + 1) * PAGE_SIZE - 8, before[8];
-    volatile gva_t lin = 0;
-    volatile bool ok = false;
+    unsigned piece = t->mask == MASK_BYTES ? t->span - 8 : 0;
+    bool masked = suppresses(t) && !(t->mask_n == 1 && (t->flags & THUNK_STORES)), piece_ok, ac;
+    gva_t lin = c->s.seg[i->seg].base + ea, at = 0;
+    uint64_t trap;
 
-    c->raise_to = &here;
-    if (!sigsetjmp(here, 0)) {
-        lin = seg_linear(c, i->seg, ea, 8, access_kind(t));
-        ok = true;
+    if (c->code64)
+        lin = seg_linear(c, i->seg, ea, 1, access_kind(t));
+    piece_ok = (t->span == 10 || piece) && linear_ok(c, i, ea + piece, 8, bits, &at);
+    ac = piece_ok || (c->code64 && canonical(lin + piece) && !masked);
+    trap = run(c, i, ac ? t : i->thunk, mirror(c, lin, false, false), ea);
+    if (trap && trap != TRAP_PF)
+        thunk_raise_trap(c, trap);
+    if (trap && piece_ok) {
+        access_probe(c, at, 8, access_kind(t), c->key);
+        access_copy_in(c, mem, at, 8, c->key);
+        memcpy(before, mem, 8);
+        run(c, i, i->thunk, mem, ea);
+        if ((t->flags & THUNK_STORES) && memcmp(before, mem, 8))
+            access_copy_out(c, at, mem, 8, c->key);
     }
-    c->raise_to = outer;
-    if (!ok)
-        return;
-    access_probe(c, lin, 8, access_kind(t), c->key);
-    access_copy_in(c, mem, lin, 8, c->key);
-    memcpy(before, mem, 8);
-    run(c, i, t, mem, ea);
-    if ((t->flags & THUNK_STORES) && memcmp(before, mem, 8))
-        access_copy_out(c, lin, mem, 8, c->key);
+    if (trap || t->mask == MASK_BYTES)
+        checked_linear(c, i, ea, t->span, bits);
 }
 
 static __attribute__((noinline)) void run_slow(struct interp *c, const struct insn *i, uint64_t ea)
@@ -565,20 +596,8 @@ static __attribute__((noinline)) void run_slow(struct interp *c, const struct in
     if (t->mask == MASK_BYTES && t->span == 16 && i->asize < 8 &&
         maskmovdqu_wraps(c, i, t, ea, bits, ac))
         return;
-    if (!linear_ok(c, i, ea, bits, &lin)) {
-        /*
-         * Segment limits come after SSE's own alignment and before AC's. An operand that runs out
-         * of the canonical addresses is checked for AC first, one that begins there is not.
-         */
-        if (t->span == 10 && !c->code64)
-            run_cut(c, i, ea);
-        lin = c->code64 ? seg_linear(c, i->seg, ea, 1, access_kind(t)) : c->s.seg[i->seg].base + ea;
-        trap = run(c, i, c->code64 && canonical(lin) && t->mask != MASK_BYTES ? t : i->thunk,
-                   mirror(c, lin, false, false), ea);
-        if (trap && trap != TRAP_PF)
-            thunk_raise_trap(c, trap);
-        if (trap || t->mask == MASK_BYTES)
-            checked_linear(c, i, ea, bits);
+    if (!linear_ok(c, i, ea, t->span, bits, &lin)) {
+        run_outside(c, i, t, ea, bits);
         return;
     }
     left = PAGE_SIZE - (lin & PAGE_MASK);

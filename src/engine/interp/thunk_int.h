@@ -90,10 +90,10 @@ bool thunk_x87_wait(struct interp *c);
 
 _Noreturn void thunk_raise_trap(struct interp *c, uint64_t trap);
 /*
- * A state area at lin that is misaligned, or of which part is inaccessible: finds out from the
- * host, with the same part of its own pages missing, what that does, and raises it. Returns if all
- * is well, if the instruction does not touch that part, or if what it meets first are the bytes
- * from `inside` on, which are outside of their segment.
+ * A state area at lin that is misaligned, or of which part is inaccessible or outside of its
+ * segment (from `inside` on): finds out from the host, with the same part of its own pages missing,
+ * what that does, and raises it. Returns if all is well, if the instruction does not touch that
+ * part, or if what it meets first is the end of the segment.
  */
 void thunk_area_fault(struct interp *c, const struct insn *i, gva_t lin, unsigned len,
                       unsigned inside, unsigned align, enum access how);

@@ -100,23 +100,22 @@ static unsigned inside(const struct interp *c, const struct insn *i, unsigned si
 /*
  * The linear address of a state area, of which all can be accessed or that part which the
  * instruction touches. `align` 1: any. The order: of the segment's limit the first word; alignment;
- * the pages; the rest of the limit.
+ * the pages and the rest of the limit.
  */
 static gva_t area(struct interp *c, const struct insn *i, unsigned size, unsigned align,
                   enum access how)
 {
     bool ac = (c->key & KEY_MODE) == KEY_USER_ALIGNED;
-    unsigned word = i->osize == 2 ? 2 : 4; /* of an environment */
-    unsigned first = align == 1 ? word : 2; /* FXSAVE begins with FCW */
+    unsigned word = i->osize == 2 && align == 1 ? 2 : 4;
     gva_t lin;
 
     if (ac && !c->code64) {
         /* FXSAVE looks at the segment's type last. */
-        lin = insn_lin(c, i, first, align == 1 ? how : ACCESS_READ);
+        lin = insn_lin(c, i, word, align == 1 ? how : ACCESS_READ);
         if (lin & ((align == 1 ? word : align) - 1))
             thunk_area_misaligned(c, i, lin);
     }
-    lin = insn_lin(c, i, first, how);
+    lin = insn_lin(c, i, word, how);
     thunk_area_fault(c, i, lin, size, inside(c, i, size), align, how);
     return insn_lin(c, i, size, how);
 }
@@ -603,22 +602,43 @@ static gva_t vsib_linear(struct interp *c, const struct insn *i, unsigned j, enu
     return seg_linear(c, i->seg, ea, VSIB_DATA(i->imm), how);
 }
 
+/* Gathers and scatters never check alignment (SDM vol. 2C "VGATHERDPS"). */
+static uint64_t vsib_key(const struct interp *c)
+{
+    return (c->key & KEY_MODE) == KEY_USER_ALIGNED ? (c->key & ~KEY_MODE) | KEY_USER : c->key;
+}
+
+/* Bytes of the instruction's vectors; where indexes are wider, the data are shorter than that. */
+static unsigned vsib_vector(const struct insn *i)
+{
+    return VSIB_COUNT(i->imm) * (unsigned)max_u64(VSIB_DATA(i->imm), VSIB_INDEX(i->imm));
+}
+
+/* One element arrives; what is above the vector goes with the first. */
+static void gather_element(struct interp *c, const struct insn *i, unsigned j, uint8_t *dst)
+{
+    unsigned size = VSIB_DATA(i->imm), end = vsib_vector(i);
+
+    put_le(dst + j * size, access_load(c, vsib_linear(c, i, j, ACCESS_READ), size, vsib_key(c)),
+           size);
+    memset(dst + end, 0, 64 - end);
+}
+
 /* AVX2: the mask is the sign bits of a vector register, which is cleared as the elements arrive. */
 static void op_gather_vex(struct interp *c, const struct insn *i)
 {
-    unsigned size = VSIB_DATA(i->imm), count = VSIB_COUNT(i->imm);
+    unsigned size = VSIB_DATA(i->imm), count = VSIB_COUNT(i->imm), end = vsib_vector(i);
     uint8_t *dst, *mask;
 
     BEGIN(c, i);
     dst = c->s.fpu.zmm[i->reg & 15];
     mask = c->s.fpu.zmm[i->aux & 15];
-    for (unsigned j = 0; j < count; j++)
-        memset(mask + j * size, mask[j * size + size - 1] & 0x80 ? 0xff : 0, size);
+    for (unsigned at = 0; at < end; at += size)
+        memset(mask + at, mask[at + size - 1] & 0x80 ? 0xff : 0, size);
+    memset(mask + end, 0, 64 - end);
     for (unsigned j = 0; j < count; j++) {
         if (mask[j * size]) {
-            uint64_t v = access_load(c, vsib_linear(c, i, j, ACCESS_READ), size, c->key);
-
-            put_le(dst + j * size, v, size);
+            gather_element(c, i, j, dst);
             memset(mask + j * size, 0, size);
         }
     }
@@ -638,9 +658,7 @@ static void op_gather_evex(struct interp *c, const struct insn *i)
     mask = &c->s.fpu.k[i->aux & 7];
     for (unsigned j = 0; j < count; j++) {
         if (*mask >> j & 1) {
-            uint64_t v = access_load(c, vsib_linear(c, i, j, ACCESS_READ), size, c->key);
-
-            put_le(dst + j * size, v, size);
+            gather_element(c, i, j, dst);
             *mask &= ~BIT(j);
         }
     }
@@ -659,7 +677,7 @@ static void op_scatter(struct interp *c, const struct insn *i)
     for (unsigned j = 0; j < count; j++) {
         if (*mask >> j & 1) {
             access_store(c, vsib_linear(c, i, j, ACCESS_WRITE), size,
-                         get_le(c->s.fpu.zmm[i->reg & 31] + j * size, size), c->key);
+                         get_le(c->s.fpu.zmm[i->reg & 31] + j * size, size), vsib_key(c));
             *mask &= ~BIT(j);
         }
     }
