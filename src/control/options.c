@@ -176,6 +176,7 @@ SETTER_STRING(set_trace_file, trace_file)
     }
 SETTER_FLAG(set_no_reboot, machine.no_reboot)
 SETTER_FLAG(set_no_acpi, machine.no_acpi)
+SETTER_FLAG(set_perf_map, machine.perf_map)
 SETTER_FLAG(set_print_hash, print_hash)
 SETTER_FLAG(set_verbose, verbose)
 SETTER_FLAG(set_help, help)
@@ -450,6 +451,7 @@ static const struct option options[] = {
     {"trace", "PATTERNS", NULL, "print accesses, e.g. 'i8254.*,irq,msr' (docs/control.md)",
      set_trace, 0},
     {"trace-file", "FILE", "stderr", "where --trace prints", set_trace_file, 0},
+    {"perf-map", NULL, NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map, 0},
     {"debug-exit", "[PORT]", NULL,
      "a write of V to this port (501h) ends the VM with status V * 2 + 1 (8 bits)", set_debug_exit,
      OPT_OPTIONAL},

@@ -34,6 +34,7 @@ struct vm {
     const struct engine *engine; /* may be NULL (unit tests) */
     void *engine_data;           /* the engine's, per VM */
     unsigned engine_warm;        /* translators: runs of cold code before it is translated; 0: their own */
+    bool perf_map;               /* translators: name generated code for perf */
     struct loop *loop;           /* may be NULL (unit tests) */
     struct clock *clock;
     struct gate gate;
@@ -85,6 +86,7 @@ struct vm_config {
     enum clock_mode clock;
     const struct engine *engine;
     unsigned engine_warm;
+    bool perf_map;
     bool with_loop;
 };
 

@@ -56,6 +56,7 @@ struct machine_config {
     const char *cpu;             /* model: 486 pentium3 v1 v2 v3 v4 max */
     const struct engine *engine; /* NULL: the translator */
     unsigned engine_warm;        /* see struct vm */
+    bool perf_map;               /* see struct vm */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
     /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed
      * MACHINE_VIRTUAL_EPOCH. */

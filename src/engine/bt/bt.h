@@ -149,6 +149,7 @@ struct bt_site {
     uint16_t off;    /* of the instruction, from the block's start */
     uint8_t len;
     uint8_t kind, how, size;
+    bool masked;  /* no fault but the interpreter's */
     bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
@@ -200,6 +201,7 @@ struct bt_vm {
     bool has_avx, has_avx512;
     struct translation *work; /* the translator's scratch memory */
     uint64_t flushes, killed, linked;
+    int perf_map; /* descriptor; -1: none */
 };
 
 static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
@@ -225,7 +227,7 @@ void bt_tlb_init(struct bt_vcpu *v);
  * Makes the access to addr hit, if it may: false if it must not have a tag. Raises #PF.
  * The table is that of c->key.
  */
-bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, unsigned size, enum access how);
+bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
 extern const struct interp_listener bt_listener;
 
@@ -253,5 +255,10 @@ uint64_t bt_trap_target(void *opaque, uint64_t rip);
 
 /* run.c: from translated code. The address to go on at, or 0 to leave. */
 uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
+/*
+ * What the loop does between two looks at what may have happened: runs the translation of what is at
+ * s.rip until it is left, or makes it, or has the interpreter run a block. May raise.
+ */
+void bt_run_some(struct bt_vcpu *v);
 
 #endif

@@ -92,20 +92,6 @@ struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_
     return NULL;
 }
 
-bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
-{
-    uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
-    unsigned h = hash_of(b->va, b->key);
-
-    if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
-        return false;
-    b->page_next = bt->page_blocks[page];
-    bt->page_blocks[page] = n + 1;
-    b->hash_next = atomic_load(&bt->hash[h]);
-    atomic_store_explicit(&bt->hash[h], n, memory_order_release);
-    return true;
-}
-
 /* ---- changing code that may be running ------------------------------------------------------- */
 
 /*
@@ -138,19 +124,45 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     bt->linked++;
 }
 
+/* A jump over the instruction at `at`, which is aligned to 8 and at least 5 bytes long. */
+static void store_jump(struct bt_vm *bt, uint32_t at, uint32_t to)
+{
+    uint32_t disp = to - (at + 5);
+    uint8_t first[8];
+
+    memcpy(first, bt->code.rw + at, sizeof(first));
+    first[0] = 0xe9;
+    memcpy(first + 1, &disp, 4);
+    store64(bt, at, get_le64(first));
+}
+
+bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
+{
+    uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
+    unsigned h = hash_of(b->va, b->key);
+
+    if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
+        return false;
+    /* Jumps to what was here before go on to this one. */
+    for (uint32_t old = atomic_load(&bt->hash[h]); old != BT_NONE; old = bt->blocks[old].hash_next) {
+        const struct bt_block *d = &bt->blocks[old];
+
+        if (d->dead && d->va == b->va && d->phys == b->phys && d->key == b->key)
+            store_jump(bt, d->stale, b->entry);
+    }
+    b->page_next = bt->page_blocks[page];
+    bt->page_blocks[page] = n + 1;
+    b->hash_next = atomic_load(&bt->hash[h]);
+    atomic_store_explicit(&bt->hash[h], n, memory_order_release);
+    return true;
+}
+
 /* Whoever comes to the block from now on leaves to C; who is in it leaves at its end. */
 static void kill_block(struct bt_vm *bt, struct bt_block *b)
 {
-    uint8_t first[8];
-    uint32_t disp;
-
     __atomic_store_n(&b->dead, 1, __ATOMIC_RELEASE);
     bt->killed++;
-    memcpy(first, bt->code.rw + b->entry, sizeof(first));
-    disp = b->stale - (b->entry + 5);
-    first[0] = 0xe9;
-    memcpy(first + 1, &disp, 4);
-    store64(bt, b->entry, get_le64(first));
+    store_jump(bt, b->entry, b->stale);
 }
 
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)

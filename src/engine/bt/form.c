@@ -207,13 +207,14 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
         f->vec = true;
         return FORM_NATIVE;
     }
-    if (!t || t->mask || (t->flags & (THUNK_X87 | THUNK_AREA)))
+    if (!t || t->mask == MASK_BYTES || (t->flags & (THUNK_X87 | THUNK_AREA)))
         return FORM_SLOW;
     if (mem) {
         if (!t->span || mem->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT ||
             mem->mem.type != ZYDIS_MEMOP_TYPE_MEM)
             return FORM_SLOW;
         f->mem_size = t->span;
+        f->masked = t->mask;
         f->mem_write = t->flags & THUNK_STORES;
     }
     f->vec = thunk_uses_vectors(&f->zi, f->ops);
@@ -263,7 +264,7 @@ static enum form_class classify(struct form *f, const struct interp *c, bool end
     }
     if (end)
         return branch_class(f, c);
-    if (row->prep == prep_thunk)
+    if (row->prep == prep_thunk || f->in.thunk) /* MOVSD and CMPSD are strings too */
         return thunk_class(f, c);
     return integer_class(f);
 }
@@ -281,7 +282,7 @@ static bool high_bytes_in_the_way(const struct form *f)
 void form_classify(struct form *f, const struct interp *c, bool end)
 {
     f->mem_size = 0;
-    f->mem_write = f->vec = f->traps = false;
+    f->mem_write = f->masked = f->vec = f->traps = false;
     f->stolen = f->stolen_read = f->stolen_written = 0;
     f->class = classify(f, c, end);
     find_registers(f);

@@ -35,6 +35,7 @@ struct form {
     enum form_class class;
     uint8_t mem_size; /* bytes of the memory operand of a copied instruction; 0: none */
     bool mem_write;
+    bool masked; /* some elements of the operand only: the others do not fault */
     bool vec;    /* works on vector registers */
     bool traps;  /* may fault by itself: #DE, #XM, a misaligned operand */
     uint8_t cc;  /* FORM_JCC */

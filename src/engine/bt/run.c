@@ -9,6 +9,7 @@
  */
 #include "core/vm.h"
 #include "engine/bt/bt.h"
+#include "engine/bt/look.h"
 #include "engine/engine.h"
 
 #define WARM 16 /* runs of cold code before it is translated */
@@ -70,7 +71,7 @@ uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
         c->block = NULL;
         c->cur = &access_insn;
         if (!(s->aligned && (v->slow_addr & (s->size - 1u))) &&
-            bt_tlb_fill(v, v->slow_addr, s->size, s->how))
+            bt_tlb_fill(v, v->slow_addr, s))
             to = s->retry;
     }
     if (to == BT_NONE && run_one(v, b, s))
@@ -220,6 +221,23 @@ static bool translate_here(struct bt_vcpu *v)
     return false;
 }
 
+void bt_run_some(struct bt_vcpu *v)
+{
+    struct interp *c = &v->c;
+    struct bt_block *b;
+
+    if (!mode_ok(c)) {
+        interp_run_block(c, false);
+        return;
+    }
+    use_mode(v);
+    b = find(v);
+    if (b)
+        left(v, enter(v, b));
+    else if (!warm(v) || !translate_here(v))
+        interp_run_block(c, false);
+}
+
 static void run_loop(struct bt_vcpu *v)
 {
     struct interp *c = &v->c;
@@ -227,8 +245,6 @@ static void run_loop(struct bt_vcpu *v)
     if (interp_boundary(c))
         return;
     for (;;) {
-        struct bt_block *b;
-
         if (unlikely(atomic_load_explicit(&v->attention, memory_order_relaxed))) {
             atomic_store(&v->attention, 0);
             atomic_store(&v->attention_vec, !v->vec_live);
@@ -245,17 +261,7 @@ static void run_loop(struct bt_vcpu *v)
         }
         if (unlikely(c->stop))
             return;
-        if (!mode_ok(c)) {
-            interp_run_block(c, false);
-            continue;
-        }
-        use_mode(v);
-        b = find(v);
-        if (b) {
-            left(v, enter(v, b));
-        } else if (!warm(v) || !translate_here(v)) {
-            interp_run_block(c, false);
-        }
+        bt_run_some(v);
     }
 }
 
@@ -293,6 +299,7 @@ static void bt_vm_fini(struct vm *vm)
 
     if (!bt)
         return;
+    bt_perf_map_close(bt);
     bt_translate_fini(bt);
     bt_cache_fini(bt);
     pthread_mutex_destroy(&bt->lock);
@@ -308,6 +315,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
         return r;
     pthread_mutex_init(&bt->lock, NULL);
     bt->vm = vm;
+    bt->perf_map = -1;
     bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
     bt->has_avx = __builtin_cpu_supports("avx");
@@ -315,6 +323,8 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     r = bt_cache_init(bt, err);
     if (r == 0)
         r = bt_translate_init(bt, err);
+    if (r == 0 && vm->perf_map)
+        r = bt_perf_map_open(bt, err);
     if (r < 0) {
         bt_vm_fini(vm);
         return r;

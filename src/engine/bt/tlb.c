@@ -137,8 +137,9 @@ static bool canonical(gva_t addr)
     return (addr + BIT(47)) >> 48 == 0;
 }
 
-bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, unsigned size, enum access how)
+bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
 {
+    const enum access how = s->how;
     struct interp *c = &v->c;
     const unsigned slot = TLB_SLOT(addr), table = c->key & KEY_MODE;
     const struct tlb_entry *from = &c->tlb[slot];
@@ -146,9 +147,11 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, unsigned size, enum access how)
     struct bt_entry *e;
     struct tlb_place place;
 
-    if (unlikely(table >= BT_TABLES || !canonical(addr) || (addr & PAGE_MASK) > PAGE_SIZE - size))
+    if (unlikely(table >= BT_TABLES || !canonical(addr) || (addr & PAGE_MASK) > PAGE_SIZE - s->size))
         return false;
     if (from->tag[how] != want) {
+        if (s->masked)
+            return false;
         tlb_find(c, addr, how, c->key, &place);
         /* The walk may have flushed (the page tables are a device's memory). */
         if (from->tag[how] != (page | c->key))

@@ -21,6 +21,7 @@
 
 #include "engine/bt/emit.h"
 #include "engine/bt/form.h"
+#include "engine/bt/look.h"
 
 #define MAX_FORMS  48
 #define LOOK_AHEAD 10
@@ -499,6 +500,7 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
+    t->bt->sites[p.site].masked = f->masked;
     t->bt->sites[p.site].aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
                                                 f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     emit_address(t, f, true);
@@ -860,6 +862,7 @@ static void emit_cold_entries(struct translation *t)
         put_flags(e);
         emit_jump(e, CC_ALWAYS, b->entry);
     }
+    emit_nop(e, (0u - e->at) & 7); /* where a successor's jump will be put */
     b->stale = e->at;
     emit_const(e, T0, add_site(t, &t->forms[0], SITE_INSN));
     emit_jump(e, CC_ALWAYS, t->bt->stubs.leave_site);
@@ -916,6 +919,8 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     block_note(c, page, t->granules);
     if (!same_bytes(t) || !bt_cache_publish(bt, b, gen))
         return NULL;
+    if (unlikely(bt->perf_map >= 0))
+        bt_perf_map_block(bt, b, t->hot.at, bt->cold, t->cold.at);
     bt->hot = t->hot.at;
     bt->cold = t->cold.at;
     bt->nblocks++;

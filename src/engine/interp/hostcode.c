@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* memfd_create, REG_RIP */
+#define _GNU_SOURCE /* mremap, REG_RIP */
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <errno.h>
@@ -107,22 +107,19 @@ static void install_handlers(void)
 
 static bool map_twice(struct hostcode *h)
 {
-    int fd = memfd_create("hostcode", MFD_CLOEXEC);
-
-    if (fd < 0)
+    /*
+     * Shared memory without a name, of which mremap of 0 bytes makes a second mapping (mremap(2)):
+     * perf looks for the names of code in a memfd in a file that does not exist.
+     */
+    h->rw = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h->rw == MAP_FAILED)
         return false;
-    h->rw = h->rx = MAP_FAILED;
-    if (!ftruncate(fd, (off_t)h->size)) {
-        h->rw = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        h->rx = mmap(NULL, h->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    }
-    close(fd);
-    if (h->rw != MAP_FAILED && h->rx != MAP_FAILED)
+    h->rx = mremap(h->rw, 0, h->size, MREMAP_MAYMOVE);
+    if (h->rx != MAP_FAILED && !mprotect(h->rx, h->size, PROT_READ | PROT_EXEC))
         return true;
-    if (h->rw != MAP_FAILED)
-        munmap(h->rw, h->size);
     if (h->rx != MAP_FAILED)
         munmap(h->rx, h->size);
+    munmap(h->rw, h->size);
     return false;
 }
 

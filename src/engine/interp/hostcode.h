@@ -3,7 +3,7 @@
  * A bounded buffer of generated host code, and calls into it that survive the faults they expect.
  * Knows nothing of guests.
  *
- * W^X: the buffer is a memfd mapped twice, once writable and once executable; where the host
+ * W^X: the buffer is shared memory mapped twice, once writable and once executable; where the host
  * refuses that, one mapping is switched between the two by mprotect. Only the owner's thread runs
  * its code.
  */
