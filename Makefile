@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The only build system. Targets: all demo check check-slow fuzz lint fmt soak install clean.
+# The only build system. Targets: all demo check check-slow bench fuzz lint fmt soak install clean.
 #   make MODE=asan|ubsan|tsan ...   builds and tests under build/MODE with that sanitiser
 #   NO_INSTALL=1                    never install packages: name what is missing and stop
 
@@ -25,7 +25,7 @@ CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
 CPU     = cpu_state model msr paging pv
 INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
           stack string sys task thunk thunk_gen tlb vec
-BT      = cache form look run stubs tlb translate
+BT      = cache form look run stubs system tlb translate x87
 HW      = acpi/ich9_pm block/nvme block/nvme_admin block/nvme_io char/uart16550a input/i8042 \
           intc/i8259 intc/ioapic intc/lapic misc/coproc_err misc/debugcon misc/fw_cfg misc/i8237 \
           misc/ignored_ports misc/isa_debug_exit pci/ich9_lpc pci/msi pci/pci pci/q35_host \
@@ -88,13 +88,14 @@ $(BUILD)/tests/%.o: tests/%.c
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 include tests/tests.mk
+include bench/bench.mk
 
 lint: $(OBJ)
 	@scripts/lint.sh $(BUILD) $(HW:%=$(BUILD)/hw/%.o)
 
 fmt:
 	@scripts/install-deps.sh fmt
-	clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]')
+	clang-format -i $$(git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]')
 
 install: all
 	install -D -m 755 $(BUILD)/doppel $(DESTDIR)$(PREFIX)/bin/doppel

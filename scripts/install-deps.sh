@@ -7,7 +7,7 @@
 #
 #   build  to build doppel        guests  to fetch and pack guests (make demo, e2e)
 #   test   for make check         fuzz    for make fuzz
-#   fmt    for make fmt
+#   fmt    for make fmt           bench  for make bench, besides build and guests
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -51,10 +51,13 @@ for kind in "${@:-build}"; do
         need libclang-rt-dev fuzzer
         program llvm-cov llvm
         program python3 python3 ;;
+    bench)
+        program musl-gcc musl-tools
+        program python3 python3 ;;
     fmt)
         program clang-format clang-format ;;
     *)
-        say "install-deps.sh: unknown kind '$kind'; there are build, guests, test, fuzz and fmt."
+        say "install-deps.sh: unknown kind '$kind'; there are build, guests, test, fuzz, fmt and bench."
         exit 2 ;;
     esac
 done

@@ -3,6 +3,7 @@
 #
 # make-initrd.sh KERNEL OUT: an initramfs for build/guests/KERNEL (cloud or generic): busybox, the modules
 # that a shell with an NVMe disk and ext4 needs where the kernel has them as modules, and scripts/init.
+# make-initrd.sh KERNEL OUT DIR: what is in DIR as well, its own init included.
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -10,7 +11,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 guests=${GUESTS_DIR:-$top/build/guests}
 modules="nvme ext4 crc32c_generic button evdev"
 
-[ $# = 2 ] || { echo "usage: make-initrd.sh cloud|generic OUT" >&2; exit 2; }
+[ $# = 2 ] || [ $# = 3 ] || { echo "usage: make-initrd.sh cloud|generic OUT [DIR]" >&2; exit 2; }
 kernel=$1
 out=$2
 package=$guests/$kernel/root
@@ -21,6 +22,7 @@ trap 'rm -rf "$root"' EXIT
 mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" "$root/mnt" "$root/tmp" "$root/etc"
 cp "$guests/busybox/busybox" "$root/bin/busybox"
 cp "$top/scripts/init" "$root/init"
+[ -z "${3:-}" ] || cp -R "$3/." "$root"
 chmod 755 "$root/init" "$root/bin/busybox"
 
 [ -e "$package/lib/modules/$version/modules.dep" ] || depmod -b "$package" "$version"

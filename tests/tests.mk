@@ -19,10 +19,12 @@ GUEST_FLAGS = -ffreestanding -fno-pic -no-pie -nostdlib -static -mgeneral-regs-o
               -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments
 GUEST_RT    = tests/guest/rt/boot.S tests/guest/rt/rt.c
 GUEST_DEPS  = $(GUEST_RT) tests/guest/rt/guest.h tests/guest/rt/irq.h tests/guest/rt/hot.h \
-              tests/guest/rt/link.ld
+              tests/guest/rt/regs.h tests/guest/rt/smp.h tests/guest/rt/link.ld
 GUESTS      = $(shell sed -n 's/^\([a-z0-9_]*\) .*/\1/p' tests/guest/guests.list)
 GUEST_BIN   = $(filter %64.elf %32.elf,$(GUESTS:%=build/guests/tiny/%.elf)) \
               $(patsubst %,build/guests/tiny/%.rom,$(filter %16,$(GUESTS)))
+
+build/guests/tiny/quad64.elf: tests/guest/xsmp64.c
 
 build/guests/tiny/%64.elf: tests/guest/%64.c $(GUEST_DEPS)
 	@mkdir -p $(@D)

@@ -271,6 +271,9 @@ static void visit_field(void *opaque, const char *path, const struct state_field
     json_object_object_add(opaque, path, obj);
 }
 
+/* Not a device, but asked in the same way: what the engine tells of itself. */
+#define JIT "jit"
+
 static void list_one(struct json_object *list, const char *name, const char *type, const char *desc)
 {
     struct json_object *row = json_object_new_object();
@@ -297,6 +300,8 @@ static bool serve_devices(void *opaque, struct json_object *args, struct json_ob
     for (i = 0; i < vm->ndevices; i++)
         list_one(*ret, vm->devices[i]->name, vm->devices[i]->type->name,
                  vm->devices[i]->type->desc);
+    if (vm->engine->inspect)
+        list_one(*ret, JIT, "engine", "the translator's counters");
     return true;
 }
 
@@ -342,6 +347,31 @@ static struct json_object *vcpu_state(struct ctl *ctl, struct vcpu *vcpu)
     return state;
 }
 
+static void add_counter(void *opaque, const char *name, uint64_t value)
+{
+    add_uint(opaque, name, value);
+}
+
+static bool serve_jit(struct ctl *ctl, struct json_object **ret, struct qmp_error *error)
+{
+    const struct engine *engine = ctl->vm->engine;
+    struct json_object *state;
+
+    if (!engine->inspect)
+        return qmp_error_set(error, "DeviceNotFound", "engine '%s' translates nothing",
+                             engine->name);
+    state = json_object_new_object();
+    machine_pause(ctl->machine);
+    engine->inspect(ctl->vm, add_counter, state);
+    machine_resume(ctl->machine);
+    *ret = json_object_new_object();
+    add_string(*ret, "name", JIT);
+    add_string(*ret, "type", "engine");
+    add_string(*ret, "description", "the translator's counters");
+    json_object_object_add(*ret, "state", state);
+    return true;
+}
+
 static bool serve_inspect(void *opaque, struct json_object *args, struct json_object **ret,
                           struct qmp_error *error)
 {
@@ -351,6 +381,8 @@ static bool serve_inspect(void *opaque, struct json_object *args, struct json_ob
     struct device *dev = vcpu ? NULL : find_device(ctl->vm, name);
     struct json_object *state;
 
+    if (!vcpu && !dev && !strcmp(name, JIT))
+        return serve_jit(ctl, ret, error);
     if (!vcpu && !dev)
         return qmp_error_set(error, "DeviceNotFound", "there is no device '%.64s' in this VM",
                              name);
@@ -452,7 +484,7 @@ const struct command commands[] = {
      .verb = "inspect",
      .usage = "NAME [DEVICE] [--json]",
      .main = inspect_main,
-     .help = "show a device's state by name, cpu0 for a processor; or list the devices"},
+     .help = "a device's state by name; cpu0: a processor; jit: the translator; or the list"},
     {.name = "trace-read",
      .args = trace_args,
      .serve = serve_trace,

@@ -150,6 +150,22 @@ static char *own(struct run_options *o, char *text)
     return o->owned[o->nowned++] = text;
 }
 
+/* Cuts the next field off *text at a comma; two commas stand for one. */
+static char *next_field(char **text)
+{
+    char *field = *text, *to = field, *p = field;
+
+    if (!field)
+        return NULL;
+    while (*p && !(p[0] == ',' && p[1] != ',')) {
+        p += *p == ',';
+        *to++ = *p++;
+    }
+    *text = *p ? p + 1 : NULL;
+    *to = 0;
+    return field;
+}
+
 /* ---- one setter per option ---- */
 
 #define SETTER_STRING(fn, field)                                             \
@@ -257,24 +273,47 @@ static int set_cpu(struct run_options *o, const char *value, struct err *err)
     return choose("--cpu", value, words, err) < 0 ? -EINVAL : 0;
 }
 
+/* bt[,warm=N][,times] */
+static int bt_field(struct run_options *o, const char *field, struct err *err)
+{
+    unsigned long warm;
+    int r;
+
+    if (!strcmp(field, "times")) {
+        o->machine.engine_times = true;
+        return 0;
+    }
+    if (strncmp(field, "warm=", 5))
+        return err_set(err, EINVAL, "--engine bt takes warm=N and times, not '%s'.", field);
+    r = parse_number("--engine bt,warm", field + 5, 255, &warm, err);
+    if (r == 0)
+        o->machine.engine_warm = (unsigned)warm;
+    return r;
+}
+
 static int set_engine(struct run_options *o, const char *value, struct err *err)
 {
     static const struct engine *const engines[] = {&engine_bt, &engine_interp};
     static const char *const words[] = {"bt", "interp", NULL};
-    unsigned long warm = 0;
+    char *rest = own(o, strdup(value)), *name, *field;
     int i;
 
-    if (!strncmp(value, "bt,warm=", 8)) {
-        i = parse_number("--engine bt,warm", value + 8, 255, &warm, err);
-        if (i < 0)
-            return i;
-        value = "bt";
-    }
-    i = choose("--engine", value, words, err);
+    if (!rest)
+        return err_set(err, ENOMEM, "no memory for the options.");
+    name = next_field(&rest);
+    i = choose("--engine", name, words, err);
     if (i < 0)
         return i;
     o->machine.engine = engines[i];
-    o->machine.engine_warm = (unsigned)warm;
+    o->machine.engine_warm = 0;
+    o->machine.engine_times = false;
+    while ((field = next_field(&rest))) {
+        int r = i == 0 ? bt_field(o, field, err)
+                       : err_set(err, EINVAL, "--engine %s takes no options.", name);
+
+        if (r < 0)
+            return r;
+    }
     return 0;
 }
 
@@ -337,22 +376,6 @@ static int set_sandbox(struct run_options *o, const char *value, struct err *err
 }
 
 /* ---- --disk FILE[,bus=nvme,ro,snapshot,PROP=VALUE...] ---- */
-
-/* Cuts the next field off *text at a comma; two commas stand for one. */
-static char *next_field(char **text)
-{
-    char *field = *text, *to = field, *p = field;
-
-    if (!field)
-        return NULL;
-    while (*p && !(p[0] == ',' && p[1] != ',')) {
-        p += *p == ',';
-        *to++ = *p++;
-    }
-    *text = *p ? p + 1 : NULL;
-    *to = 0;
-    return field;
-}
 
 static int switch_value(const char *name, const char *value, bool *out, struct err *err)
 {
@@ -442,8 +465,9 @@ static const struct option options[] = {
      set_serial, 0},
     {"debugcon", "WHERE", NULL, "port E9h, as for --serial", set_debugcon, 0},
     {"display", "none", "none", "no display", set_display, 0},
-    {"engine", "NAME", "bt",
-     "bt: the translator (bt,warm=N: what has run N times is translated); interp: the interpreter",
+    {"engine", "NAME[,OPT...]", "bt",
+     "bt: the translator; warm=N: what has run N times is translated; times: see inspect;"
+     " or interp: the interpreter",
      set_engine, 0},
     {"clock", "KIND", "real",
      "real, or virtual: time is counted in instructions and runs repeat exactly", set_clock, 0},

@@ -170,6 +170,7 @@ static void print_device(struct json_object *dev)
 {
     const char *no_state = text_of(dev, "no_state");
     struct json_object *state;
+    bool counters = !strcmp(text_of(dev, "type"), "engine");
 
     printf("%s (%s): %s\n", text_of(dev, "name"), text_of(dev, "type"),
            text_of(dev, "description"));
@@ -183,7 +184,9 @@ static void print_device(struct json_object *dev)
         return;
     json_object_object_foreach(state, path, value)
     {
-        if (json_object_is_type(value, json_type_int) && json_object_get_int64(value) < 0)
+        if (counters)
+            printf("  %-28s %15" PRIu64 "\n", path, json_object_get_uint64(value));
+        else if (json_object_is_type(value, json_type_int) && json_object_get_int64(value) < 0)
             printf("  %-28s %" PRId64 "\n", path, json_object_get_int64(value));
         else if (json_object_is_type(value, json_type_int))
             printf("  %-28s %#" PRIx64 "\n", path, json_object_get_uint64(value));

@@ -12,7 +12,7 @@ static const char *const kind_names[TRACE_KINDS] = {
     [TRACE_PIO] = "pio",   [TRACE_MMIO] = "mmio",           [TRACE_MSR] = "msr",
     [TRACE_IRQ] = "irq",   [TRACE_MSI] = "msi",             [TRACE_DMA] = "dma",
     [TRACE_INTR] = "intr", [TRACE_EXCEPTION] = "exception", [TRACE_CPU] = "cpu",
-    [TRACE_UNKNOWN] = "unknown",
+    [TRACE_JIT] = "jit",   [TRACE_UNKNOWN] = "unknown",
 };
 
 const char *trace_kind_name(enum trace_kind kind)
@@ -123,6 +123,11 @@ void trace_format(const struct trace_rec *rec, char *buf, size_t size)
         snprintf(buf, size, "%14lld %-5s %-9s vector %llu error %#llx cr2 %#llx rip %#llx",
                  (long long)rec->ns, who, "exception", (unsigned long long)rec->value,
                  (unsigned long long)rec->addr, (unsigned long long)rec->extra,
+                 (unsigned long long)rec->rip);
+    else if (rec->kind == TRACE_JIT)
+        snprintf(buf, size, "%14lld %-5s %-9s %s.%s [%#llx] %llu %#llx rip %#llx",
+                 (long long)rec->ns, who, "jit", rec->device, name, (unsigned long long)rec->addr,
+                 (unsigned long long)rec->value, (unsigned long long)rec->extra,
                  (unsigned long long)rec->rip);
     else
         snprintf(buf, size, "%14lld %-5s %-9s %s.%s [%#llx] %s %#llx size %u rip %#llx",

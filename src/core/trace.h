@@ -6,7 +6,7 @@
  * --trace-file if there is one.
  *
  * A pattern is a list of comma-separated globs over "<device>.<register>" or a kind's name:
- * "i8254.*,irq,msr". Kinds: pio mmio msr irq msi dma exception intr cpu unknown.
+ * "i8254.*,irq,msr". Kinds: pio mmio msr irq msi dma exception intr cpu jit unknown.
  */
 #ifndef CORE_TRACE_H
 #define CORE_TRACE_H
@@ -30,6 +30,7 @@ enum trace_kind {
     TRACE_EXCEPTION, /* value = vector, addr = error code, extra = CR2 */
     TRACE_INTR,      /* an interrupt was taken: value = vector */
     TRACE_CPU,       /* mode changes, INIT/SIPI, shutdown: name says which */
+    TRACE_JIT,       /* a translator's doings: docs/control.md says what the numbers of each are */
     TRACE_UNKNOWN,   /* an access that no register took; value as for PIO/MMIO/MSR */
     TRACE_KINDS,
 };

@@ -129,6 +129,18 @@ void vcpu_exclusive_park(struct vcpu *vcpu)
 
 /* ---- accesses ------------------------------------------------------------------------------------ */
 
+/* Around what device models do for the vCPU. */
+static inline uint64_t ticks_begin(const struct vcpu *vcpu)
+{
+    return unlikely(vcpu->count_devices) ? __builtin_ia32_rdtsc() : 0;
+}
+
+static inline void ticks_end(struct vcpu *vcpu, uint64_t begin)
+{
+    if (unlikely(vcpu->count_devices))
+        vcpu->device_ticks += __builtin_ia32_rdtsc() - begin;
+}
+
 static struct bus_from from_vcpu(const struct vcpu *vcpu)
 {
     return (struct bus_from){.vcpu = (int)vcpu->index, .rip = vcpu->access_rip};
@@ -137,23 +149,30 @@ static struct bus_from from_vcpu(const struct vcpu *vcpu)
 uint32_t vcpu_in(struct vcpu *vcpu, uint16_t port, unsigned size)
 {
     uint8_t buf[4] = {0};
+    uint64_t begin = ticks_begin(vcpu);
 
     bus_access(&vcpu->vm->ports, from_vcpu(vcpu), port, buf, size, false);
+    ticks_end(vcpu, begin);
     return get_le32(buf);
 }
 
 void vcpu_out(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value)
 {
     uint8_t buf[4];
+    uint64_t begin = ticks_begin(vcpu);
 
     put_le32(buf, value);
     bus_access(&vcpu->vm->ports, from_vcpu(vcpu), port, buf, size, true);
+    ticks_end(vcpu, begin);
 }
 
 void vcpu_pio_rep(struct vcpu *vcpu, uint16_t port, unsigned size, unsigned count, void *data,
                   bool write)
 {
+    uint64_t begin = ticks_begin(vcpu);
+
     bus_access_rep(&vcpu->vm->ports, from_vcpu(vcpu), port, data, size, count, write);
+    ticks_end(vcpu, begin);
 }
 
 /* The overlay slot that serves gpa, or -1. */
@@ -173,6 +192,7 @@ bool vcpu_in_overlay(const struct vcpu *vcpu, gpa_t gpa)
 
 void vcpu_mmio(struct vcpu *vcpu, gpa_t gpa, void *data, unsigned size, bool write)
 {
+    uint64_t begin = ticks_begin(vcpu);
     uint8_t *p = data;
 
     while (size) {
@@ -190,6 +210,7 @@ void vcpu_mmio(struct vcpu *vcpu, gpa_t gpa, void *data, unsigned size, bool wri
         p += piece;
         size -= piece;
     }
+    ticks_end(vcpu, begin);
 }
 
 void vcpu_set_overlay(struct vcpu *vcpu, unsigned slot, struct region *region, uint64_t base)
@@ -245,8 +266,10 @@ bool vcpu_rdmsr(struct vcpu *vcpu, uint32_t index, uint64_t *value)
 {
     void *opaque;
     const struct msr_range *r = msr_find(vcpu, index, &opaque);
+    uint64_t begin = ticks_begin(vcpu);
     bool ok = r && r->read && r->read(opaque, index, value);
 
+    ticks_end(vcpu, begin);
     msr_trace(vcpu, index, r, ok ? *value : 0, false);
     return ok;
 }
@@ -255,9 +278,13 @@ bool vcpu_wrmsr(struct vcpu *vcpu, uint32_t index, uint64_t value)
 {
     void *opaque;
     const struct msr_range *r = msr_find(vcpu, index, &opaque);
+    uint64_t begin = ticks_begin(vcpu);
+    bool ok;
 
     msr_trace(vcpu, index, r, value, true);
-    return r && r->write && r->write(opaque, index, value);
+    ok = r && r->write && r->write(opaque, index, value);
+    ticks_end(vcpu, begin);
+    return ok;
 }
 
 void vcpu_eoi_broadcast(struct vcpu *vcpu, uint8_t vector)

@@ -83,6 +83,8 @@ struct vcpu {
     const struct cpu_model *model; /* CPUID and features; fixed when the VM is made */
     void *engine;                  /* the engine's own */
     uint64_t access_rip;           /* the engine sets it before a bus access, for traces */
+    bool count_devices;            /* the engine wants device_ticks counted */
+    uint64_t device_ticks;         /* host TSC ticks in handlers of ports, MMIO and MSRs */
     _Atomic uint64_t seen_epoch;   /* see vm_quiescent */
     uint64_t epoch_pad[6];
 };

@@ -31,6 +31,7 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct err *err)
     vm->engine = config->engine;
     vm->engine_warm = config->engine_warm;
     vm->perf_map = config->perf_map;
+    vm->engine_times = config->engine_times;
     vm->tsc_hz = VM_TSC_HZ;
     vm->ram.fd = -1;
     atomic_store(&vm->a20_mask, UINT64_MAX);

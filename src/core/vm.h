@@ -35,6 +35,7 @@ struct vm {
     void *engine_data;           /* the engine's, per VM */
     unsigned engine_warm;        /* translators: runs of cold code before it is translated; 0: their own */
     bool perf_map;               /* translators: name generated code for perf */
+    bool engine_times;           /* translators: measure where vCPUs spend their time */
     struct loop *loop;           /* may be NULL (unit tests) */
     struct clock *clock;
     struct gate gate;
@@ -86,7 +87,7 @@ struct vm_config {
     enum clock_mode clock;
     const struct engine *engine;
     unsigned engine_warm;
-    bool perf_map;
+    bool perf_map, engine_times;
     bool with_loop;
 };
 

@@ -49,6 +49,9 @@ struct engine {
     void (*ram_written)(struct vm *vm, uint64_t ram_offset, uint64_t len);
     /* The last exceptions of a vCPU that is not in run, the latest first; how many. May be NULL. */
     unsigned (*last_exceptions)(struct vcpu *vcpu, struct cpu_exception *out, unsigned max);
+    /* Counters of the engine's own, for people, one call each; every vCPU stands. May be NULL. */
+    void (*inspect)(struct vm *vm, void (*counter)(void *opaque, const char *name, uint64_t value),
+                    void *opaque);
 };
 
 extern const struct engine engine_interp, engine_bt;

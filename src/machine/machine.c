@@ -164,6 +164,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .engine = config->engine ? config->engine : &engine_bt,
         .engine_warm = config->engine_warm,
         .perf_map = config->perf_map,
+        .engine_times = config->engine_times,
         .with_loop = true,
     };
     int r = vm_init(&m->vm, &vm, err);

@@ -57,6 +57,7 @@ struct machine_config {
     const struct engine *engine; /* NULL: the translator */
     unsigned engine_warm;        /* see struct vm */
     bool perf_map;               /* see struct vm */
+    bool engine_times;           /* see struct vm */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
     /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed
      * MACHINE_VIRTUAL_EPOCH. */

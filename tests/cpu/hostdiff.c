@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hostdiff: random instructions over every mnemonic that the host runs in ring 3, natively in a
- * child and on the interpreter, in 64-, 32- and 16-bit code; all registers, all flags, vector and
- * x87 state, memory and faults are compared.
+ * child and on the interpreter or the translator, in 64-, 32- and 16-bit code; all registers, all
+ * flags, vector and x87 state, memory and faults are compared. With --runs each case is 2 to 6
+ * instructions with forward branches.
  *
  *   hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N] [--only MNEMONIC]
- *            [--mode 64|32|16] [--case NUMBER] [--max-reports N] [--table] [--verbose]
+ *            [--engine interp|bt] [--runs] [--mode 64|32|16] [--case NUMBER] [--max-reports N]
+ *            [--table] [--verbose]
  *
  * Prints the seed; `--seed S --case NUMBER` (with the same --only and --mode) runs one case again.
  * Exit status: 0 equal, 1 differences or mnemonics missing, 2 cannot run.
@@ -24,7 +26,7 @@
 
 struct options {
     uint64_t seed, cases, per_mnemonic, seconds, one;
-    bool have_one, table, verbose;
+    bool have_one, table, verbose, runs, bt;
     const char *only;
     int mode;
     unsigned max_reports;
@@ -62,12 +64,40 @@ static bool same_fpu(const struct cpu_fpu *a, const struct cpu_fpu *b)
            a->mxcsr == b->mxcsr;
 }
 
-static bool same(const struct hd_case *tc, const struct hd_result *a, const struct hd_result *b)
+/*
+ * Flags that the translator need not keep: those that the instruction that faulted and the following ones
+ * write. What a fault in the middle of a run shows of them is not the processor's.
+ */
+static uint64_t dead_flags(const struct hd_case *tc, uint64_t rip)
 {
+    ZydisDecodedInstruction zi;
+    ZydisDecoderContext ctx;
+    ZydisDecoder z;
+    uint64_t dead = 0;
+
+    gen_decoder(&z, tc->mode);
+    for (unsigned at = 0; at < tc->len; at += zi.length) {
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&z, &ctx, tc->code + at, tc->len - at, &zi)))
+            break;
+        if (at >= rip - tc->regs.rip && zi.cpu_flags)
+            dead |= zi.cpu_flags->modified | zi.cpu_flags->set_0 | zi.cpu_flags->set_1 |
+                    zi.cpu_flags->undefined;
+    }
+    return dead & RFLAGS_ARITH;
+}
+
+static bool same(const struct run *r, const struct hd_case *tc, const struct hd_result *a,
+                 const struct hd_result *b)
+{
+    uint64_t flags;
+
     if (a->vector != b->vector || a->error != b->error || a->addr != b->addr ||
         a->hash != b->hash || a->regs.rip != b->regs.rip)
         return false;
-    if ((a->regs.rflags ^ b->regs.rflags) & RFLAGS_COMPARED)
+    flags = (a->regs.rflags ^ b->regs.rflags) & RFLAGS_COMPARED;
+    if (flags && r->opt.bt && tc->insns > 1 && a->vector != HD_DONE)
+        flags &= ~dead_flags(tc, a->regs.rip);
+    if (flags)
         return false;
     if (memcmp(a->regs.gpr, b->regs.gpr, sizeof(a->regs.gpr)) ||
         memcmp(a->regs.seg, b->regs.seg, sizeof(a->regs.seg)))
@@ -95,7 +125,7 @@ static void print_bytes(const char *what, const uint8_t *p, size_t len)
 
 static void line3(const char *name, uint64_t in, uint64_t host, uint64_t interp)
 {
-    printf("  %-8s in %016" PRIx64 "  host %016" PRIx64 "  interp %016" PRIx64 "%s\n", name, in,
+    printf("  %-8s in %016" PRIx64 "  host %016" PRIx64 "  doppel %016" PRIx64 "%s\n", name, in,
            host, interp, host != interp ? "  <--" : "");
 }
 
@@ -109,7 +139,7 @@ static void bytes3(const char *name, unsigned number, const uint8_t *in, const u
     printf("\n   ");
     print_bytes("host   ", host, len);
     printf("\n   ");
-    print_bytes("interp ", interp, len);
+    print_bytes("doppel ", interp, len);
     printf("\n");
 }
 
@@ -119,18 +149,23 @@ static void print_insn(const struct hd_case *tc)
     ZydisDecodedInstruction zi;
     ZydisFormatter fmt;
     ZydisDecoder z;
-    char text[128] = "?";
 
     gen_decoder(&z, tc->mode);
     ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
-    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, tc->code, tc->len, &zi, ops)))
+    printf("DIFFERS case %" PRIu64 ", %s-bit code:\n", tc->number, mode_names[tc->mode]);
+    for (unsigned at = 0; at < tc->len; at += zi.length) {
+        char text[128] = "?";
+
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeFull(&z, tc->code + at, tc->len - at, &zi, ops)))
+            break;
         ZydisFormatterFormatInstruction(&fmt, &zi, ops, zi.operand_count_visible, text,
-                                        sizeof(text), tc->regs.rip, NULL);
-    printf("DIFFERS case %" PRIu64 ", %s-bit code: %s\n  bytes", tc->number, mode_names[tc->mode],
-           text);
-    for (unsigned k = 0; k < tc->len; k++)
-        printf(" %02x", tc->code[k]);
-    printf("\n");
+                                        sizeof(text), tc->regs.rip + at, NULL);
+        printf("  %012" PRIx64 " %-40s", tc->regs.rip + at, text);
+        for (unsigned k = 0; k < zi.length; k++)
+            printf(" %02x", tc->code[at + k]);
+        printf("\n");
+    }
 }
 
 static void print_memory(const struct run *r, const struct hd_case *tc)
@@ -145,7 +180,7 @@ static void print_memory(const struct run *r, const struct hd_case *tc)
 
         if (page == 2 || page == 5 || host[k] == interp[k])
             continue;
-        printf("  [%08" PRIx64 "] in %02x host %02x interp %02x\n", (uint64_t)HD_DATA + k,
+        printf("  [%08" PRIx64 "] in %02x host %02x doppel %02x\n", (uint64_t)HD_DATA + k,
                before[k], host[k], interp[k]);
         shown++;
     }
@@ -174,7 +209,7 @@ static void report(struct run *r, const struct hd_case *tc, const struct hd_resu
 
     print_insn(tc);
     print_outcome("host", host);
-    print_outcome("interp", interp);
+    print_outcome("doppel", interp);
     for (unsigned k = 0; k < 16; k++)
         printf("%s%-3s %016" PRIx64, k & 3 ? "  " : "\n  ", gpr_names[k], tc->regs.gpr[k]);
     printf("\n  rip %016" PRIx64 "  rflags %08" PRIx64 "  fcw %04x fsw %04x ftw %02x mxcsr %04x  ",
@@ -249,12 +284,13 @@ static bool next_case(struct run *r, struct hd_case *out)
         struct hd_group *g = group_of(r, number);
 
         r->next++;
-        if (gen_case(r->gen, g, r->opt.seed, number, out)) {
-            g->done++;
+        if (r->opt.runs ? gen_run(r->gen, r->groups, r->ngroups, r->opt.seed, number, out)
+                        : gen_case(r->gen, g, r->opt.seed, number, out)) {
+            g->done += !r->opt.runs;
             r->made++;
             return true;
         }
-        g->failed_to_make++;
+        g->failed_to_make += !r->opt.runs;
     }
     return false;
 }
@@ -298,7 +334,7 @@ static void look_closely(struct run *r, const struct hd_case *bad, const struct 
     b = submit(r, &tc, 1);
     hd_vm_run(r->vm, &tc, &interp);
     wait_for(r, b);
-    if (same(&tc, &b->results[0], &interp)) {
+    if (same(r, &tc, &b->results[0], &interp)) {
         printf("(case %" PRIu64 " was equal when run alone; memory as then)\n", tc.number);
         report(r, &tc, host, former);
     } else {
@@ -333,7 +369,7 @@ static void run_all(struct run *r)
         make_ready(r);
         wait_for(r, b);
         for (unsigned k = 0; k < count; k++)
-            if (!same(&b->cases[k], &b->results[k], &r->interp[k])) {
+            if (!same(r, &b->cases[k], &b->results[k], &r->interp[k])) {
                 r->host[nbad] = b->results[k];
                 r->interp[nbad] = r->interp[k];
                 r->bad[nbad++] = b->cases[k];
@@ -358,14 +394,15 @@ static int coverage(struct run *r)
         const struct hd_group *g = &r->groups[k];
         const char *name = ZydisMnemonicGetString((ZydisMnemonic)g->mnemonic);
 
-        if (!g->done) {
+        if (!g->done && !r->opt.runs) {
             printf("MISSING %s (%s-bit, width %u): no case could be made\n", name,
                    mode_names[g->mode], g->width);
             missing++;
         }
-        if (g->mnemonic != last)
+        if (g->mnemonic != last && g->done) {
             covered++;
-        last = g->mnemonic;
+            last = g->mnemonic;
+        }
         if (r->opt.table)
             printf("%-20s %s-bit width %3u: %" PRIu64 "\n", name, mode_names[g->mode], g->width,
                    g->done);
@@ -410,8 +447,8 @@ static void usage(void)
     fprintf(
         stderr,
         "usage: hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N]\n"
-        "                [--only MNEMONIC] [--mode 64|32|16] [--case NUMBER] [--max-reports N]\n"
-        "                [--table] [--verbose]\n");
+        "                [--engine interp|bt] [--runs] [--only MNEMONIC] [--mode 64|32|16]\n"
+        "                [--case NUMBER] [--max-reports N] [--table] [--verbose]\n");
     exit(2);
 }
 
@@ -427,7 +464,8 @@ static void parse(struct options *o, int argc, char **argv)
     for (int k = 1; k < argc; k++) {
         const char *a = argv[k], *v = k + 1 < argc ? argv[k + 1] : NULL;
 
-        if (!strcmp(a, "--table") || !strcmp(a, "--verbose")) {
+        if (!strcmp(a, "--table") || !strcmp(a, "--verbose") || !strcmp(a, "--runs")) {
+            o->runs |= !strcmp(a, "--runs");
             o->table |= !strcmp(a, "--table");
             o->verbose |= !strcmp(a, "--verbose");
             continue;
@@ -443,6 +481,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->per_mnemonic = strtoull(v, NULL, 0);
         else if (!strcmp(a, "--seconds"))
             o->seconds = strtoull(v, NULL, 0);
+        else if (!strcmp(a, "--engine") && (!strcmp(v, "bt") || !strcmp(v, "interp")))
+            o->bt = !strcmp(v, "bt");
         else if (!strcmp(a, "--only"))
             o->only = v;
         else if (!strcmp(a, "--max-reports"))
@@ -454,6 +494,8 @@ static void parse(struct options *o, int argc, char **argv)
         else
             usage();
     }
+    if (o->runs)
+        o->mode = HD_64;
 }
 
 int main(int argc, char **argv)
@@ -478,7 +520,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "hostdiff: the native side does not start\n");
         return 2;
     }
-    r.vm = hd_vm_new(r.shared);
+    r.vm = hd_vm_new(r.shared, r.opt.bt);
     r.gen = gen_new(hd_vm_model(r.vm), r.shared->pattern);
     r.groups = gen_groups(r.gen, &r.ngroups);
     choose_groups(&r);
@@ -496,7 +538,7 @@ int main(int argc, char **argv)
     run_all(&r);
     printf("hostdiff: %" PRIu64 " cases, %" PRIu64 " differ, %.0f a second\n", r.compared, r.differ,
            (double)r.compared / (seconds() - r.start));
-    status = r.opt.have_one || r.opt.cases ? 0 : coverage(&r);
+    status = r.opt.have_one || (r.opt.cases && !r.opt.table) ? 0 : coverage(&r);
     if (HD_NATIVE)
         native_stop();
     hd_vm_free(r.vm);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host differential: the same instruction in the same state, natively in a child process and on
- * the interpreter, and everything compared.
+ * the interpreter or the translator, and everything compared.
  *
  * Both sides see the same linear addresses: three code pages of which the third is absent, and six
  * data pages (HD_DATA_MAP). In 64-bit code segments are flat and FS and GS have bases; 32- and
@@ -34,6 +34,9 @@
 #endif
 
 #define HD_CODE       0x10000000ull
+/* In 64-bit code all of it is here a second time, where addresses have more than 32 bits. */
+#define HD_HIGH       0x300000000000ull
+#define HD_CODE_MAX   96 /* bytes of a case */
 #define HD_CODE_PAGES 2 /* mapped ones; the next is not */
 #define HD_DATA       0x20000000ull
 #define HD_DATA_PAGES 6
@@ -86,10 +89,11 @@ struct hd_case {
     uint64_t number;
     uint32_t mnemonic;
     uint8_t mode; /* enum hd_mode */
+    uint8_t insns; /* 1, or more: a run, with forward branches only */
     uint8_t len;
     uint8_t step; /* native: stop by TF; else by INT3 */
     uint8_t dump; /* native: copy the memory afterwards */
-    uint8_t code[16];
+    uint8_t code[HD_CODE_MAX];
     struct hd_regs regs;
     struct cpu_fpu fpu;
     uint32_t patch_at, patch_len; /* into the data pages */
@@ -144,6 +148,14 @@ static inline uint64_t hd_hash(const void *p, size_t len)
     return a ^ b << 1 ^ c << 2 ^ d << 3;
 }
 
+/* Offset in the code pages. */
+static inline uint64_t hd_code_at(const struct hd_case *tc)
+{
+    if (tc->mode == HD_64)
+        return (tc->regs.rip & ~HD_HIGH) - HD_CODE;
+    return tc->regs.rip - (tc->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT) ? HD_CODE : 0);
+}
+
 /* Only what can change counts. */
 static inline uint64_t hd_hash_data(const uint8_t *data)
 {
@@ -167,7 +179,7 @@ bool native_wait(unsigned batch);
 
 /* hostdiff_vm.c */
 struct hd_vm;
-struct hd_vm *hd_vm_new(struct hd_shared *shared);
+struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate);
 void hd_vm_free(struct hd_vm *vm);
 const struct cpu_model *hd_vm_model(const struct hd_vm *vm);
 void hd_vm_run(struct hd_vm *vm, const struct hd_case *tc, struct hd_result *out);
@@ -189,6 +201,9 @@ const char *gen_skip_reason(uint32_t mnemonic);
 /* Makes the case that (seed, number) stands for; false if no encoding was found. */
 bool gen_case(struct hd_gen *g, const struct hd_group *group, uint64_t seed, uint64_t number,
               struct hd_case *out);
+/* A run of instructions, of the groups given; false if none was found. */
+bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64_t seed,
+             uint64_t number, struct hd_case *out);
 void gen_decoder(ZydisDecoder *z, unsigned mode);
 
 #endif

@@ -7,6 +7,7 @@
  *
  * Everything in a case follows from (seed, number).
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,8 @@ struct hd_gen {
     size_t n, cap;
     struct hd_group *groups;
     unsigned ngroups;
+    unsigned *common, *branches; /* for runs: numbers of the groups that the caller has */
+    unsigned ncommon, nbranches;
 };
 
 struct rng {
@@ -314,6 +317,8 @@ void gen_free(struct hd_gen *g)
 {
     free(g->t);
     free(g->groups);
+    free(g->common);
+    free(g->branches);
     free(g);
 }
 
@@ -1030,6 +1035,7 @@ bool gen_case(struct hd_gen *g, const struct hd_group *group, uint64_t seed, uin
     out->number = number;
     out->mnemonic = group->mnemonic;
     out->mode = group->mode;
+    out->insns = 1;
     out->len = zi.length;
     out->dump = 0;
     out->step = steps(&zi);
@@ -1042,10 +1048,325 @@ bool gen_case(struct hd_gen *g, const struct hd_group *group, uint64_t seed, uin
                          : below(&r, HD_CODE_PAGES * PAGE_SIZE - 64);
     if (group->mode == HD_64 || out->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT))
         at += HD_CODE;
+    if (group->mode == HD_64 && chance(&r, 25))
+        at += HD_HIGH;
     out->regs.rip = at;
     aim_all(&r, out, &zi, ops);
     set_special(&r, out, &zi, ops);
     if (!range_ok(out->patch_at, out->patch_len, HD_DATA_BYTES))
         out->patch_len = 0;
     return !area_wraps(out, &zi, ops);
+}
+
+/* ---- runs
+ * --------------------------------------------------------------------------------------------- */
+
+#define RUN_MAX 6
+
+/* What compilers emit, and the translator writes itself. */
+static bool common(const ZydisDecodedInstruction *zi)
+{
+    static const char names[] =
+        " add or adc sbb and sub xor cmp test inc dec neg not rol ror rcl rcr shl shr sar shld shrd"
+        " mul imul div idiv cbw cwde cdqe cwd cdq cqo mov movzx movsx movsxd movnti bswap xchg xadd"
+        " cmpxchg cmpxchg8b cmpxchg16b bt bts btr btc bsf bsr tzcnt lzcnt popcnt clc stc cmc lahf sahf"
+        " lea push pop leave pushfq pushf cld std nop mulx andn blsr pdep rorx shlx adcx adox crc32"
+        " movbe movsb movsq stosb stosd lodsb scasb cmpsb movaps movups movdqu movdqa movq movd"
+        " movss addsd ucomisd comiss cvtsi2sd cvttsd2si movmskpd pxor pand pcmpeqb pmovmskb vmovdqu"
+        " vptest vmovups vpxor vzeroupper vmovd vmovq kmovd kmovq kortestw fld fstp ";
+    char name[32];
+
+    snprintf(name, sizeof(name), " %s ", ZydisMnemonicGetString(zi->mnemonic));
+    return strstr(names, name) || !strncmp(name, " cmov", 5) || !strncmp(name, " set", 4);
+}
+
+/* A branch that says itself where to, in a form that a run may have anywhere. */
+static bool relative(const ZydisDecodedInstruction *zi)
+{
+    return zi->raw.imm[0].is_relative && zi->mnemonic != ZYDIS_MNEMONIC_XBEGIN;
+}
+
+/*
+ * What cannot be in a run: what needs its memory or registers set, wherever it may go (far transfers,
+ * TF from POPF and IRET), state areas.
+ */
+static bool fits_run(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops, bool last)
+{
+    switch (zi->mnemonic) {
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_XBEGIN:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
+        return false;
+    default:
+        break;
+    }
+    if (relative(zi))
+        return true;
+    if (steps(zi) || zi->meta.category == ZYDIS_CATEGORY_RET ||
+        zi->mnemonic == ZYDIS_MNEMONIC_IRET || zi->mnemonic == ZYDIS_MNEMONIC_IRETD ||
+        zi->mnemonic == ZYDIS_MNEMONIC_IRETQ)
+        return last && zi->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+    for (unsigned k = 0; k < zi->operand_count; k++) {
+        const ZydisDecodedOperand *op = &ops[k];
+
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value >= ZYDIS_REGISTER_ES &&
+            op->reg.value <= ZYDIS_REGISTER_GS && (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            return false;
+        if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB || op->size > 1024))
+            return false;
+    }
+    return true;
+}
+
+/* Does it leave the registers alone that point to memory? RSP moves by itself. */
+static bool keeps(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
+                  unsigned pointers)
+{
+    for (unsigned k = 0; k < zi->operand_count; k++) {
+        const ZydisDecodedOperand *op = &ops[k];
+        int n;
+
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        n = gpr_index(op->reg.value);
+        if (n >= 0 && pointers >> n & 1 && op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+            return false;
+    }
+    return true;
+}
+
+static void find_common(struct hd_gen *g, const struct hd_group *groups, unsigned n)
+{
+    g->common = calloc(n, sizeof(*g->common));
+    g->branches = calloc(n, sizeof(*g->branches));
+    if (!g->common || !g->branches)
+        abort();
+    for (unsigned k = 0; k < n; k++) {
+        ZydisDecodedInstruction zi;
+
+        if (!decodes(g, &g->t[groups[k].first], false, &zi))
+            continue;
+        if (common(&zi))
+            g->common[g->ncommon++] = k;
+        if (zi.meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT ||
+            zi.meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR)
+            g->branches[g->nbranches++] = k;
+    }
+}
+
+/* Where memory operands of a run point: seldom where they fault, so that runs go on to their ends. */
+static uint64_t run_target(struct rng *r)
+{
+    unsigned where = below(r, 100);
+
+    if (where < 75)
+        return HD_DATA + 0x100 + (below(r, 0x1e00) & ~63u);
+    if (where < 85)
+        return HD_DATA + 0x1000 - below(r, 24);
+    if (where < 90)
+        return HD_DATA + 0x3000 + 0x200 + below(r, 0xc00);
+    if (where < 94)
+        return HD_DATA + 0x2000 - below(r, 72);
+    return any_target(r, 8);
+}
+
+/* Its memory operand by one of the registers that point somewhere. */
+static void aim_bits(struct rng *r, struct bits *f, uint8_t *sib, unsigned pointers, unsigned small)
+{
+    unsigned p = below(r, 16), index = below(r, 16);
+
+    while (!(pointers >> p & 1))
+        p = (p + 1) & 15;
+    f->b = p >> 3;
+    f->modrm_rm = p & 7;
+    f->x = 0;
+    *sib = (uint8_t)(below(r, 256) & 0xc0) | 0x20 | (p & 7);
+    if (chance(r, 25)) {
+        while (!(small >> index & 1))
+            index = (index + 1) & 15;
+        f->modrm_rm = 4;
+        f->x = index >> 3;
+        *sib = (uint8_t)((*sib & 0xc0) | (index & 7) << 3 | (p & 7));
+        if (index == 4)
+            *sib |= 0x20;
+    }
+}
+
+/* Displacements that stay near; those without a base lead to the data. */
+static void fix_disp(struct rng *r, const struct hd_case *tc, uint8_t *code,
+                     const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+    for (unsigned k = 0; k < zi->operand_count; k++) {
+        const ZydisDecodedOperandMem *m = &ops[k].mem;
+        uint8_t *p = code + zi->raw.disp.offset;
+        bool aligned = locks(zi) || chance(r, 50);
+
+        if (ops[k].type != ZYDIS_OPERAND_TYPE_MEMORY || !zi->raw.disp.size)
+            continue;
+        if (zi->raw.disp.size == 8) {
+            if (aligned && zi->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX)
+                *p &= 0xc0;
+        } else if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
+            put_le32(p, (uint32_t)((run_target(r) & ~(aligned ? 63ull : 0)) -
+                                   (tc->regs.rip + tc->len + zi->length)));
+        } else if (m->base == ZYDIS_REGISTER_NONE) {
+            put_le(p, run_target(r) & ~(aligned ? 63ull : 0), zi->raw.disp.size / 8u);
+        } else if (zi->raw.disp.size == 32) {
+            put_le32(p, (below(r, 0x400) - 0x200) & ~(aligned ? 63u : 0));
+        }
+    }
+}
+
+static bool add_to_run(struct hd_gen *g, struct rng *r, struct hd_group *group, bool last,
+                       unsigned pointers, unsigned small, struct hd_case *out, bool *branch)
+{
+    const struct template *t = &g->t[group->first + below(r, group->count)];
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecodedInstruction zi;
+    struct bits f = {0};
+    uint8_t tail[12], code[16] = {0};
+    unsigned n;
+
+    for (unsigned k = 0; k < sizeof(tail); k++)
+        tail[k] = (uint8_t)rnd(r);
+    any_bits(r, t, &f);
+    if (t->mem && chance(r, 90))
+        aim_bits(r, &f, &tail[0], pointers, small);
+    n = encode(t, &f, tail, sizeof(tail), code);
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder[HD_64], code, n, &zi, ops)) ||
+        zi.mnemonic != group->mnemonic || !available(g, &zi) || !fits_run(&zi, ops, last) ||
+        (!keeps(&zi, ops, pointers) && chance(r, 85)) || out->len + zi.length > HD_CODE_MAX - 16)
+        return false;
+    fix_disp(r, out, code, &zi, ops);
+    memcpy(out->code + out->len, code, zi.length);
+    out->len += zi.length;
+    *branch = relative(&zi);
+    group->done++;
+    return true;
+}
+
+static bool inside(const struct hd_case *tc, uint64_t at)
+{
+    return ((at ^ tc->regs.rip) & ~HD_HIGH) < BIT(32) &&
+           (at & ~HD_HIGH) - (tc->regs.rip & ~HD_HIGH) < tc->len;
+}
+
+/* Branches go forward in the run, or out of it; never back, so that a run ends. */
+static void aim_branches(struct rng *r, struct hd_case *tc, const uint8_t *starts, unsigned n,
+                         unsigned branches)
+{
+    for (unsigned k = 0; k < n; k++) {
+        unsigned next = starts[k + 1], size = 1, to = starts[k + 1 + below(r, n - k)];
+        ZydisDecodedInstruction zi;
+        ZydisDecoderContext ctx;
+        ZydisDecoder z;
+        int64_t disp;
+
+        if (!(branches >> k & 1))
+            continue;
+        gen_decoder(&z, HD_64);
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&z, &ctx, tc->code + starts[k],
+                                                        next - starts[k], &zi)))
+            continue;
+        size = zi.raw.imm[0].size / 8u;
+        disp = (int64_t)to - (int64_t)next;
+        if (chance(r, 35))
+            disp = size == 1 ? (int8_t)rnd(r)
+                             : (int64_t)(HD_CODE + below(r, 0x2000) -
+                                         (tc->regs.rip & ~HD_HIGH) - next);
+        if (size > 1 && chance(r, 5))
+            disp = (int32_t)rnd(r);
+        /* With a 16-bit operand size the upper part of RIP goes away; there is nothing down there. */
+        if (disp < 0 ? disp + (int64_t)next >= 0 : false)
+            disp = 0;
+        if (disp < 0 && inside(tc, tc->regs.rip + next + (uint64_t)disp))
+            disp = 0;
+        put_le(tc->code + zi.raw.imm[0].offset + starts[k], (uint64_t)disp, size);
+    }
+}
+
+bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64_t seed,
+             uint64_t number, struct hd_case *out)
+{
+    struct rng r = {.s = seed ^ number * 0xd1342543de82ef95ull};
+    unsigned n, pointers = 0, small = 0, branches = 0;
+    uint8_t starts[RUN_MAX + 1] = {0};
+
+    if (!g->common)
+        find_common(g, groups, ngroups);
+    rnd(&r);
+    any_regs(&r, HD_64, &out->regs);
+    any_fpu(&r, &out->fpu);
+    out->number = number;
+    out->mnemonic = 0;
+    out->mode = HD_64;
+    out->len = out->dump = out->step = 0;
+    memset(out->code, 0, sizeof(out->code));
+    out->regs.rip = HD_CODE + (chance(&r, 30) ? HD_HIGH : 0) +
+                    (chance(&r, 6)   ? PAGE_SIZE - 1 - below(&r, 60)
+                     : chance(&r, 3) ? HD_CODE_PAGES * PAGE_SIZE - 1 - below(&r, 60)
+                                     : below(&r, HD_CODE_PAGES * PAGE_SIZE - HD_CODE_MAX));
+    /* Some registers point to memory, some are small; RSP points more often than not. */
+    for (unsigned k = 0; k < 4; k++)
+        pointers |= 1u << below(&r, 16);
+    if (chance(&r, 85))
+        pointers |= 1u << REG_RSP;
+    if (chance(&r, 30))
+        pointers |= 1u << REG_RBP;
+    if (chance(&r, 30))
+        pointers |= 1u << REG_RSI | 1u << REG_RDI;
+    for (unsigned k = 0; k < 4; k++)
+        small |= 1u << below(&r, 16) & ~pointers;
+    if (chance(&r, 60))
+        small |= 1u << REG_RCX & ~pointers;
+    for (unsigned k = 0; k < 16; k++) {
+        if (pointers >> k & 1)
+            out->regs.gpr[k] = run_target(&r);
+        else if (small >> k & 1)
+            out->regs.gpr[k] = below(&r, 40);
+    }
+    if (!small)
+        small = 1u << REG_RSP; /* as an index that is none */
+    out->patch_at = (uint32_t)(out->regs.gpr[REG_RSP] - HD_DATA);
+    out->patch_len = 0;
+    if (chance(&r, 60) && range_ok(out->patch_at, 64, HD_DATA_BYTES)) { /* where RET goes */
+        for (unsigned k = 0; k < 8; k++)
+            put_le64(out->patch + k * 8, HD_CODE + below(&r, 0x2000) + (chance(&r, 30) ? HD_HIGH : 0));
+        out->patch_len = 64;
+    }
+
+    out->insns = (uint8_t)(2 + below(&r, RUN_MAX - 1));
+    for (n = 0; n < out->insns; n++) {
+        bool last = n + 1u == out->insns, made = false, branch = false;
+        unsigned kind = below(&r, 100);
+
+        for (unsigned attempt = 0; attempt < 60 && !made; attempt++) {
+            unsigned at = kind < (last ? 40u : 15u) && g->nbranches
+                              ? g->branches[below(&r, g->nbranches)]
+                          : kind < 75 && g->ncommon ? g->common[below(&r, g->ncommon)]
+                                                    : below(&r, ngroups);
+
+            made = add_to_run(g, &r, &groups[at], last, pointers, small, out, &branch);
+        }
+        if (!made)
+            break;
+        branches |= (unsigned)branch << n;
+        starts[n + 1] = out->len;
+    }
+    if (n < 2)
+        return false;
+    out->insns = (uint8_t)n;
+    aim_branches(&r, out, starts, n, branches);
+    for (unsigned k = 0; k < out->patch_len; k += 8)
+        if (inside(out, get_le64(out->patch + k)))
+            put_le64(out->patch + k, HD_DATA);
+    return true;
 }

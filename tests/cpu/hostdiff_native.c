@@ -164,12 +164,10 @@ static void save_case(const struct hd_case *tc, struct hd_result *out, const uco
 static void load_case(const struct hd_case *tc, ucontext_t *uc)
 {
     greg_t *g = uc->uc_mcontext.gregs;
-    uint64_t at = tc->regs.rip;
+    uint64_t at = hd_code_at(tc);
 
     hd_fill_data(n.data, n.shared->pattern, tc);
-    if (tc->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT) || tc->mode == HD_64)
-        at -= HD_CODE;
-    memset(n.code + n.code_at, 0xcc, 16);
+    memset(n.code + n.code_at, 0xcc, HD_CODE_MAX);
     memcpy(n.code + at, tc->code, tc->len);
     n.code_at = at;
 
@@ -323,15 +321,20 @@ static void map_pages(void)
         die("hostdiff: memfd");
     n.data = mmap(NULL, HD_DATA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, data, 0);
     n.code = mmap(NULL, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, code, 0);
-    for (unsigned k = 0; k < HD_DATA_PAGES; k++)
-        if (kind[k] &&
-            mmap((void *)(HD_DATA + k * PAGE_SIZE), PAGE_SIZE,
-                 kind[k] == 2 ? PROT_READ | PROT_WRITE : PROT_READ,
-                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, data, (off_t)k * PAGE_SIZE) == MAP_FAILED)
+    for (unsigned high = 0; high < 2; high++) {
+        uint64_t base = high ? HD_HIGH : 0;
+
+        for (unsigned k = 0; k < HD_DATA_PAGES; k++)
+            if (kind[k] && mmap((void *)(base + HD_DATA + k * PAGE_SIZE), PAGE_SIZE,
+                                kind[k] == 2 ? PROT_READ | PROT_WRITE : PROT_READ,
+                                MAP_SHARED | MAP_FIXED | MAP_POPULATE, data,
+                                (off_t)k * PAGE_SIZE) == MAP_FAILED)
+                die("hostdiff: mmap");
+        if (mmap((void *)(base + HD_CODE), (size_t)HD_CODE_PAGES * PAGE_SIZE,
+                 PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED | MAP_POPULATE, code,
+                 0) == MAP_FAILED)
             die("hostdiff: mmap");
-    if (mmap((void *)HD_CODE, (size_t)HD_CODE_PAGES * PAGE_SIZE, PROT_READ | PROT_EXEC,
-             MAP_SHARED | MAP_FIXED | MAP_POPULATE, code, 0) == MAP_FAILED)
-        die("hostdiff: mmap");
+    }
     memset(n.code, 0xcc, code_bytes);
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/vm.h"
 #include "cpu/model.h"
+#include "engine/bt/bt.h"
 #include "engine/interp/block.h"
 #include "engine/interp/interp.h"
 #include "tests/cpu/hostdiff.h"
@@ -40,6 +41,7 @@ struct hd_vm {
     struct region ram;
     struct cpu_model model;
     struct interp *c;
+    struct bt_vcpu *bt; /* NULL: the interpreter alone */
     struct hd_shared *shared;
     uint8_t *data, *code;
     uint64_t code_at;      /* offset of the last case's bytes */
@@ -70,6 +72,7 @@ static void make_tables(struct hd_vm *v)
     static const uint8_t kind[HD_DATA_PAGES] = HD_DATA_MAP;
 
     put64(v, GPA_PML4, GPA_PDPT | PTE_P | PTE_W | PTE_U | PTE_A);
+    put64(v, GPA_PML4 + (HD_HIGH >> 39) * 8, GPA_PDPT | PTE_P | PTE_W | PTE_U | PTE_A);
     put64(v, GPA_PDPT, GPA_PD | PTE_P | PTE_W | PTE_U | PTE_A);
     for (unsigned k = 0; k < HD_CODE_PAGES; k++)
         map_page(v, HD_CODE + k * PAGE_SIZE, GPA_PT, GPA_CODE + k * PAGE_SIZE, PTE_U);
@@ -171,12 +174,12 @@ static void make_base(struct hd_vm *v)
     s->activity = CPU_RUNNING;
 }
 
-struct hd_vm *hd_vm_new(struct hd_shared *shared)
+struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
 {
-    static const struct vm_config config = {.name = "hostdiff",
-                                            .ram_bytes = RAM_BYTES,
-                                            .clock = CLOCK_MANUAL,
-                                            .engine = &engine_interp};
+    const struct vm_config config = {.name = "hostdiff",
+                                     .ram_bytes = RAM_BYTES,
+                                     .clock = CLOCK_MANUAL,
+                                     .engine = translate ? &engine_bt : &engine_interp};
     struct hd_vm *v = calloc(1, sizeof(*v));
     struct err err = {0};
     struct vcpu *vcpu;
@@ -195,6 +198,12 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared)
     if (!vcpu)
         die(err.text);
     v->c = interp_of(vcpu);
+    if (translate) {
+        v->bt = bt_of(v->c);
+        v->bt->bt->warm = 1;
+        hostcode_enter_thread(&v->bt->bt->code);
+        hostcode_set_gs(v->bt);
+    }
     make_tables(v);
     make_descriptors(v);
     make_base(v);
@@ -222,19 +231,22 @@ const uint8_t *hd_vm_data(const struct hd_vm *v)
     return v->data;
 }
 
-static void load_case(struct hd_vm *v, const struct hd_case *tc)
+static void load_code(struct hd_vm *v, const struct hd_case *tc)
+{
+    uint64_t at = hd_code_at(tc);
+
+    memset(v->code + v->code_at, 0xcc, HD_CODE_MAX);
+    memcpy(v->code + at, tc->code, tc->len);
+    ram_written(&v->vm, v->ram.ram_offset + GPA_CODE + v->code_at, HD_CODE_MAX);
+    ram_written(&v->vm, v->ram.ram_offset + GPA_CODE + at, HD_CODE_MAX);
+    v->code_at = at;
+}
+
+static void load_state(struct hd_vm *v, const struct hd_case *tc)
 {
     struct interp *c = v->c;
-    uint64_t at = tc->regs.rip;
 
     hd_fill_data(v->data, v->shared->pattern, tc);
-    if (tc->regs.seg[SEG_CS] == LDT_SEL(LDT_CODE32_FLAT) || tc->mode == HD_64)
-        at -= HD_CODE;
-    memset(v->code + v->code_at, 0xcc, 16);
-    memcpy(v->code + at, tc->code, tc->len);
-    v->code_at = at;
-    ram_written(&v->vm, v->ram.ram_offset + GPA_CODE + at, tc->len + 16u);
-
     c->s = v->base;
     memcpy(c->s.gpr, tc->regs.gpr, sizeof(c->s.gpr));
     c->s.rip = tc->regs.rip;
@@ -265,32 +277,72 @@ static void run_instruction(struct interp *c, uint64_t rip, bool branch)
     }
 }
 
-static bool run_caught(struct interp *c, const struct hd_case *tc)
+/*
+ * Until it is left. A run has forward branches only, and what lies behind the case is INT3, which ends it
+ * with an exception if nothing else does.
+ */
+static void run_translated(struct hd_vm *v, const struct hd_case *tc)
 {
+    struct interp *c = v->c;
+
+    for (unsigned round = 0; round < REP_ROUNDS; round++) {
+        uint64_t visits = v->bt->n.enters, count = c->s.icount;
+
+        bt_run_some(v->bt);
+        if (c->s.rip - tc->regs.rip >= tc->len ||
+            (tc->step && (v->bt->n.enters != visits || c->s.icount != count)))
+            return;
+    }
+}
+
+static void run_blocks(struct interp *c, const struct hd_case *tc)
+{
+    for (unsigned round = 0; round < REP_ROUNDS && c->s.rip - tc->regs.rip < tc->len; round++)
+        interp_run_block(c, false);
+}
+
+static bool run_caught(struct hd_vm *v, const struct hd_case *tc)
+{
+    struct interp *c = v->c;
     sigjmp_buf raise_to;
 
     c->raise_to = &raise_to;
     if (sigsetjmp(raise_to, 0))
         return false;
-    run_instruction(c, tc->regs.rip, tc->step);
+    if (v->bt)
+        run_translated(v, tc);
+    else if (tc->insns > 1)
+        run_blocks(c, tc);
+    else
+        run_instruction(c, tc->regs.rip, tc->step);
     return true;
 }
 
-void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
+/* The INT3 behind a case, or the fetch of what comes after it on an absent page. */
+static bool is_end(const struct interp *c, const struct hd_case *tc)
+{
+    if (c->exc_vector == VEC_GP)
+        return c->exc_error == (VEC_BP << 3 | 2) && c->cur->mnemonic == ZYDIS_MNEMONIC_INT3;
+    return c->exc_vector == VEC_PF && (c->exc_error & 0x10) && c->s.rip != tc->regs.rip;
+}
+
+static void run_once(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
 {
     struct interp *c = v->c;
 
-    load_case(v, tc);
+    load_state(v, tc);
     memset(out, 0, sizeof(*out));
     out->vector = HD_DONE;
-    if (!run_caught(c, tc)) {
+    if (!run_caught(v, tc)) {
         c->s.rip = interp_rip(c);
-        out->vector = c->exc_vector;
-        out->error = c->exc_has_error ? c->exc_error : 0;
-        out->addr = c->exc_vector == VEC_PF ? c->exc_payload : 0;
-        /* Linux does not tell ring 3 which kernel pages there are: sanitize_error_code(). */
-        if (out->vector == VEC_PF && out->addr >= BIT(47) - PAGE_SIZE)
-            out->error |= 1;
+        if (!is_end(c, tc)) {
+            out->vector = c->exc_vector;
+            out->error = c->exc_has_error ? c->exc_error : 0;
+            out->addr = c->exc_vector == VEC_PF ? c->exc_payload : 0;
+            /* Linux does not tell ring 3 which kernel pages there are: sanitize_error_code(). */
+            if (out->vector == VEC_PF && out->addr >= BIT(47) - PAGE_SIZE)
+                out->error |= 1;
+        }
     }
     c->raise_to = NULL;
     c->block = NULL;
@@ -307,4 +359,13 @@ void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
     out->regs.gs_base = c->s.seg[SEG_GS].base;
     out->fpu = c->s.fpu;
     out->hash = hd_hash_data(v->data);
+}
+
+/* Twice by the translator: the second time branches are linked and the TLB is warm. */
+void hd_vm_run(struct hd_vm *v, const struct hd_case *tc, struct hd_result *out)
+{
+    load_code(v, tc);
+    run_once(v, tc, out);
+    if (v->bt && (tc->number & 1))
+        run_once(v, tc, out);
 }

@@ -381,7 +381,7 @@ static void code_poked_by_int3(void)
     live_stop = live_bad = 0;
     trap_hook = poke_hook;
     on_others(run_poked);
-    for (uint32_t n = 1; n <= 60; n++) {
+    for (uint32_t n = 1; n <= 40; n++) {
         *(volatile uint8_t *)at = 0xcc;
         if (!sync_others())
             break;
@@ -416,7 +416,7 @@ static void page_turns_from_data_to_code_and_back(void)
 
     live_stop = 0;
     on_others(write_next_to_code);
-    for (uint32_t n = 1; n <= 300; n++) {
+    for (uint32_t n = 1; n <= 150; n++) {
         emit_return((uint8_t *)VA + 0x100, n);
         for (unsigned i = 0; i < 100; i++)
             if (!row_is("code", CALL(VA + 0x100), n))
@@ -504,7 +504,7 @@ static void mappings_shot_down(void)
     map_bad = 0;
     trap_hook = map_hook;
     on_others(use_mappings);
-    for (unsigned n = 1; n <= 400; n++) {
+    for (unsigned n = 1; n <= 200; n++) {
         uint64_t now = (n & 1) * 4096, old = 4096 - now, slots[MAX_CPUS];
         bool good = true;
 
@@ -554,14 +554,14 @@ static void ipi_ring(unsigned cpu)
     unsigned next = (cpu + 1) % cpus;
 
     __asm__ volatile("sti");
-    for (uint32_t n = 1; n <= 500; n++) {
+    for (uint32_t n = 1; n <= 300; n++) {
         ipi(0x4073, next);
         while (got[next] != n) /* a loop without a call, a hot one */
             __asm__ volatile("" : : : "memory");
     }
     for (;;) {
         __asm__ volatile("cli");
-        if (got[cpu] == 500)
+        if (got[cpu] == 300)
             break;
         __asm__ volatile("sti; hlt");
     }
@@ -573,7 +573,7 @@ static void everybody_interrupts_the_next(void)
     everywhere(ipi_ring);
     trap_hook = NULL;
     for (unsigned i = 0; i < cpus; i++)
-        CHECK_EQ(got[i], 500);
+        CHECK_EQ(got[i], 300);
 }
 
 const struct guest_case guest_cases[] = {

@@ -10,7 +10,8 @@
  * names, rsp included, so nothing may be pushed and every signal needs the alternate stack. r14 and
  * r15 (T0, T1) are the translator's; the guest's are in struct interp, as everything else is,
  * reached through gs. The arithmetic flags are the host's, or in interp.aflags ("the slot"), or
- * dead; DF of the host is always 0. Vector registers are the guest's while vec_live is set.
+ * dead; DF of the host is always 0. Vector registers, and x87 and MMX ones, are the guest's while
+ * `live` says so: a block that needs them looks at a word of its own when it polls.
  *
  * A memory operand goes through an inline TLB: T0 is the linear address, xor-ed with the tag of its
  * slot, which leaves the offset in the page exactly if the page is the right one; one compare finds
@@ -50,7 +51,7 @@ struct bt_entry {
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
 #define BT_EXEC_SLOTS 1024
 #define BT_MODES      8
-#define BT_TARGETS    65536
+#define BT_TARGETS    16384
 #define BT_RUNS       16384
 
 struct bt_table {
@@ -69,24 +70,58 @@ enum bt_leave { /* why translated code was left */
     BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
     BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
 };
+#define BT_LEAVES 4
+
+enum bt_phase { /* where a vCPU's thread spends its time */
+    BT_IN_LOOP,
+    BT_IN_CODE,
+    BT_IN_INTERP, /* cold blocks, and modes that are not translated */
+    BT_IN_SLOW,   /* bt_slow: fills, and instructions that the interpreter runs */
+    BT_IN_TRANSLATOR,
+    BT_OUTSIDE, /* halted, paused */
+    BT_PHASES,
+};
+
+#define BT_MNEMONICS 2048
+
+/* What `doppel inspect NAME jit` tells of a vCPU. Its own thread counts. */
+struct bt_counts {
+    uint64_t enters, left[BT_LEAVES];
+    uint64_t lookups, found; /* of blocks */
+    uint64_t cold;           /* blocks run by the interpreter */
+    uint64_t fills, exec_fills, drops, switches, page_drops, write_drops;
+    uint64_t slow, slow_accesses; /* instructions run from a site; ... because of their operand */
+    uint64_t slow_by[BT_MNEMONICS];
+    bool timed; /* the rest is counted as well: host TSC ticks */
+    enum bt_phase phase;
+    uint64_t since, ticks[BT_PHASES], devices; /* devices: those of c.vcpu up to `since` */
+};
+
+/* Registers of the guest's that a block finds loaded. */
+#define NEED_VEC 1 /* vector and mask registers, MXCSR */
+#define NEED_X87 2 /* x87 or MMX registers */
+#define BT_NEEDS 4
 
 struct bt_vcpu {
     struct interp c; /* first: gs points here */
 
-    _Atomic uint32_t attention;     /* leave translated code at the next poll */
-    _Atomic uint32_t attention_vec; /* the same, or the vector registers are not loaded */
-    uint32_t id;                    /* of the exit or site that was left through */
-    uint32_t indirect_from;         /* site of the last indirect branch */
-    uint64_t target;                /* of the last indirect branch */
-    uint64_t slow_addr;             /* linear address that missed */
-    uint64_t host_rsp, resume;
+    /* By what a block needs: leave translated code at its poll, or what it needs is not loaded. */
+    _Atomic uint32_t attention[BT_NEEDS];
+    uint32_t id;            /* of the exit or site that was left through */
+    uint32_t indirect_from; /* site of the last indirect branch */
+    uint32_t slow_site;     /* of the last bt_slow */
+    uint64_t target;        /* of the last indirect branch */
+    uint64_t slow_addr;     /* linear address that missed */
+    uint64_t host_rsp, resume, scratch;
     uint32_t host_mxcsr;
-    uint8_t vec_live;   /* the vector registers are the guest's */
-    uint8_t vec_wanted; /* load them before going on at `resume` */
+    uint8_t live;      /* NEED_*: these registers are the guest's */
+    uint8_t wanted;    /* load them before going on at `resume` */
+    uint8_t x87_saved; /* `fx` is what struct cpu_fpu is to become */
+    _Alignas(16) uint8_t fx[512]; /* FXSAVE64 image of which the x87 half counts */
 
     uint64_t exec[2][BT_EXEC_SLOTS]; /* by user, supervisor: exec_word of the page fetched from */
     struct bt_table tlb[BT_TABLES];
-    const uint8_t *targets[BT_MODES][BT_TARGETS]; /* by the low 16 bits of a branch's target */
+    const uint8_t *targets[BT_MODES][BT_TARGETS]; /* by the low bits of a branch's target */
 
     struct bt_vcpu *self;
 
@@ -97,8 +132,9 @@ struct bt_vcpu {
     bool exec_local; /* a page that is not global is in exec[1] */
     uint64_t mode_key;
     unsigned mode_id; /* of mode_key */
+    unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
-    uint64_t fills, slow, leaves;
+    struct bt_counts n;
 };
 
 static inline struct bt_vcpu *bt_of(struct interp *c)
@@ -134,8 +170,9 @@ struct bt_block {
     uint32_t entry_indirect; /* T0 is the target: checks it and the page */
     uint32_t stale;          /* where who comes to the entry goes when the block is dead */
     uint32_t page_next, hash_next;
+    uint32_t hot_end, cold, cold_end;
     uint16_t insns;
-    uint8_t vec;  /* needs vec_live */
+    uint8_t needs; /* NEED_* */
     uint8_t dead;
 };
 
@@ -151,6 +188,10 @@ struct bt_site {
     uint8_t kind, how, size;
     bool masked;  /* no fault but the interpreter's */
     bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
+    uint8_t seg;   /* SITE_INSN of x87: of the operand ... */
+    uint16_t fop;  /* ... and what FOP is after it */
+    uint64_t key;  /* bt_key before it */
+    uint16_t live_in, live_out; /* arithmetic flags before and after it */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
 
@@ -160,11 +201,12 @@ struct bt_exit {
     uint32_t block;
     uint32_t jump; /* of the jump's displacement */
     uint32_t word; /* of the guard's immediate; BT_NONE: same page, no guard */
+    uint16_t live; /* arithmetic flags */
 };
 
 /* An instruction that may fault on the host, in ascending order of `at`. */
 struct bt_trap {
-    uint32_t at, to;
+    uint32_t at, to, site;
 };
 
 #define BT_CODE_BYTES (64u << 20)
@@ -177,6 +219,19 @@ struct bt_trap {
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
+};
+
+/* Mistakes that --engine lockstep,plant=N makes, so that a test sees them found. */
+enum bt_plant {
+    PLANT_NONE,
+    PLANT_REGISTER, /* ADD to a register adds one more */
+    PLANT_FLAGS,    /* CMP complements CF */
+    PLANT_MEMORY,   /* PUSH stores another low byte */
+    PLANT_BRANCH,   /* Jcc has the opposite condition */
+    PLANT_VECTOR,   /* PXOR of registers sets XMM0 to ones */
+    PLANT_LIVENESS, /* flags are dead where blocks end */
+    PLANT_FAULT,    /* a #PF that a PUSH raises is of the quadword below */
+    PLANT_LAST = PLANT_FAULT,
 };
 
 struct bt_vm {
@@ -200,7 +255,10 @@ struct bt_vm {
     unsigned warm; /* runs of cold code before it is translated */
     bool has_avx, has_avx512;
     struct translation *work; /* the translator's scratch memory */
-    uint64_t flushes, killed, linked;
+    struct lockstep *lockstep; /* NULL: this is the engine bt */
+    enum bt_plant plant;
+    uint64_t translated, flushes, killed, linked;
+    uint64_t start_ticks, start_ns; /* host TSC and clock when the VM was made */
     int perf_map; /* descriptor; -1: none */
 };
 
@@ -211,10 +269,15 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
+#define BT_KEY_SMAP        BIT(MODE_BITS + 2)
 static inline uint64_t bt_key(const struct interp *c)
 {
-    return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT;
+    return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
+           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0);
 }
+
+/* A block that lockstep made shorter than it would be. */
+#define BT_KEY_CAP_SHIFT 48
 
 static inline unsigned key_table(uint64_t key)
 {
@@ -252,6 +315,11 @@ void bt_cache_flush(struct bt_vcpu *v);
 void bt_targets_use(struct bt_vcpu *v, unsigned mode);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);
 uint64_t bt_trap_target(void *opaque, uint64_t rip);
+const struct bt_trap *bt_trap_find(struct bt_vm *bt, uint64_t rip); /* or NULL */
+
+/* x87.c: `fx` is made from struct cpu_fpu; and the other way round. */
+void bt_x87_in(struct bt_vcpu *v);
+void bt_x87_out(struct bt_vcpu *v);
 
 /* run.c: from translated code. The address to go on at, or 0 to leave. */
 uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
@@ -260,5 +328,11 @@ uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
  * s.rip until it is left, or makes it, or has the interpreter run a block. May raise.
  */
 void bt_run_some(struct bt_vcpu *v);
+/* Its parts, for lockstep.c. */
+bool bt_mode_ok(const struct interp *c);
+void bt_use_mode(struct bt_vcpu *v);
+struct bt_block *bt_find(struct bt_vcpu *v);
+enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b);
+void bt_undo_indirect(struct bt_vcpu *v);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "engine/bt/look.h"
 
 static void *reserve(size_t bytes)
 {
@@ -169,6 +170,7 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
 {
     struct bt_vm *bt = container_of(iv, struct bt_vm, iv);
     uint32_t *link;
+    unsigned killed = 0;
 
     if (ram_page >= iv->pages)
         return;
@@ -179,12 +181,16 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
 
         if (b->granules & granules) {
             kill_block(bt, b);
+            killed++;
             *link = b->page_next;
         } else {
             link = &b->page_next;
         }
     }
     pthread_mutex_unlock(&bt->lock);
+    if (killed && trace_on(&bt->vm->trace))
+        bt_trace_emit(bt->vm, -1, "invalidate", 0, (uint64_t)ram_page << PAGE_SHIFT, killed,
+                      granules);
 }
 
 /* Tables of modes that are not used stay untouched memory. */
@@ -213,6 +219,7 @@ void bt_cache_flush(struct bt_vcpu *v)
 
     vcpu_exclusive_begin(v->c.vcpu);
     pthread_mutex_lock(&bt->lock);
+    bt_trace(v, "flush", v->c.s.rip, 0, bt->nblocks, bt->hot - bt->stubs_end + bt->cold - BT_COLD);
     bt->flushes++;
     memset(bt->page_blocks, 0, PAGE_BLOCKS_BYTES(bt));
     forget_all(bt);
@@ -225,14 +232,13 @@ void bt_cache_flush(struct bt_vcpu *v)
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
-uint64_t bt_trap_target(void *opaque, uint64_t rip)
+const struct bt_trap *bt_trap_find(struct bt_vm *bt, uint64_t rip)
 {
-    struct bt_vm *bt = opaque;
     uint64_t at = rip - (uint64_t)(uintptr_t)bt->code.rx;
     uint32_t low = 0, high = atomic_load(&bt->ntraps);
 
     if (at >= BT_CODE_BYTES)
-        return 0;
+        return NULL;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
 
@@ -242,6 +248,14 @@ uint64_t bt_trap_target(void *opaque, uint64_t rip)
             high = mid;
     }
     if (low >= atomic_load(&bt->ntraps) || bt->traps[low].at != at)
-        return 0;
-    return (uint64_t)(uintptr_t)bt->code.rx + bt->traps[low].to;
+        return NULL;
+    return &bt->traps[low];
+}
+
+uint64_t bt_trap_target(void *opaque, uint64_t rip)
+{
+    struct bt_vm *bt = opaque;
+    const struct bt_trap *t = bt_trap_find(bt, rip);
+
+    return t ? (uint64_t)(uintptr_t)bt->code.rx + t->to : 0;
 }

@@ -196,6 +196,15 @@ static enum form_class stack_class(const struct form *f)
     return reg ? FORM_POP : FORM_SLOW;
 }
 
+/*
+ * x87 and MMX run as they are where a pending exception is #MF: with CR0.NE clear it goes to a pin.
+ * CR0.TS and EM have been looked at (thunk_prepare).
+ */
+static bool x87_as_is(const struct interp *c)
+{
+    return c->mode & MODE_NE;
+}
+
 static enum form_class thunk_class(struct form *f, const struct interp *c)
 {
     const struct thunk *t = f->in.thunk;
@@ -207,7 +216,14 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
         f->vec = true;
         return FORM_NATIVE;
     }
-    if (!t || t->mask == MASK_BYTES || (t->flags & (THUNK_X87 | THUNK_AREA)))
+    if (f->zi.mnemonic == ZYDIS_MNEMONIC_FWAIT) {
+        if (!x87_as_is(c) || ((c->mode & MODE_TS) && (c->mode & MODE_MP)))
+            return FORM_SLOW;
+        f->x87 = f->traps = true;
+        return FORM_NATIVE;
+    }
+    if (!t || t->mask == MASK_BYTES || (t->flags & THUNK_AREA) ||
+        ((t->flags & THUNK_X87) && !x87_as_is(c)))
         return FORM_SLOW;
     if (mem) {
         if (!t->span || mem->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT ||
@@ -218,7 +234,8 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
         f->mem_write = t->flags & THUNK_STORES;
     }
     f->vec = thunk_uses_vectors(&f->zi, f->ops);
-    f->traps = f->vec;
+    f->x87 = t->flags & THUNK_X87;
+    f->traps = f->vec || f->x87;
     return FORM_NATIVE;
 }
 
@@ -282,7 +299,7 @@ static bool high_bytes_in_the_way(const struct form *f)
 void form_classify(struct form *f, const struct interp *c, bool end)
 {
     f->mem_size = 0;
-    f->mem_write = f->masked = f->vec = f->traps = false;
+    f->mem_write = f->masked = f->vec = f->x87 = f->traps = false;
     f->stolen = f->stolen_read = f->stolen_written = 0;
     f->class = classify(f, c, end);
     find_registers(f);

@@ -26,6 +26,7 @@ enum form_class {
     FORM_JMP_INDIRECT,
     FORM_CALL_INDIRECT,
     FORM_RET,
+    FORM_SYSTEM, /* system.c's */
 };
 
 struct form {
@@ -37,8 +38,11 @@ struct form {
     bool mem_write;
     bool masked; /* some elements of the operand only: the others do not fault */
     bool vec;    /* works on vector registers */
-    bool traps;  /* may fault by itself: #DE, #XM, a misaligned operand */
+    bool x87;    /* works on x87 or MMX registers */
+    bool traps;  /* may fault by itself: #DE, #XM, #MF, a misaligned operand */
     uint8_t cc;  /* FORM_JCC */
+    bool shadow;     /* no interrupt before the next instruction has run */
+    bool poll_after; /* an interrupt may be due behind it */
     uint16_t off; /* from the block's start */
     uint16_t stolen;   /* guest registers that have no host register, among the data operands */
     uint16_t stolen_written, stolen_read;

@@ -1,9 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seeing inside the translator: names of its code for perf. */
+/*
+ * Seeing inside the translator: names of its code for perf, trace points, and what
+ * `doppel inspect NAME jit` tells. None of it is in translated code.
+ */
 #ifndef ENGINE_BT_LOOK_H
 #define ENGINE_BT_LOOK_H
 
+#include "core/vm.h"
 #include "engine/bt/bt.h"
+
+void bt_look_init(struct bt_vm *bt);
+void bt_look_vcpu(struct bt_vcpu *v);
+/* Of struct engine. */
+void bt_inspect(struct vm *vm, void (*counter)(void *opaque, const char *name, uint64_t value),
+                void *opaque);
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+void bt_phase_ends(struct bt_vcpu *v);
+
+/* From now on the vCPU's thread is in `phase`. */
+static inline void bt_phase(struct bt_vcpu *v, enum bt_phase phase)
+{
+    if (unlikely(v->n.timed))
+        bt_phase_ends(v);
+    v->n.phase = phase;
+}
+
+/* ---- trace points: docs/control.md has the list ------------------------------------------------- */
+
+void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint64_t addr,
+                   uint64_t value, uint64_t extra);
+
+static inline void bt_trace(struct bt_vcpu *v, const char *name, uint64_t rip, uint64_t addr,
+                            uint64_t value, uint64_t extra)
+{
+    if (trace_on(&v->c.vm->trace))
+        bt_trace_emit(v->c.vm, (int)v->c.vcpu->index, name, rip, addr, value, extra);
+}
+
+/* ---- perf ------------------------------------------------------------------------------------- */
 
 /*
  * /tmp/perf-PID.map, from which perf takes the names of generated code: a line per piece of code,

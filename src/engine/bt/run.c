@@ -8,7 +8,7 @@
  * pending first.
  */
 #include "core/vm.h"
-#include "engine/bt/bt.h"
+#include "engine/bt/translate.h"
 #include "engine/bt/look.h"
 #include "engine/engine.h"
 
@@ -16,29 +16,48 @@
 
 /* ---- at the border ---------------------------------------------------------------------------- */
 
-static bool same_mode(struct bt_vcpu *v)
+/* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
+static bool same_mode(struct bt_vcpu *v, const struct bt_site *s)
 {
-    return v->mode_key == bt_key(&v->c);
+    return s->key == bt_key(&v->c);
 }
 
 /* May translated code run in this mode at all? */
-static bool mode_ok(const struct interp *c)
+bool bt_mode_ok(const struct interp *c)
 {
     return (c->mode & MODE_CODE) == MODE_CODE64 && !(c->mode & MODE_STEP) &&
            (c->key & KEY_MODE) != KEY_USER_ALIGNED;
 }
 
-/* The vector registers are to be loaded before translated code goes on. */
-static void want_vectors(struct bt_vcpu *v)
+static void leave_at_poll(struct bt_vcpu *v)
 {
-    if (v->vec_live)
+    for (unsigned n = 0; n < BT_NEEDS; n++)
+        atomic_store(&v->attention[n], 1);
+}
+
+/* The registers that a block needs are to be loaded before translated code goes on. */
+static void want(struct bt_vcpu *v, unsigned needs)
+{
+    needs &= ~(unsigned)v->live;
+    if (!needs)
         return;
-    v->vec_live = 1;
-    v->vec_wanted = 1;
+    if (needs & NEED_X87)
+        bt_x87_in(v);
+    v->live |= (uint8_t)needs;
+    v->wanted |= (uint8_t)needs;
     /* A kick in between must not be overwritten: exchange first, then look. */
-    atomic_exchange(&v->attention_vec, 0);
-    if (atomic_load(&v->attention))
-        atomic_store(&v->attention_vec, 1);
+    for (unsigned n = 1; n < BT_NEEDS; n++)
+        if (!(n & ~(unsigned)v->live))
+            atomic_exchange(&v->attention[n], 0);
+    if (atomic_load(&v->attention[0]))
+        leave_at_poll(v);
+}
+
+/* Translated code has been left: all of the guest's is to be in struct interp. */
+static void take_back(struct bt_vcpu *v)
+{
+    if (v->x87_saved)
+        bt_x87_out(v);
 }
 
 /* The interpreter runs one instruction of a block. True: its successor in the block is next. */
@@ -46,19 +65,22 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
 {
     struct interp *c = &v->c;
     uint64_t rip = b->va + s->off;
+    const struct block *ran;
 
-    v->slow++;
+    v->n.slow++;
+    v->n.slow_accesses += s->kind == SITE_ACCESS;
     c->s.rip = rip;
-    interp_run_block(c, true);
+    ran = interp_run_block(c, true);
+    v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop && !b->dead &&
-           !interp_boundary_due(c) && same_mode(v) && mode_ok(c);
+           !interp_boundary_due(c) && same_mode(v, s) && bt_mode_ok(c);
 }
 
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */
 static const struct insn access_insn = {.seg = SEG_DS, .base = R_NONE, .index = R_NONE};
 
-uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
+static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 {
     struct bt_vm *bt = v->bt;
     const struct bt_site *s = &bt->sites[site];
@@ -74,31 +96,66 @@ uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
             bt_tlb_fill(v, v->slow_addr, s))
             to = s->retry;
     }
-    if (to == BT_NONE && run_one(v, b, s))
+    if (to == BT_NONE && run_one(v, b, s)) {
         to = s->resume;
+        if (s->kind == SITE_ACCESS && s->masked) /* now that it has not faulted */
+            bt_tlb_fill(v, v->slow_addr, s);
+    }
     if (to == BT_NONE)
         return 0;
-    if (b->vec)
-        want_vectors(v);
+    want(v, b->needs);
     return (uint64_t)(uintptr_t)bt->code.rx + to;
 }
 
-static enum bt_leave enter(struct bt_vcpu *v, const struct bt_block *b)
+uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
 {
+    uint64_t to;
+
+    take_back(v);
+    v->slow_site = site;
+    bt_phase(v, BT_IN_SLOW);
+    to = slow(v, site);
+    bt_phase(v, BT_IN_CODE);
+    return to;
+}
+
+enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
+{
+    enum bt_leave why;
     struct bt_vm *bt = v->bt;
     enum bt_leave (*go)(void) =
         (enum bt_leave(*)(void))(uintptr_t)(bt->code.rx + bt->stubs.enter);
 
-    if (b->vec)
-        want_vectors(v);
+    want(v, b->needs);
     v->resume = (uint64_t)(uintptr_t)bt->code.rx + b->entry;
-    v->leaves++;
-    return go();
+    v->n.enters++;
+    bt_phase(v, BT_IN_CODE);
+    why = go();
+    take_back(v);
+    bt_phase(v, BT_IN_LOOP);
+    v->n.left[why]++;
+    return why;
 }
 
 /* ---- finding and making blocks ------------------------------------------------------------------ */
 
-static void use_mode(struct bt_vcpu *v)
+/* All vCPUs get the new mode's table: translated code goes from one mode to another by itself. */
+unsigned bt_mode_id(struct bt_vm *bt, uint64_t key)
+{
+    unsigned n;
+
+    for (n = 0; n < bt->nmodes && bt->mode_keys[n] != key; n++)
+        ;
+    if (n < bt->nmodes || n == BT_MODES)
+        return n;
+    for (unsigned i = 0; i < bt->vm->nvcpus; i++)
+        if (bt->vm->vcpus[i]->engine)
+            bt_targets_use(bt_of(interp_of(bt->vm->vcpus[i])), n);
+    bt->mode_keys[bt->nmodes++] = key;
+    return n;
+}
+
+void bt_use_mode(struct bt_vcpu *v)
 {
     struct bt_vm *bt = v->bt;
     uint64_t key = bt_key(&v->c);
@@ -107,23 +164,19 @@ static void use_mode(struct bt_vcpu *v)
     if (likely(v->mode_key == key))
         return;
     pthread_mutex_lock(&bt->lock);
-    for (n = 0; n < bt->nmodes && bt->mode_keys[n] != key; n++)
-        ;
-    if (n == bt->nmodes && n < BT_MODES)
-        bt->mode_keys[bt->nmodes++] = key;
+    n = bt_mode_id(bt, key);
     pthread_mutex_unlock(&bt->lock);
     if (n == BT_MODES) {
         bt_cache_flush(v);
-        use_mode(v);
+        bt_use_mode(v);
         return;
     }
     v->mode_key = key;
     v->mode_id = n;
-    bt_targets_use(v, n);
 }
 
 /* The translation of what is at s.rip. Raises what the fetch raises. */
-static struct bt_block *find(struct bt_vcpu *v)
+struct bt_block *bt_find(struct bt_vcpu *v)
 {
     struct interp *c = &v->c;
     gva_t rip = c->s.rip;
@@ -137,15 +190,18 @@ static struct bt_block *find(struct bt_vcpu *v)
         return NULL;
     page = c->tlb_ram_page[TLB_SLOT(rip)];
     b = bt_cache_find(v->bt, rip, v->mode_key, (uint64_t)page << PAGE_SHIFT | (rip & PAGE_MASK));
-    if (b)
+    v->n.lookups++;
+    if (b) {
+        v->n.found++;
         bt_exec_fill(v, rip, page);
+    }
     return b;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------- */
 
 /* Where an indirect branch could not go: it raises its fault, with rsp as it was before. */
-static void undo_indirect(struct bt_vcpu *v)
+void bt_undo_indirect(struct bt_vcpu *v)
 {
     const struct bt_site *s = &v->bt->sites[v->indirect_from];
     struct interp *c = &v->c;
@@ -174,9 +230,11 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
     case BT_LEAVE_DIRECT:
         x = &bt->exits[v->id];
         c->s.rip = x->target;
+        bt_use_mode(v);
         if (unlikely(!canonical(x->target)))
             return; /* the fetch raises */
-        b = find(v);
+        b = bt_find(v);
+        bt_trace(v, b ? "link" : "exit", c->s.rip, bt->blocks[x->block].va, v->id, 0);
         if (!b)
             return;
         pthread_mutex_lock(&bt->lock);
@@ -186,11 +244,14 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         return;
     case BT_LEAVE_INDIRECT:
         if (unlikely(!canonical(v->target))) {
-            undo_indirect(v);
+            bt_undo_indirect(v);
             return;
         }
         c->s.rip = v->target;
-        b = find(v);
+        bt_use_mode(v);
+        b = bt_find(v);
+        bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
+                 b != NULL, 0);
         if (b)
             v->targets[v->mode_id][v->target & (BT_TARGETS - 1)] = bt->code.rx + b->entry_indirect;
         return;
@@ -212,13 +273,25 @@ static bool warm(struct bt_vcpu *v)
 
 static bool translate_here(struct bt_vcpu *v)
 {
+    struct bt_block *b;
     bool full;
 
-    if (bt_translate(v, &full))
+    bt_phase(v, BT_IN_TRANSLATOR);
+    b = bt_translate(v, &full);
+    bt_phase(v, BT_IN_LOOP);
+    if (b)
         return true;
     if (full)
         bt_cache_flush(v);
     return false;
+}
+
+static void run_cold(struct bt_vcpu *v, bool single)
+{
+    v->n.cold++;
+    bt_phase(v, BT_IN_INTERP);
+    interp_run_block(&v->c, single);
+    bt_phase(v, BT_IN_LOOP);
 }
 
 void bt_run_some(struct bt_vcpu *v)
@@ -226,16 +299,16 @@ void bt_run_some(struct bt_vcpu *v)
     struct interp *c = &v->c;
     struct bt_block *b;
 
-    if (!mode_ok(c)) {
-        interp_run_block(c, false);
+    if (!bt_mode_ok(c)) {
+        run_cold(v, false);
         return;
     }
-    use_mode(v);
-    b = find(v);
+    bt_use_mode(v);
+    b = bt_find(v);
     if (b)
-        left(v, enter(v, b));
+        left(v, bt_enter(v, b));
     else if (!warm(v) || !translate_here(v))
-        interp_run_block(c, false);
+        run_cold(v, false);
 }
 
 static void run_loop(struct bt_vcpu *v)
@@ -245,15 +318,13 @@ static void run_loop(struct bt_vcpu *v)
     if (interp_boundary(c))
         return;
     for (;;) {
-        if (unlikely(atomic_load_explicit(&v->attention, memory_order_relaxed))) {
-            atomic_store(&v->attention, 0);
-            atomic_store(&v->attention_vec, !v->vec_live);
-        }
+        if (unlikely(atomic_load_explicit(&v->attention[0], memory_order_relaxed)))
+            atomic_store(&v->attention[0], 0); /* the others stay: nothing is loaded */
         if (interp_boundary_due(c)) {
             if (interp_boundary(c))
                 return;
             if (interp_step_due(c)) {
-                interp_run_block(c, true);
+                run_cold(v, true);
                 if (c->stop)
                     return;
                 continue;
@@ -270,6 +341,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     struct bt_vcpu *const v = bt_of(interp_of(vcpu));
     struct interp *const c = &v->c;
     sigjmp_buf raise_to;
+    enum vcpu_stop why;
 
     /* A budget and virtual time need each instruction counted: that is the interpreter's. */
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
@@ -277,10 +349,15 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     hostcode_enter_thread(&v->bt->code);
     hostcode_set_gs(v);
     interp_run_begin(c, budget, &raise_to);
-    if (sigsetjmp(raise_to, 0))
+    bt_phase(v, BT_IN_LOOP);
+    if (sigsetjmp(raise_to, 0)) {
+        bt_phase(v, BT_IN_LOOP);
         interp_raised(c);
+    }
     run_loop(v);
-    return interp_run_end(c);
+    why = interp_run_end(c);
+    bt_phase(v, BT_OUTSIDE);
+    return why;
 }
 
 /* ---- the engine ------------------------------------------------------------------------------------ */
@@ -289,8 +366,7 @@ static void bt_kick(struct vcpu *vcpu)
 {
     struct bt_vcpu *v = bt_of(interp_of(vcpu));
 
-    atomic_store(&v->attention, 1);
-    atomic_store(&v->attention_vec, 1);
+    leave_at_poll(v);
 }
 
 static void bt_vm_fini(struct vm *vm)
@@ -316,6 +392,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     pthread_mutex_init(&bt->lock, NULL);
     bt->vm = vm;
     bt->perf_map = -1;
+    bt_look_init(bt);
     bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
     bt->has_avx = __builtin_cpu_supports("avx");
@@ -345,10 +422,11 @@ static int bt_vcpu_init(struct vcpu *vcpu, struct err *err)
     v->self = v;
     v->bt = vcpu->vm->engine_data;
     v->host_mxcsr = 0x1f80;
-    v->attention_vec = 1;
+    leave_at_poll(v);
     v->mode_key = UINT64_MAX;
     bt_tlb_init(v);
     v->c.listener = &bt_listener;
+    bt_look_vcpu(v);
     return 0;
 }
 
@@ -391,4 +469,5 @@ const struct engine engine_bt = {
     .slot_changed = interp_slot_changed,
     .ram_written = interp_ram_written,
     .last_exceptions = bt_last_exceptions,
+    .inspect = bt_inspect,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The code between C and translations, made once per VM: entering, leaving, the call to bt_slow, and
- * the exchange of vector registers. What it keeps: the guest's general registers go to struct interp
+ * the exchange of vector and x87 registers. What it keeps: the guest's general registers go to struct interp
  * before C runs and come from there; the host's callee-saved ones are on the host's stack.
  */
 #include "engine/bt/bt.h"
@@ -96,19 +96,53 @@ static void byte_is_zero(struct emit *e, int32_t at)
     emit8(e, 0);
 }
 
+/* The jump that is taken if the bits are clear in the byte. */
+static uint32_t unless(struct emit *e, int32_t at, unsigned bits)
+{
+    emit_op(e, false, 0xf6, 0, rm_gs(at)); /* test byte gs:[at], bits */
+    emit8(e, bits);
+    return emit_jump(e, CC_E, e->at);
+}
+
 static void byte_set(struct emit *e, int32_t at, unsigned v)
 {
     emit_op(e, false, 0xc6, 0, rm_gs(at));
     emit8(e, v);
 }
 
-/* The vector registers go to struct interp if they are live; C may have them. */
+#define FX_FCW 0
+#define FX_FSW 2
+
+/*
+ * To the image. C code wants an empty stack, all exceptions masked and none pending: EMMS is a tenth of
+ * FNINIT, and enough for a guest that has the same control word.
+ */
+static void x87_out(struct emit *e)
+{
+    uint32_t all, pending, done;
+
+    emit_op(e, true, 0x1ae, 0, rm_gs(GS(fx))); /* fxsave64 */
+    byte_set(e, GS(x87_saved), 1);
+    emit8(e, 0x66);
+    emit_op(e, false, 0x81, 7, rm_gs(GS(fx) + FX_FCW)); /* cmp word gs:[fx.fcw], 37fh */
+    emit8(e, 0x7f);
+    emit8(e, 0x03);
+    all = emit_jump(e, CC_NE, e->at);
+    emit_op(e, false, 0xf6, 0, rm_gs(GS(fx) + FX_FSW)); /* test byte gs:[fx.fsw], ES */
+    emit8(e, 0x80);
+    pending = emit_jump(e, CC_NE, e->at);
+    emit8(e, 0x0f); /* emms */
+    emit8(e, 0x77);
+    done = emit_jump(e, CC_ALWAYS, e->at);
+    emit_patch(e, all, e->at);
+    emit_patch(e, pending, e->at);
+    emit8(e, 0xdb); /* fninit */
+    emit8(e, 0xe3);
+    emit_patch(e, done, e->at);
+}
+
 static void vectors_out(struct bt_vm *bt, struct emit *e)
 {
-    uint32_t skip;
-
-    byte_is_zero(e, GS(vec_live));
-    skip = emit_jump(e, CC_E, e->at);
     vectors_move(bt, e, true);
     mxcsr_move(e, true, GS(c.s.fpu.mxcsr));
     mxcsr_move(e, false, GS(host_mxcsr));
@@ -117,10 +151,45 @@ static void vectors_out(struct bt_vm *bt, struct emit *e)
         emit8(e, 0xf8);
         emit8(e, 0x77);
     }
-    byte_set(e, GS(vec_live), 0);
-    emit_op(e, false, 0xc7, 0, rm_gs(GS(attention_vec)));
-    emit32(e, 1);
+}
+
+/* Whatever is live beside the general registers goes to memory; C may have the registers. */
+static void live_out(struct bt_vm *bt, struct emit *e)
+{
+    uint32_t none, skip;
+
+    byte_is_zero(e, GS(live));
+    none = emit_jump(e, CC_E, e->at);
+    skip = unless(e, GS(live), NEED_VEC);
+    vectors_out(bt, e);
     emit_patch(e, skip, e->at);
+    skip = unless(e, GS(live), NEED_X87);
+    x87_out(e);
+    emit_patch(e, skip, e->at);
+    byte_set(e, GS(live), 0);
+    for (unsigned n = 1; n < BT_NEEDS; n++) {
+        emit_op(e, false, 0xc7, 0, rm_gs(GS(attention) + 4 * (int32_t)n));
+        emit32(e, 1);
+    }
+    emit_patch(e, none, e->at);
+}
+
+/* And what is wanted comes from there: x87 first, as its image has XMM registers that are none. */
+static void wanted_in(struct bt_vm *bt, struct emit *e)
+{
+    uint32_t none, skip;
+
+    byte_is_zero(e, GS(wanted));
+    none = emit_jump(e, CC_E, e->at);
+    skip = unless(e, GS(wanted), NEED_X87);
+    emit_op(e, true, 0x1ae, 1, rm_gs(GS(fx))); /* fxrstor64 */
+    emit_patch(e, skip, e->at);
+    skip = unless(e, GS(wanted), NEED_VEC);
+    vectors_move(bt, e, false);
+    mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
+    emit_patch(e, skip, e->at);
+    byte_set(e, GS(wanted), 0);
+    emit_patch(e, none, e->at);
 }
 
 static void align(struct emit *e, unsigned to)
@@ -131,14 +200,7 @@ static void align(struct emit *e, unsigned to)
 /* Everything of the guest's from memory, then on at `resume`. Flags come from the slot. */
 static void go_on(struct bt_vm *bt, struct emit *e)
 {
-    uint32_t skip;
-
-    byte_is_zero(e, GS(vec_wanted));
-    skip = emit_jump(e, CC_E, e->at);
-    vectors_move(bt, e, false);
-    mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
-    byte_set(e, GS(vec_wanted), 0);
-    emit_patch(e, skip, e->at);
+    wanted_in(bt, e);
     for (unsigned r = 1; r < 16; r++)
         if (!stolen(r))
             emit_load(e, r, GPR(r));
@@ -174,7 +236,7 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
         emit_op(e, false, OP_STORE, T0, rm_gs(GS(id)));
     spill(e);
     emit_load(e, REG_RSP, rm_gs(GS(host_rsp)));
-    vectors_out(bt, e);
+    live_out(bt, e);
     return_to_c(e, why);
     return at;
 }
@@ -202,7 +264,7 @@ void bt_stubs_make(struct bt_vm *bt)
     bt->stubs.slow = e.at;
     spill(&e);
     emit_load(&e, REG_RSP, rm_gs(GS(host_rsp)));
-    vectors_out(bt, &e);
+    live_out(bt, &e);
     emit_op(&e, false, OP_STORE, T0, rm_reg(REG_RSI)); /* mov esi, r14d */
     emit_load(&e, REG_RDI, rm_gs(GS(self)));
     emit_const(&e, REG_RAX, (uint64_t)(uintptr_t)bt_slow);

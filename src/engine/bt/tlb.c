@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/bt/bt.h"
+#include "engine/bt/look.h"
 #include "engine/interp/tlb.h"
 
 /* What the compare in translated code can never match: no access of slot i has this page. */
@@ -62,10 +63,8 @@ void bt_tlb_init(struct bt_vcpu *v)
 
 /* ---- what the interpreter's TLB drops ------------------------------------------------------ */
 
-static void on_dropped(struct interp *c)
+static void drop_all(struct bt_vcpu *v)
 {
-    struct bt_vcpu *v = bt_of(c);
-
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
     v->local_log.n = 0;
@@ -74,13 +73,24 @@ static void on_dropped(struct interp *c)
     v->exec_local = false;
 }
 
+static void on_dropped(struct interp *c)
+{
+    struct bt_vcpu *v = bt_of(c);
+
+    v->n.drops++;
+    bt_trace(v, "tlb_flush", c->s.rip, 0, 0, 0);
+    drop_all(v);
+}
+
 /* Only the supervisor's table outlives a change of the address space, and of it the global pages. */
 static void on_switched(struct interp *c)
 {
     struct bt_vcpu *v = bt_of(c);
 
+    v->n.switches++;
+    bt_trace(v, "tlb_switch", c->s.rip, c->s.cr3, 0, 0);
     if (!(c->s.cr4 & CR4_PGE)) {
-        on_dropped(c);
+        drop_all(v);
         return;
     }
     table_wipe(&v->tlb[KEY_USER], &v->log[KEY_USER]);
@@ -103,8 +113,10 @@ static void on_page_dropped(struct interp *c, gva_t addr, bool wide)
 {
     struct bt_vcpu *v = bt_of(c);
 
+    v->n.page_drops++;
+    bt_trace(v, "tlb_page", c->s.rip, addr, wide, 0);
     if (wide) {
-        on_dropped(c);
+        drop_all(v);
         return;
     }
     for (unsigned t = 0; t < BT_TABLES; t++)
@@ -117,7 +129,8 @@ static void on_write_dropped(struct interp *c, uint32_t ram_page)
     struct bt_vcpu *v = bt_of(c);
 
     /* The pages of entries are not kept by RAM page; this is rare and the refill cheap. */
-    (void)ram_page;
+    v->n.write_drops++;
+    bt_trace(v, "tlb_write_drop", c->s.rip, (uint64_t)ram_page << PAGE_SHIFT, 0, 0);
     for (unsigned t = 0; t < BT_TABLES; t++)
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             v->tlb[t].at[i].tag[ACCESS_WRITE] = tag_none(i);
@@ -169,7 +182,7 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
     for (unsigned i = ACCESS_READ; i <= ACCESS_WRITE; i++)
         if (from->tag[i] == want)
             e->tag[i] = page;
-    v->fills++;
+    v->n.fills++;
     return true;
 }
 
@@ -177,6 +190,7 @@ void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page)
 {
     unsigned which = v->c.cpl != 3, slot = exec_slot(addr);
 
+    v->n.exec_fills++;
     if (!v->exec[which][slot])
         log_add(&v->exec_log[which], slot);
     v->exec[which][slot] = exec_word(addr, ram_page);

@@ -19,48 +19,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "engine/bt/emit.h"
-#include "engine/bt/form.h"
+#include "engine/bt/translate.h"
 #include "engine/bt/look.h"
 
-#define MAX_FORMS  48
-#define LOOK_AHEAD 10
-#define MAX_STUBS  (MAX_FORMS * 4 + 8)
 /* More than any block needs, so that nothing checks for room while it is written. */
 #define ROOM_HOT  (16u << 10)
 #define ROOM_COLD (24u << 10)
-
-/* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
-struct stub {
-    enum { STUB_MISS, STUB_SITE, STUB_EXIT, STUB_EXIT_FAR, STUB_TRAP } kind;
-    uint32_t from;  /* displacement to patch; STUB_TRAP: number of the trap */
-    uint32_t from2; /* another one, or BT_NONE */
-    uint32_t index; /* site or exit */
-    int32_t tag;    /* STUB_MISS: the tags' place */
-    bool save;      /* flags: from the host's to the slot */
-};
-
-struct translation {
-    struct bt_vm *bt;
-    struct bt_vcpu *v;
-    struct bt_block *b;
-    uint64_t key;
-    gva_t va;
-    const uint8_t *live_page; /* host address of the code page */
-    uint8_t page[PAGE_SIZE];  /* what was in it */
-    unsigned off;        /* of the block in it */
-    uint64_t granules;
-    unsigned n;
-    bool open; /* the last instruction is followed by the next bytes */
-    struct emit hot, cold;
-    bool host, slot; /* where the flags are */
-    unsigned nstubs;
-    struct stub stubs[MAX_STUBS];
-    struct form forms[MAX_FORMS];
-    struct form ahead;
-};
-
-#define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
 
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
@@ -71,11 +35,6 @@ int bt_translate_init(struct bt_vm *bt, struct err *err)
 void bt_translate_fini(struct bt_vm *bt)
 {
     free(bt->work);
-}
-
-static bool stolen(unsigned reg)
-{
-    return reg == T0 || reg == T1;
 }
 
 /* ---- decoding ------------------------------------------------------------------------------ */
@@ -92,6 +51,9 @@ static bool decode_at(struct translation *t, unsigned off, struct form *f)
     if (r == DECODE_MORE)
         return false;
     form_classify(f, &t->v->c, r == DECODE_END);
+    f->shadow = f->poll_after = false;
+    if (system_form(t, f))
+        f->class = FORM_SYSTEM;
     return true;
 }
 
@@ -100,9 +62,9 @@ static void read_bytes(struct translation *t, unsigned off, unsigned bytes)
     t->granules |= block_granules(off, off + bytes - 1);
 }
 
-static bool ends(enum form_class class)
+static bool ends(const struct form *f)
 {
-    switch (class) {
+    switch (f->class) {
     case FORM_END:
     case FORM_JMP:
     case FORM_CALL:
@@ -110,6 +72,8 @@ static bool ends(enum form_class class)
     case FORM_CALL_INDIRECT:
     case FORM_RET:
         return true;
+    case FORM_SYSTEM:
+        return f->zi.mnemonic == ZYDIS_MNEMONIC_SYSCALL || f->zi.mnemonic == ZYDIS_MNEMONIC_SYSRET;
     default:
         return false;
     }
@@ -120,7 +84,7 @@ static void decode_block(struct translation *t)
     unsigned at = t->off;
 
     t->open = true;
-    for (t->n = 0; t->n < MAX_FORMS && at < PAGE_SIZE;) {
+    for (t->n = 0; t->n < t->max && at < PAGE_SIZE;) {
         struct form *f = &t->forms[t->n];
 
         if (!decode_at(t, at, f))
@@ -129,10 +93,18 @@ static void decode_block(struct translation *t)
         read_bytes(t, at, f->in.len);
         at += f->in.len;
         t->n++;
-        if (ends(f->class)) {
+        if (ends(f)) {
             t->open = false;
             break;
         }
+        /* One instruction after STI, none after POPF, and the next block polls. */
+        if (f->poll_after || (t->n > 1 && f[-1].shadow))
+            break;
+    }
+    /* The shadow of an STI that comes last would be lost. */
+    if (t->n && t->forms[t->n - 1].shadow) {
+        t->forms[t->n - 1].class = FORM_END;
+        t->open = false;
     }
 }
 
@@ -186,7 +158,7 @@ static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
                 return live | unknown;
             break;
         default:
-            if (ends(f->class))
+            if (ends(f))
                 return live | unknown;
             target += f->in.len;
             if (!in_page(t, target))
@@ -239,7 +211,7 @@ static void get_flags(struct emit *e)
 }
 
 /* The host's flags may be destroyed from here on. */
-static void flags_to_slot(struct translation *t, uint16_t live)
+void flags_to_slot(struct translation *t, uint16_t live)
 {
     if (live && t->host && !t->slot) {
         put_flags(&t->hot);
@@ -247,7 +219,7 @@ static void flags_to_slot(struct translation *t, uint16_t live)
     }
 }
 
-static void flags_to_host(struct translation *t)
+void flags_to_host(struct translation *t)
 {
     if (!t->host && t->slot) {
         get_flags(&t->hot);
@@ -257,7 +229,7 @@ static void flags_to_host(struct translation *t)
 
 /* ---- sites, exits, stubs --------------------------------------------------------------------- */
 
-static struct stub *add_stub(struct translation *t, int kind, uint32_t from, uint32_t index)
+struct stub *add_stub(struct translation *t, enum stub_kind kind, uint32_t from, uint32_t index)
 {
     struct stub *s = &t->stubs[t->nstubs++];
 
@@ -265,7 +237,7 @@ static struct stub *add_stub(struct translation *t, int kind, uint32_t from, uin
     return s;
 }
 
-static uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind kind)
+uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind kind)
 {
     struct bt_site *s = &t->bt->sites[t->bt->nsites];
 
@@ -274,7 +246,10 @@ static uint32_t add_site(struct translation *t, const struct form *f, enum bt_si
                           .resume = BT_NONE,
                           .off = f->off,
                           .len = f->in.len,
-                          .kind = (uint8_t)kind};
+                          .kind = (uint8_t)kind,
+                          .key = t->key,
+                          .live_in = f->live_in,
+                          .live_out = f->live_out};
     return t->bt->nsites++;
 }
 
@@ -297,13 +272,14 @@ static void align_jump(struct emit *e, unsigned lead)
         emit_nop(e, 8 - at);
 }
 
-static uint32_t add_exit(struct translation *t, gva_t target)
+static uint32_t add_exit(struct translation *t, gva_t target, uint16_t live)
 {
     struct bt_exit *x = &t->bt->exits[t->bt->nexits];
 
     *x = (struct bt_exit){.target = target,
                           .block = (uint32_t)(t->b - t->bt->blocks),
-                          .word = BT_NONE};
+                          .word = BT_NONE,
+                          .live = live};
     return t->bt->nexits++;
 }
 
@@ -329,7 +305,7 @@ static void emit_far_exit(struct translation *t, struct emit *e, uint32_t exit, 
 /* The end of the block, at an address that is known. */
 static void emit_exit(struct translation *t, gva_t target, uint16_t live)
 {
-    uint32_t exit = add_exit(t, target);
+    uint32_t exit = add_exit(t, target, live);
     struct stub *s;
 
     if (!in_page(t, target)) {
@@ -348,7 +324,7 @@ static void emit_exit(struct translation *t, gva_t target, uint16_t live)
 static void emit_jcc(struct translation *t, const struct form *f)
 {
     gva_t target = branch_target(f, t->va + f->off);
-    uint32_t exit = add_exit(t, target);
+    uint32_t exit = add_exit(t, target, f->live_out);
     struct stub *s;
     uint32_t from;
 
@@ -361,14 +337,16 @@ static void emit_jcc(struct translation *t, const struct form *f)
 }
 
 /* T0: where to. Flags in the slot or dead. */
-static void emit_indirect(struct translation *t, uint32_t site)
+void emit_indirect(struct translation *t, uint32_t site)
 {
     struct emit *e = &t->hot;
-    int32_t table = GS(targets) + (int32_t)(t->v->mode_id * BT_TARGETS * 8);
+    int32_t table = GS(targets) + (int32_t)(bt_mode_id(t->bt, t->key) * BT_TARGETS * 8);
 
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
-    emit_op(e, false, 0x1b7, T1, rm_reg(T0)); /* movzx r15d, r14w */
+    emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+    emit_op(e, false, 0x81, 4, rm_reg(T1));      /* and r15d, targets - 1 */
+    emit32(e, BT_TARGETS - 1);
     emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
 }
 
@@ -393,6 +371,9 @@ static void emit_stub(struct translation *t, const struct stub *s)
             put_flags(e);
         emit_site(t, e, s->index);
         break;
+    case STUB_SLOW:
+        emit_site(t, e, s->index);
+        break;
     case STUB_SITE:
         emit_const(e, T0, s->index);
         emit_jump(e, CC_ALWAYS, t->bt->stubs.leave_site);
@@ -411,15 +392,15 @@ static void emit_stub(struct translation *t, const struct stub *s)
     }
 }
 
+void slow_if(struct translation *t, unsigned cc, uint32_t site)
+{
+    add_stub(t, STUB_SLOW, emit_jump(&t->hot, cc, t->hot.at), site);
+}
+
 /* ---- memory operands -------------------------------------------------------------------------- */
 
-struct place {
-    struct rm rm;
-    uint32_t site;
-};
-
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
-static void emit_address(struct translation *t, const struct form *f, bool segment)
+void emit_address(struct translation *t, const struct form *f, bool segment)
 {
     struct emit *e = &t->hot;
     const struct insn *in = &f->in;
@@ -455,7 +436,7 @@ static void emit_address(struct translation *t, const struct form *f, bool segme
  * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1 the
  * entry's `member`: the page's host address, or the addend.
  */
-static void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
+void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                        size_t member)
 {
     struct emit *e = &t->hot;
@@ -500,7 +481,8 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
-    t->bt->sites[p.site].masked = f->masked;
+    /* A pending #MF comes before any fault of the operand, and may keep a store from its own. */
+    t->bt->sites[p.site].masked = f->masked || f->x87;
     t->bt->sites[p.site].aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
                                                 f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     emit_address(t, f, true);
@@ -515,7 +497,7 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 }
 
 /* Eight bytes at rsp + disp. The place does not use T0. */
-static struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
+struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
                                int32_t disp, enum access how)
 {
     struct place p = {.site = add_site(t, f, SITE_ACCESS)};
@@ -528,12 +510,12 @@ static struct place emit_stack(struct translation *t, const struct form *f, unsi
     return p;
 }
 
-static void resume_here(struct translation *t, uint32_t site)
+void resume_here(struct translation *t, uint32_t site)
 {
     t->bt->sites[site].resume = t->hot.at;
 }
 
-static void move_rsp(struct translation *t, int32_t by)
+void move_rsp(struct translation *t, int32_t by)
 {
     emit_op(&t->hot, true, OP_LEA, REG_RSP, rm_mem(REG_RSP, NO_REG, 0, by));
 }
@@ -562,6 +544,7 @@ static void add_trap(struct translation *t, uint32_t at, uint32_t site, bool sav
     uint32_t n = atomic_load(&t->bt->ntraps);
 
     t->bt->traps[n].at = at;
+    t->bt->traps[n].site = site;
     add_stub(t, STUB_TRAP, n, site)->save = save;
     atomic_store(&t->bt->ntraps, n + 1);
 }
@@ -613,6 +596,10 @@ static bool emit_native(struct translation *t, const struct form *f)
     }
     if (f->traps) {
         trap = add_site(t, f, SITE_INSN);
+        if (f->x87) {
+            t->bt->sites[trap].seg = f->in.seg;
+            t->bt->sites[trap].fop = f->in.imm & 0x7ff;
+        }
         add_trap(t, e->at, trap, f->live_in && t->host && !t->slot);
     }
     form_emit(e, f, map, mem);
@@ -804,6 +791,9 @@ static void emit_form(struct translation *t, const struct form *f)
     case FORM_CALL_INDIRECT:
         emit_indirect_branch(t, f);
         break;
+    case FORM_SYSTEM:
+        emit_system(t, f);
+        break;
     case FORM_SLOW:
     case FORM_END:
         emit_slow(t, f);
@@ -841,7 +831,7 @@ static void emit_entries(struct translation *t)
 
     emit_nop(e, (0u - e->at) & 7);
     b->entry = e->at;
-    emit_op(e, false, 0x83, 7, rm_gs(b->vec ? GS(attention_vec) : GS(attention)));
+    emit_op(e, false, 0x83, 7, rm_gs(GS(attention) + 4 * (int32_t)b->needs));
     emit8(e, 0);
     poll = emit_jump(e, CC_NE, e->at);
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
@@ -889,17 +879,18 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     struct bt_vm *bt = t->bt;
     struct interp *c = &t->v->c;
     struct bt_block *b = &bt->blocks[bt->nblocks];
+    uint32_t ntraps = atomic_load(&bt->ntraps);
 
     decode_block(t);
     if (!t->n)
         return NULL;
     find_live(t);
     *b = (struct bt_block){.va = t->va,
-                           .key = t->key,
+                           .key = t->key | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
     for (unsigned i = 0; i < t->n; i++)
-        b->vec |= t->forms[i].vec;
+        b->needs |= (t->forms[i].vec ? NEED_VEC : 0) | (t->forms[i].x87 ? NEED_X87 : 0);
     t->b = b;
     t->nstubs = 0;
     t->hot = (struct emit){.buf = bt->code.rw, .at = bt->hot};
@@ -907,6 +898,8 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     emit_entries(t);
     for (unsigned i = 0; i < t->n; i++)
         emit_form(t, &t->forms[i]);
+    if (t->failed)
+        return NULL;
     if (t->open) {
         const struct form *last = &t->forms[t->n - 1];
 
@@ -917,13 +910,18 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         emit_stub(t, &t->stubs[i]);
     b->granules = t->granules;
     block_note(c, page, t->granules);
-    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen))
+    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
+        atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         return NULL;
+    }
     if (unlikely(bt->perf_map >= 0))
         bt_perf_map_block(bt, b, t->hot.at, bt->cold, t->cold.at);
-    bt->hot = t->hot.at;
-    bt->cold = t->cold.at;
+    bt_trace(t->v, "translate", b->va, b->phys, t->n, t->hot.at - bt->hot + t->cold.at - bt->cold);
+    b->hot_end = bt->hot = t->hot.at;
+    b->cold = bt->cold;
+    b->cold_end = bt->cold = t->cold.at;
     bt->nblocks++;
+    bt->translated++;
     return b;
 }
 
@@ -949,6 +947,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->live_page = host - t->off;
         memcpy(t->page, t->live_page, PAGE_SIZE);
         t->granules = 0;
+        t->failed = false;
+        t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
         b = translate(t, page, gen);
     } else {
         *full = true;

@@ -90,6 +90,8 @@ static void copy_to_ram(uint8_t *to, const uint8_t *from, size_t len)
 
 static void mmio(struct interp *c, gpa_t gpa, uint8_t *buf, size_t len, bool write)
 {
+    if (unlikely(c->listener && c->listener->device))
+        c->listener->device(c);
     c->vcpu->access_rip = c->cur ? interp_rip(c) : c->s.rip;
     interp_sync_clock(c);
     while (len) {

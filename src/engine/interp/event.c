@@ -73,6 +73,7 @@ static _Noreturn void raise_it(struct interp *c, unsigned vector, bool has_error
     c->exc_soft = 0;
     c->exc_error = error;
     c->exc_payload = payload;
+    c->stack_addr = 0; /* it was of this access */
     siglongjmp(*c->raise_to, 1);
 }
 

@@ -107,6 +107,10 @@ struct interp_listener {
     /* INVLPG; `wide`: large pages may be meant, so that more than this page is wrong. */
     void (*page_dropped)(struct interp *c, gva_t addr, bool wide);
     void (*write_dropped)(struct interp *c, uint32_t ram_page); /* the page has code now */
+    /* May be NULL: `page` is about to be written by way of linear address addr. */
+    void (*writing)(struct interp *c, gva_t addr, uint8_t *page, uint32_t ram_page);
+    /* May be NULL: MMIO is about to be accessed. It need not return. */
+    void (*device)(struct interp *c);
 };
 
 struct interp {

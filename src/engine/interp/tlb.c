@@ -41,6 +41,11 @@ static unsigned huge_mark(gva_t addr)
     return (unsigned)((addr >> 30) * 0x9e3779b97f4a7c15ull >> 56);
 }
 
+void tlb_drop_write(struct interp *c, unsigned slot)
+{
+    c->tlb[slot & (TLB_ENTRIES - 1)].tag[ACCESS_WRITE] = tag_invalid(slot & (TLB_ENTRIES - 1));
+}
+
 static void wipe(struct interp *c)
 {
     for (unsigned i = 0; i < TLB_ENTRIES; i++)
@@ -251,6 +256,8 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
     out->host = page + (walk.gpa & PAGE_MASK);
     out->ram_page = (uint32_t)ram_page;
     out->watched = how != ACCESS_EXEC && unlikely(c->watches) && page_watched(c, addr, how);
+    if (unlikely(in.write && c->listener && c->listener->writing))
+        c->listener->writing(c, addr, page, out->ram_page);
     /* Looked at before the tag is set: interp_mark_code relies on the order. */
     out->has_code = in.write && (atomic_load(&c->vm->ram.page_flags[ram_page]) & RAM_HAS_CODE);
     if (out->watched || out->has_code || (key_mode == KEY_USER_ALIGNED && how != ACCESS_EXEC))

@@ -24,4 +24,7 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
 /* After an access: the watchpoints it hit go into s.pending_dbg. */
 void tlb_watch_hit(struct interp *c, gva_t addr, size_t len, enum access how);
 
+/* The slot's next write goes through tlb_find. */
+void tlb_drop_write(struct interp *c, unsigned slot);
+
 #endif

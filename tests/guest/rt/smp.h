@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All processors of a 64-bit guest: started once, then each runs what it is given. Processor 0 is
- * the one that boots; the APIC IDs are 0 to cpus - 1.
+ * the one that boots; a processor's number is its APIC ID.
  */
 #ifndef GUEST_SMP_H
 #define GUEST_SMP_H
@@ -72,10 +72,10 @@ __asm__(".pushsection .text; .code16; .globl tramp; tramp: cli; xor %ax, %ax; mo
         "or $0x901, %eax; wrmsr; mov $0x80010023, %eax; mov %eax, %cr0;"
         "ljmpl $8, $smp_entry; tramp_cr3: .long 0; tramp_gdt: .word 255; .long gdt; tramp_end:"
         ".code64; smp_entry: mov $0x10, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss;"
-        "mov $1, %edi; lock xadd %edi, smp_next; mov %edi, %eax; shl $13, %eax;"
+        "mov $0xfee00020, %eax; mov (%rax), %edi; shr $24, %edi; mov %edi, %eax; shl $13, %eax;"
         "lea smp_stacks(%rax), %rsp; lidt smp_idtr; call smp_ap_main; .popsection;"
         ".pushsection .bss; .balign 16; smp_stacks: .skip 8 * 8192; .popsection;"
-        ".pushsection .data; smp_next: .long 1; smp_idtr: .skip 10; .popsection");
+        ".pushsection .data; smp_idtr: .skip 10; .popsection");
 
 static inline void smp_start(void)
 {

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A translation in progress: shared by translate.c and the files that write kinds of instructions. */
+#ifndef ENGINE_BT_TRANSLATE_H
+#define ENGINE_BT_TRANSLATE_H
+
+#include "engine/bt/bt.h"
+#include "engine/bt/emit.h"
+#include "engine/bt/form.h"
+
+#define MAX_FORMS  48
+#define LOOK_AHEAD 10
+#define MAX_STUBS  (MAX_FORMS * 4 + 8)
+/* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
+enum stub_kind {
+    STUB_MISS,     /* of a TLB check */
+    STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
+    STUB_SITE,     /* leave at the instruction */
+    STUB_EXIT,     /* leave by an exit */
+    STUB_EXIT_FAR, /* a guarded exit */
+    STUB_TRAP,     /* after a host fault */
+};
+struct stub {
+    enum stub_kind kind;
+    uint32_t from;  /* displacement to patch; STUB_TRAP: number of the trap */
+    uint32_t from2; /* another one, or BT_NONE */
+    uint32_t index; /* site or exit */
+    int32_t tag;    /* STUB_MISS: the tags' place */
+    bool save;      /* flags: from the host's to the slot */
+};
+
+struct translation {
+    struct bt_vm *bt;
+    struct bt_vcpu *v;
+    struct bt_block *b;
+    uint64_t key; /* of the code being written: STAC and CLAC change it */
+    gva_t va;
+    const uint8_t *live_page; /* host address of the code page */
+    uint8_t page[PAGE_SIZE];  /* what was in it */
+    unsigned off;        /* of the block in it */
+    uint64_t granules;
+    unsigned n, max;
+    bool failed; /* too many modes */
+    bool open; /* the last instruction is followed by the next bytes */
+    struct emit hot, cold;
+    bool host, slot; /* where the flags are */
+    unsigned nstubs;
+    struct stub stubs[MAX_STUBS];
+    struct form forms[MAX_FORMS];
+    struct form ahead;
+};
+
+#define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
+
+
+static inline bool stolen(unsigned reg)
+{
+    return reg == T0 || reg == T1;
+}
+
+/* The host's flags may be destroyed from here on; those in `live` are kept in the slot. */
+void flags_to_slot(struct translation *t, uint16_t live);
+void flags_to_host(struct translation *t);
+uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind kind);
+struct stub *add_stub(struct translation *t, enum stub_kind kind, uint32_t from, uint32_t index);
+/* If the condition holds, the interpreter runs the instruction; flags are in the slot or dead. */
+void slow_if(struct translation *t, unsigned cc, uint32_t site);
+
+struct place {
+    struct rm rm;
+    uint32_t site;
+};
+/* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
+void emit_address(struct translation *t, const struct form *f, bool segment);
+/* Eight bytes at base + disp. The place does not use T0. */
+struct place emit_stack(struct translation *t, const struct form *f, unsigned base, int32_t disp,
+                        enum access how);
+/*
+ * The check of `size` bytes at the address in T0, which is at `retry`. Afterwards T0 is the offset in
+ * the page and T1 the entry's `member`: the page's host address, or the addend.
+ */
+void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
+                size_t member);
+void move_rsp(struct translation *t, int32_t by);
+void resume_here(struct translation *t, uint32_t site);
+/* T0: where to, in the mode of t->key. Flags in the slot or dead. */
+void emit_indirect(struct translation *t, uint32_t site);
+/* The number of a mode; BT_MODES if there are too many. */
+unsigned bt_mode_id(struct bt_vm *bt, uint64_t key);
+
+/* system.c: what FORM_SYSTEM is. Call system_form when a block is decoded, to know. */
+bool system_form(const struct translation *t, struct form *f);
+void emit_system(struct translation *t, const struct form *f);
+
+#endif
