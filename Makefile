@@ -25,7 +25,7 @@ CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
 CPU     = cpu_state model msr paging pv
 INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
           stack string sys task thunk thunk_gen tlb vec
-BT      = cache form look run stubs system tlb translate x87
+BT      = cache form lockstep lockstep_report look run stubs system tlb translate x87
 HW      = acpi/ich9_pm block/nvme block/nvme_admin block/nvme_io char/uart16550a input/i8042 \
           intc/i8259 intc/ioapic intc/lapic misc/coproc_err misc/debugcon misc/fw_cfg misc/i8237 \
           misc/ignored_ports misc/isa_debug_exit pci/ich9_lpc pci/msi pci/pci pci/q35_host \
@@ -75,17 +75,24 @@ deps:
 $(BUILD)/doppel: $(BUILD)/main.o $(BUILD)/libdoppel.a
 	$(CC) $(ALL_CFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/libdoppel.a: $(OBJ)
+# The Makefile as well: an object may have left the list.
+$(BUILD)/libdoppel.a: $(OBJ) Makefile
 	@rm -f $@
-	ar rcs $@ $^
+	ar rcs $@ $(OBJ)
+
+# An object bears the time at which its compilation began: a header edited meanwhile is newer.
+define compile
+@mkdir -p $(@D)
+@touch $@.began
+$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+@touch -r $@.began $@ && rm $@.began
+endef
 
 $(BUILD)/%.o: src/%.c
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(compile)
 
 $(BUILD)/tests/%.o: tests/%.c
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(compile)
 
 include tests/tests.mk
 include bench/bench.mk
@@ -105,5 +112,5 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJ:.o=.d) $(BUILD)/main.d $(UNIT:%=$(BUILD)/tests/unit/%_test.d) \
-         $(FUZZ:%=$(BUILD)/tests/fuzz/%_fuzz.d) $(TESTLIB_OBJ:.o=.d) \
-         $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.d)
+         $(FUZZ:%=$(BUILD)/tests/fuzz/%_fuzz.d) $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.d) \
+         $(TESTLIB_OBJ:.o=.d) $(BUILD)/tests/lib/unit.d $(BUILD)/tests/lib/fuzzmain.d

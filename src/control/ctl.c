@@ -48,6 +48,8 @@ static void flush(struct ctl_client *client)
             break;
         done += (size_t)n;
     }
+    if (!done)
+        return; /* most often, for a client that reads nothing: nothing moves */
     memmove(client->out, client->out + done, client->out_len - done);
     client->out_len -= done;
 }

@@ -291,10 +291,24 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
     return r;
 }
 
+/* lockstep[,plant=N], which is for tests */
+static int lockstep_field(struct run_options *o, const char *field, struct err *err)
+{
+    unsigned long plant;
+    int r;
+
+    if (strncmp(field, "plant=", 6))
+        return err_set(err, EINVAL, "--engine lockstep does not take '%s'.", field);
+    r = parse_number("--engine lockstep,plant", field + 6, 6, &plant, err);
+    if (r == 0)
+        o->machine.engine_plant = (unsigned)plant;
+    return r;
+}
+
 static int set_engine(struct run_options *o, const char *value, struct err *err)
 {
-    static const struct engine *const engines[] = {&engine_bt, &engine_interp};
-    static const char *const words[] = {"bt", "interp", NULL};
+    static const struct engine *const engines[] = {&engine_bt, &engine_interp, &engine_lockstep};
+    static const char *const words[] = {"bt", "interp", "lockstep", NULL};
     char *rest = own(o, strdup(value)), *name, *field;
     int i;
 
@@ -305,11 +319,12 @@ static int set_engine(struct run_options *o, const char *value, struct err *err)
     if (i < 0)
         return i;
     o->machine.engine = engines[i];
-    o->machine.engine_warm = 0;
+    o->machine.engine_warm = o->machine.engine_plant = 0;
     o->machine.engine_times = false;
     while ((field = next_field(&rest))) {
-        int r = i == 0 ? bt_field(o, field, err)
-                       : err_set(err, EINVAL, "--engine %s takes no options.", name);
+        int r = i == 0   ? bt_field(o, field, err)
+                : i == 2 ? lockstep_field(o, field, err)
+                         : err_set(err, EINVAL, "--engine %s takes no options.", name);
 
         if (r < 0)
             return r;

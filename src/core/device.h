@@ -109,6 +109,7 @@ enum vm_request {
     VM_REQUEST_DEBUG_EXIT, /* isa-debug-exit: value says the status */
     VM_REQUEST_CRASHED,    /* triple fault with nothing to reset to */
     VM_REQUEST_STOP,       /* the operator or the host wants the VM to end */
+    VM_REQUEST_DIFFERENCE, /* two engines disagree */
 };
 void vm_request(struct vm *vm, enum vm_request what, uint32_t value);
 

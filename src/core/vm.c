@@ -30,6 +30,7 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct err *err)
     pthread_cond_init(&vm->exclusive_cond, NULL);
     vm->engine = config->engine;
     vm->engine_warm = config->engine_warm;
+    vm->engine_plant = config->engine_plant;
     vm->perf_map = config->perf_map;
     vm->engine_times = config->engine_times;
     vm->tsc_hz = VM_TSC_HZ;

@@ -34,6 +34,7 @@ struct vm {
     const struct engine *engine; /* may be NULL (unit tests) */
     void *engine_data;           /* the engine's, per VM */
     unsigned engine_warm;        /* translators: runs of cold code before it is translated; 0: their own */
+    unsigned engine_plant;       /* lockstep: a mistake to make (enum bt_plant) */
     bool perf_map;               /* translators: name generated code for perf */
     bool engine_times;           /* translators: measure where vCPUs spend their time */
     struct loop *loop;           /* may be NULL (unit tests) */
@@ -86,7 +87,7 @@ struct vm_config {
     uint64_t ram_bytes; /* size of the RAM file: guest RAM and ROMs */
     enum clock_mode clock;
     const struct engine *engine;
-    unsigned engine_warm;
+    unsigned engine_warm, engine_plant;
     bool perf_map, engine_times;
     bool with_loop;
 };

@@ -54,6 +54,6 @@ struct engine {
                     void *opaque);
 };
 
-extern const struct engine engine_interp, engine_bt;
+extern const struct engine engine_interp, engine_bt, engine_lockstep;
 
 #endif

@@ -163,6 +163,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .clock = config->clock,
         .engine = config->engine ? config->engine : &engine_bt,
         .engine_warm = config->engine_warm,
+        .engine_plant = config->engine_plant,
         .perf_map = config->perf_map,
         .engine_times = config->engine_times,
         .with_loop = true,

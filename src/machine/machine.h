@@ -56,6 +56,7 @@ struct machine_config {
     const char *cpu;             /* model: 486 pentium3 v1 v2 v3 v4 max */
     const struct engine *engine; /* NULL: the translator */
     unsigned engine_warm;        /* see struct vm */
+    unsigned engine_plant;       /* see struct vm */
     bool perf_map;               /* see struct vm */
     bool engine_times;           /* see struct vm */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
@@ -98,6 +99,7 @@ enum machine_exit {
     MACHINE_EXIT_REBOOT = 6,   /* the guest reset the machine, and --no-reboot was given */
     MACHINE_EXIT_CRASH = 8,    /* the guest died: triple fault; the report is on standard error */
     MACHINE_EXIT_STOPPED = 10, /* the operator ended it */
+    MACHINE_EXIT_DIFFERENCE = 12, /* --engine lockstep: the engines disagree; see standard error */
 };
 
 /* Builds everything; opens every file that will ever be needed. NULL and one sentence on failure.

@@ -285,6 +285,9 @@ static void take_request(struct machine *m)
     case VM_REQUEST_STOP:
         end(m, MACHINE_EXIT_STOPPED);
         break;
+    case VM_REQUEST_DIFFERENCE:
+        end(m, MACHINE_EXIT_DIFFERENCE);
+        break;
     }
     resume_vcpus(m);
 }

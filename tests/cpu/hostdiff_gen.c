@@ -1284,11 +1284,9 @@ static void aim_branches(struct rng *r, struct hd_case *tc, const uint8_t *start
                                          (tc->regs.rip & ~HD_HIGH) - next);
         if (size > 1 && chance(r, 5))
             disp = (int32_t)rnd(r);
-        /* With a 16-bit operand size the upper part of RIP goes away; there is nothing down there. */
-        if (disp < 0 ? disp + (int64_t)next >= 0 : false)
-            disp = 0;
-        if (disp < 0 && inside(tc, tc->regs.rip + next + (uint64_t)disp))
-            disp = 0;
+        if (disp != (int64_t)to - (int64_t)next &&
+            inside(tc, tc->regs.rip + next + (uint64_t)disp))
+            disp = 0; /* not into the middle of an instruction */
         put_le(tc->code + zi.raw.imm[0].offset + starts[k], (uint64_t)disp, size);
     }
 }

@@ -420,15 +420,18 @@ void native_submit(unsigned batch)
 bool native_wait(unsigned batch)
 {
     struct hd_batch *b = &n.shared->batch[batch];
+    int status;
 
     for (unsigned spin = 0; atomic_load(&b->state); spin++) {
         if (spin < 200)
             continue;
         futex_wait(&b->state, 1);
-        if (waitpid(n.child, NULL, WNOHANG) == n.child)
+        if (waitpid(n.child, &status, WNOHANG) == n.child) {
+            printf("hostdiff: the child ended: status %x\n", (unsigned)status);
             return false;
-        if (spin > 200 + 20 * 30)
-            return false; /* half a minute: it hangs */
+        }
+        if (spin > 200 + 20 * 60)
+            return false; /* a minute: it hangs */
     }
     return true;
 }

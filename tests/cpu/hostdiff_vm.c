@@ -288,6 +288,7 @@ static void run_translated(struct hd_vm *v, const struct hd_case *tc)
     for (unsigned round = 0; round < REP_ROUNDS; round++) {
         uint64_t visits = v->bt->n.enters, count = c->s.icount;
 
+        atomic_store(&v->bt->attention[0], 0);
         bt_run_some(v->bt);
         if (c->s.rip - tc->regs.rip >= tc->len ||
             (tc->step && (v->bt->n.enters != visits || c->s.icount != count)))

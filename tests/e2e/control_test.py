@@ -285,6 +285,46 @@ class Asking(Case):
             conn.close()
 
 
+class Translator(Case):
+    def test_its_counters(self):
+        with self.vm("--engine", "bt,times") as vm:
+            vm.expect("hello")
+            self.assertIn("jit", [row["name"] for row in json.loads(doppel("inspect", "t", "--json")[1])])
+            jit = json.loads(doppel("inspect", "t", "jit", "--json")[1])
+            self.assertEqual(jit["type"], "engine")
+            for name in ("blocks", "bytes.hot", "total.killed", "left.direct", "tlb.fills", "slow", "us.code"):
+                self.assertIn(name, jit["state"])
+            self.assertGreater(jit["state"]["interpreted.instructions"] + jit["state"]["instructions"], 0)
+            self.assertGreater(jit["state"]["us.devices"], 0)
+            self.assertRegex(doppel("inspect", "t", "jit")[1], r"blocks +\d+\n")
+        with self.vm("--engine", "interp", name="i") as vm:
+            vm.expect("hello")
+            status, _, err = doppel("inspect", "i", "jit")
+            self.assertEqual(status, 1)
+            self.assertIn("interp", err)
+
+    def test_names_for_perf_and_trace_points(self):
+        trace = os.path.join(self.dir, "trace")
+        tiny = os.path.join(harness.GUESTS, "tiny", "remap64.elf")
+        with VM(["--kernel", tiny, "--memory", "64M", "--debug-exit", "--serial", "null", "--engine", "bt,warm=1",
+                 "--perf-map", "--trace", "bt.*", "--trace-file", trace]) as vm:
+            names = f"/tmp/perf-{vm.process.pid}.map"
+            self.addCleanup(os.unlink, names)
+            self.assertEqual(vm.wait(), 33)
+        with open(names, encoding="utf-8") as lines:
+            rows = [line.split() for line in lines]
+        self.assertTrue(all(len(row) == 3 and int(row[0], 16) and int(row[1], 16) for row in rows))
+        self.assertIn("bt:enter", [row[2] for row in rows])
+        hot = sum(row[2].endswith(":cpl0:hot") for row in rows)
+        self.assertGreater(hot, 100)
+        self.assertEqual(os.stat(names).st_mode & 0o777, 0o600)
+        with open(trace, encoding="utf-8") as lines:
+            points = [line.split()[3] for line in lines]
+        self.assertEqual(points.count("bt.translate"), len([row for row in rows if row[2].endswith(":hot")]))
+        for point in ("bt.link", "bt.invalidate", "bt.tlb_page"):
+            self.assertIn(point, points)
+
+
 class Hostile(Case):
     def test_bounds_hold_and_the_vm_goes_on(self):
         with self.vm() as vm:

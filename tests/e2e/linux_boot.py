@@ -220,6 +220,31 @@ class Virtual(Boot):
         self.assertEqual(ends[0], ends[1])
 
 
+class Lockstep(Boot):
+    """Interpreter and translator, block by block; virtual time, so that a slow run is not another one."""
+
+    args = ["--engine", "lockstep", "--clock", "virtual"]
+
+    def counts(self, errors):
+        found = re.search(r"doppel: lockstep: .* no difference$", errors, re.M)
+        self.assertIsNotNone(found, errors[-20000:])
+        return found.group(0)
+
+    def test_first_instructions_of_the_kernel(self):
+        with self.vm(append="earlyprintk=ttyS0", args=self.args) as vm:
+            vm.expect(r"Memory: \d+K/", BOOT)
+            vm.process.terminate()
+            self.assertEqual(vm.wait(BOOT), 10, vm.errors()[-20000:])
+            self.counts(vm.errors())
+
+
+class LockstepSoak(Lockstep):
+    def test_first_instructions_of_the_kernel(self):
+        start = time.monotonic()
+        _, errors = self.steps("read,write,work", args=self.args)
+        print("soak lockstep: %.0f s: %s" % (time.monotonic() - start, self.counts(errors)))
+
+
 class Soak(Boot):
     count = 20
 
@@ -243,5 +268,5 @@ if __name__ == "__main__":
         Soak.count = int(sys.argv.pop())
         sys.argv[1] = "Soak"
     elif all(arg.startswith("-") for arg in sys.argv[1:]):
-        sys.argv += ["Quick", "Kernels", "Ends", "Virtual"]
+        sys.argv += ["Quick", "Kernels", "Ends", "Virtual", "Lockstep"]
     unittest.main()

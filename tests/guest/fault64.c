@@ -257,9 +257,8 @@ static void start(void)
         vec_data[i] = (uint8_t)(0x40 + i);
     for (unsigned i = 0; i < PAGES; i++)
         map4k(W + i * 4096, PHYS + i * 4096, PTE_P | PTE_W);
-    map4k(CODE, PHYS + 0x20000, PTE_P | PTE_W);
-    map4k(CODE + 0x1000, PHYS + 0x21000, PTE_P | PTE_W);
-    memset((void *)CODE, 0xcc, 8192);
+    map4k(CODE, PHYS + (CODE - W), PTE_P | PTE_W);
+    *(volatile uint8_t *)TARGET = 0xcc;
     regs_start(hook);
     idt_set(0x93, idt_stub(0x93), SEL_CODE, 0x0e, 0);
 }
@@ -305,12 +304,15 @@ static void fill(const struct row *r)
         put64((unsigned)r->sp + 0x1000 + 8 * i, frame[i]);
 }
 
-/* Copies code to page 0 or 1 of CODE; everything that it may use is as a row says. */
+/* Copies code to a page of its own; everything that it may use is as a row says. */
 static void prepare(const uint8_t *code, const uint8_t *code_end, uint64_t ax, uint64_t cx)
 {
     size_t len = (size_t)(code_end - code);
-    uint8_t *to = (uint8_t *)CODE + 0x100;
+    static unsigned n;
+    uintptr_t page = CODE + ++n * 4096; /* never rewritten, so that it may be translated */
+    uint8_t *to = (uint8_t *)page + 0x100;
 
+    map4k(page, PHYS + (page - W), PTE_P | PTE_W);
     memset(to, 0xcc, 64);
     memcpy(to, code, len);
     for (unsigned i = 0; i < 16; i++)

@@ -7,7 +7,8 @@
 #include "rt/hot.h"
 
 #define VA     0x10000000000ull
-#define PHYS   0x2000000ull
+#define PHYS   0x2800000ull
+#define MIXES  0x1000000ull  /* 24 MiB of RAM as it is mapped at the start */
 #define ABSENT 0x7f000000ull /* a page that the gaps take away and a fault brings back */
 #define FLAGS  0x8d5u        /* OF SF ZF AF PF CF */
 #define SET    (FLAGS | 2)
@@ -285,6 +286,15 @@ static uint8_t *emit_code(uint8_t *p, const uint8_t *from, const uint8_t *end)
 
 typedef uint64_t mix_fn(uint64_t a, uint64_t b);
 
+/* Each mix has its own two pages for a while: what is rewritten too often may never be translated.
+ */
+static uint8_t *next_pages(void)
+{
+    static unsigned n;
+
+    return (uint8_t *)MIXES + n++ % 3072 * 8192;
+}
+
 /* Where the page ends: 0: far away, 1: before the gap, 2: in it, 3: behind it. */
 static void mix(const struct producer *pr, const struct gap *g, unsigned consumer, unsigned times,
                 unsigned end)
@@ -298,7 +308,7 @@ static void mix(const struct producer *pr, const struct gap *g, unsigned consume
     else if (mask & ~pr->mask)
         return;
     for (unsigned set = 0; set < 2; set++) {
-        uint8_t *p = (uint8_t *)VA + (end ? 0x1000 - before : 0x100), *start = p;
+        uint8_t *p = next_pages() + (end ? 0x1000 - before : 0x100), *start = p;
         uint64_t want = consumed(consumer, pr->want[set]);
         uint64_t bits = consumer == PUSHF || consumer == LAHF ? mask : -1ull;
 

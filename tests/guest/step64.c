@@ -11,6 +11,7 @@
 #define CODE   (W + 0x100000)
 #define PHYS   0x2000000ull
 #define ABSENT 0x7f000000ull
+#define PAIRS  80u /* of pages for code */
 #define MASK   0xcd5u
 
 uint64_t res[128] __attribute__((aligned(64)));
@@ -113,7 +114,7 @@ static bool step_hook(struct frame *f)
 {
     switch (f->vector) {
     case DB:
-        if (f->ip - CODE < 0x2000 && nsteps < COUNT(steps))
+        if (f->ip - (in_regs[RIP] & ~0x1fffull) < 0x2000 && nsteps < COUNT(steps))
             steps[nsteps++] = f->ip - in_regs[RIP];
         write_dr6(0xffff0ff0);
         return true;
@@ -134,17 +135,21 @@ static void begin(bool (*hook)(struct frame *))
     vectors = vectors_on();
     for (unsigned i = 0; i < 8; i++)
         map4k(W + i * 4096, PHYS + i * 4096, PTE_P | PTE_W);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 2 * PAIRS; i++)
         map4k(CODE + i * 4096, PHYS + 0x10000 + i * 4096, PTE_P | PTE_W);
-    memset((void *)CODE, 0xcc, 4 * 4096);
+    memset((void *)CODE, 0xcc, 2 * PAIRS * 4096);
     absent = pte(ABSENT, 1);
     regs_start(hook);
 }
 
 static void place(const uint8_t *code, const uint8_t *end, uintptr_t to)
 {
-    memcpy((void *)to, code, (size_t)(end - code));
-    *(volatile uint8_t *)(to + (size_t)(end - code)) = 0xcc;
+    size_t len = (size_t)(end - code);
+
+    /* Written once: what is rewritten too often may never be translated. */
+    for (size_t i = 0; i < len; i++)
+        if (((volatile uint8_t *)to)[i] != code[i])
+            ((volatile uint8_t *)to)[i] = code[i];
     for (unsigned i = 0; i < 16; i++)
         in_regs[i] = 0x9182736455463728 + 0x101 * i;
     in_regs[RBX] = W + 0x100;
@@ -199,7 +204,9 @@ static void single_steps(void)
 
             wrmsr(0xc0000084, r->seq[0] == 0xffff ? FLAG_TF : 0);
             __asm__ volatile("fninit");
-            place(r->code, r->end, CODE + (at ? 0x1000 - (size_t)(r->end - r->code) / 2 : 0x100));
+            place(r->code, r->end,
+                  CODE + (2 * i + at) * 0x2000 +
+                      (at ? 0x1000 - (size_t)(r->end - r->code) / 2 : 0x100));
             for (unsigned n = 0; n < HOT; n++) {
                 fresh();
                 regs_run();
@@ -267,7 +274,7 @@ static bool point_hook(struct frame *f)
 {
     if (f->vector != DB)
         return regs_hook(f);
-    if (f->ip - CODE < 0x2000) {
+    if (f->ip - (in_regs[RIP] & ~0x1fffull) < 0x2000) {
         if (!(read_dr6() & 1))
             bad_hits++;
         if (hits == 0)
@@ -286,7 +293,7 @@ static void breakpoints_on_warm_code(void)
     begin(point_hook);
     for (unsigned at = 0; at < 2; at++) {
         size_t len = (size_t)(hb_end - hb_code);
-        uintptr_t to = CODE + (at ? 0x1000 - len / 2 : 0x100);
+        uintptr_t to = CODE + at * 0x2000 + (at ? 0x1000 - len / 2 : 0x100);
 
         for (unsigned warm = 0; warm < 3; warm++)
             for (unsigned i = 0; i < COUNT(points); i++) {
@@ -430,7 +437,7 @@ static void interrupts_in_hot_loops(void)
         ticks = 0;
         /* A fast CPU needs more runs to be interrupted. */
         for (unsigned n = 0; n < 600 ? ticks < 400 : n < 30000 && ticks < 30; n++) {
-            place(busy[i].code, busy[i].end, CODE + 0xff0);
+            place(busy[i].code, busy[i].end, CODE + i * 0x2000 + 0xff0);
             in_regs[RFL] = 2 | FLAG_IF;
             for (unsigned k = 0; k < 0x3000; k += 512)
                 *(volatile uint64_t *)(W + k) = k;

@@ -409,7 +409,7 @@ CASE(rtc_update_ended, "RTC: update ended")
     rtc_start(0x10);
     CHECK(wait_for(0x28));
     CHECK_EQ(cmos_r(0x0c) & 0x90, 0x90);
-    CHECK_EQ(cmos_r(0x0c), 0); /* reading clears */
+    CHECK_EQ(cmos_r(0x0c) & 0x90, 0); /* reading clears; PF may be back */
     CHECK_EQ(cmos_r(0x0a) & 0x80, 0);
     rtc_stop();
 }
@@ -529,21 +529,25 @@ CASE(rtc_memory, "RTC: memory")
 
 /* ---- local APIC timer ---- */
 
-/* Ticks of the timer at this divide value during `tsc` ticks, at least; the best of some. */
+/* Ticks of the timer at this divide value during `tsc` ticks; of many runs the one least held up. */
 static uint32_t ticks_in(uint32_t divide, uint64_t tsc)
 {
-    uint32_t best = 0xffffffff;
+    uint64_t shortest = ~0ull;
+    uint32_t best = 0;
 
     lapic_w(0x320, 0x10000);
     lapic_w(0x3e0, divide);
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 500 && shortest > tsc * 9 / 8; i++) {
+        uint64_t t = rdtsc();
         uint32_t a, b;
 
         lapic_w(0x380, 0xffffffff);
         a = lapic_r(0x390);
         spin(tsc);
         b = lapic_r(0x390);
-        best = a - b < best ? a - b : best;
+        t = rdtsc() - t;
+        best = t < shortest ? a - b : best;
+        shortest = t < shortest ? t : shortest;
     }
     lapic_w(0x380, 0);
     return best;
@@ -554,9 +558,9 @@ IRQ_CASE(apic_timer_divides, "APIC timer: divide")
     static const uint8_t code[] = {0xb, 0, 1, 2, 3, 8, 9, 0xa};
     uint32_t one;
 
-    one = ticks_in(0xb, 8000000);
+    one = ticks_in(0xb, 2000000);
     for (unsigned i = 0; i < 8; i++) {
-        uint32_t n = ticks_in(code[i], 8000000);
+        uint32_t n = ticks_in(code[i], 2000000);
 
         CHECK_EQ(lapic_r(0x3e0), code[i]);
         CHECK(n > (one >> i) * 3 / 4);

@@ -7,8 +7,8 @@
  * exceptions and the events.
  *
  * Registers in translated code. The guest's general registers are in the host registers of the same
- * names, rsp included, so nothing may be pushed and every signal needs the alternate stack. r14 and
- * r15 (T0, T1) are the translator's; the guest's are in struct interp, as everything else is,
+ * names, rsp included, so nothing may be pushed and every signal needs the alternate stack. r13 to
+ * r15 (SD, T0, T1) are the translator's; the guest's are in struct interp, as everything else is,
  * reached through gs. The arithmetic flags are the host's, or in interp.aflags ("the slot"), or
  * dead; DF of the host is always 0. Vector registers, and x87 and MMX ones, are the guest's while
  * `live` says so: a block that needs them looks at a word of its own when it polls.
@@ -18,6 +18,12 @@
  * misses and accesses that cross the page's end. A miss leaves to bt_slow, which fills the slot and
  * comes back to the check, or has the interpreter run the instruction (MMIO, page crossing, code
  * pages, faults) and goes on after it.
+ *
+ * The stack has a window besides: one page that the privilege in force may write, whose offset to
+ * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
+ * then needs no more than the instruction itself. While there is no window its room is 0, so that no
+ * address passes. Where the stack's page ends in the middle of what a block touches, another form of
+ * the block runs, which has no window (BT_KEY_NO_WINDOW).
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -102,6 +108,12 @@ struct bt_counts {
 #define NEED_X87 2 /* x87 or MMX registers */
 #define BT_NEEDS 4
 
+#define BT_ROOMS 2
+static inline unsigned window_span(unsigned room)
+{
+    return room ? 512 : 64;
+}
+
 struct bt_vcpu {
     struct interp c; /* first: gs points here */
 
@@ -109,10 +121,13 @@ struct bt_vcpu {
     _Atomic uint32_t attention[BT_NEEDS];
     uint32_t id;            /* of the exit or site that was left through */
     uint32_t indirect_from; /* site of the last indirect branch */
-    uint32_t slow_site;     /* of the last bt_slow */
+    uint32_t slow_site;     /* of the last bt_slow ... */
+    uint64_t slow_icount;   /* ... and s.icount then */
     uint64_t target;        /* of the last indirect branch */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
+    uint64_t window, window_delta;  /* of the stack: its page, and SD */
+    uint64_t window_room[BT_ROOMS]; /* offsets below are good for a span of up to window_span(n) */
     uint32_t host_mxcsr;
     uint8_t live;      /* NEED_*: these registers are the guest's */
     uint8_t wanted;    /* load them before going on at `resume` */
@@ -131,6 +146,8 @@ struct bt_vcpu {
     struct bt_log exec_log[2];
     bool exec_local; /* a page that is not global is in exec[1] */
     uint64_t mode_key;
+    uint64_t window_drops;
+    bool no_window;   /* the next block has to do without */
     unsigned mode_id; /* of mode_key */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
@@ -176,7 +193,7 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW };
 
 /* An instruction that may have to leave its block. */
 struct bt_site {
@@ -192,6 +209,7 @@ struct bt_site {
     uint16_t fop;  /* ... and what FOP is after it */
     uint64_t key;  /* bt_key before it */
     uint16_t live_in, live_out; /* arithmetic flags before and after it */
+    uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
 
@@ -230,8 +248,7 @@ enum bt_plant {
     PLANT_BRANCH,   /* Jcc has the opposite condition */
     PLANT_VECTOR,   /* PXOR of registers sets XMM0 to ones */
     PLANT_LIVENESS, /* flags are dead where blocks end */
-    PLANT_FAULT,    /* a #PF that a PUSH raises is of the quadword below */
-    PLANT_LAST = PLANT_FAULT,
+    PLANT_LAST = PLANT_LIVENESS,
 };
 
 struct bt_vm {
@@ -270,6 +287,7 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
+#define BT_KEY_NO_WINDOW   BIT(MODE_BITS + 3) /* of a block, not of a mode */
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
@@ -287,11 +305,24 @@ static inline unsigned key_table(uint64_t key)
 /* tlb.c */
 void bt_tlb_init(struct bt_vcpu *v);
 /*
+ * May the instruction have a fault that comes before that of its operand's page, or none at all? #GP of a
+ * misaligned operand does. Then only the interpreter knows.
+ */
+static inline bool bt_faults_first(const struct bt_site *s, gva_t addr)
+{
+    return s->masked || (s->size >= 16 && (addr & (s->size - 1u)));
+}
+
+/*
  * Makes the access to addr hit, if it may: false if it must not have a tag. Raises #PF.
  * The table is that of c->key.
  */
 bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
+/* No window until the next bt_window_set, which makes addr's page it; false: it cannot be. */
+void bt_window_drop(struct bt_vcpu *v);
+bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
+void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);
 extern const struct interp_listener bt_listener;
 
 /* stubs.c: the code between C and translations. */

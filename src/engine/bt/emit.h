@@ -12,6 +12,12 @@
 
 #define T0 14
 #define T1 15
+#define SD 13 /* what makes an address of the stack window a host address */
+
+static inline bool is_stolen(unsigned reg)
+{
+    return reg >= SD && reg <= T1;
+}
 
 struct emit {
     uint8_t *buf; /* the writable view of the code buffer */
@@ -201,6 +207,7 @@ static inline void emit_nop(struct emit *e, unsigned n)
 }
 
 #define CC_B  2
+#define CC_AE 3
 #define CC_E  4
 #define CC_NE 5
 #define CC_A  7

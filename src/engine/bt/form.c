@@ -148,14 +148,15 @@ static void find_registers(struct form *f)
         if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
         n = gpr_of(op->reg.value);
-        if (n == R_NONE || (n != T0 && n != T1))
+        if (n == R_NONE || !is_stolen(n))
             continue;
         f->stolen |= 1u << n;
         if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
             f->stolen_written |= 1u << n;
         /* Partial and conditional writes keep something. */
         if ((op->actions & ZYDIS_OPERAND_ACTION_MASK_READ) || op->size < 32 ||
-            (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+            (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE) ||
+            f->zi.mnemonic == ZYDIS_MNEMONIC_BSF || f->zi.mnemonic == ZYDIS_MNEMONIC_BSR)
             f->stolen_read |= 1u << n;
     }
 }
@@ -230,10 +231,13 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
             mem->mem.type != ZYDIS_MEMOP_TYPE_MEM)
             return FORM_SLOW;
         f->mem_size = t->span;
-        f->masked = t->mask;
+        /* MXCSR has its flags before the store of VCVTPS2PH faults. */
+        f->masked = t->mask || f->zi.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
         f->mem_write = t->flags & THUNK_STORES;
     }
-    f->vec = thunk_uses_vectors(&f->zi, f->ops);
+    /* CVTTSD2SI of memory names no vector register, but MXCSR is part of them. */
+    f->vec = thunk_uses_vectors(&f->zi, f->ops) || (t->flags & THUNK_MXCSR) ||
+             f->zi.meta.category == ZYDIS_CATEGORY_CONVERT;
     f->x87 = t->flags & THUNK_X87;
     f->traps = f->vec || f->x87;
     return FORM_NATIVE;
@@ -255,7 +259,7 @@ static enum form_class integer_class(struct form *f)
             return FORM_SLOW;
         if (!(f->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM)) /* MOV of an absolute address */
             return FORM_SLOW;
-        f->mem_size = f->in.msize;
+        f->mem_size = (uint8_t)(mem->size / 8); /* in.msize is each handler's own */
         f->mem_write = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         if (!f->mem_size)
             return FORM_SLOW;

@@ -14,7 +14,8 @@
 
 _Static_assert(ZYDIS_MNEMONIC_MAX_VALUE < BT_MNEMONICS, "slow_by has a place for each");
 
-/* ---- trace points -------------------------------------------------------------------------------- */
+/* ---- trace points
+ * -------------------------------------------------------------------------------- */
 
 void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint64_t addr,
                    uint64_t value, uint64_t extra)
@@ -29,7 +30,8 @@ void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint
                                               .vcpu = (int8_t)vcpu});
 }
 
-/* ---- time ---------------------------------------------------------------------------------------- */
+/* ---- time
+ * ---------------------------------------------------------------------------------------- */
 
 static uint64_t host_ns(void)
 {
@@ -63,7 +65,8 @@ void bt_phase_ends(struct bt_vcpu *v)
     n->devices = devices;
 }
 
-/* ---- doppel inspect NAME jit ------------------------------------------------------------------------ */
+/* ---- doppel inspect NAME jit
+ * ------------------------------------------------------------------------ */
 
 #define TOP_SLOW 16
 
@@ -160,9 +163,12 @@ static void tell_slow(const struct report *r, struct bt_counts *n)
 static void tell_times(const struct report *r, const struct bt_vm *bt, const struct bt_counts *n)
 {
     static const char *const names[BT_PHASES] = {
-        [BT_IN_LOOP] = "us.loop",          [BT_IN_CODE] = "us.code",
-        [BT_IN_INTERP] = "us.interpreter", [BT_IN_SLOW] = "us.slow",
-        [BT_IN_TRANSLATOR] = "us.translator", [BT_OUTSIDE] = "us.halted",
+        [BT_IN_LOOP] = "us.loop",
+        [BT_IN_CODE] = "us.code",
+        [BT_IN_INTERP] = "us.interpreter",
+        [BT_IN_SLOW] = "us.slow",
+        [BT_IN_TRANSLATOR] = "us.translator",
+        [BT_OUTSIDE] = "us.halted",
     };
     uint64_t ticks = __builtin_ia32_rdtsc() - bt->start_ticks;
     double us = (double)(host_ns() - bt->start_ns) / 1000.0 / (double)(ticks ? ticks : 1);
@@ -258,7 +264,8 @@ int bt_perf_map_open(struct bt_vm *bt, struct err *err)
 
     snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
     unlink(path);
-    bt->perf_map = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bt->perf_map =
+        open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (bt->perf_map < 0)
         return err_set(err, errno, "--perf-map: cannot write %s: %s.", path, strerror(errno));
     name_stubs(bt);

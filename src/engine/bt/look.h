@@ -27,7 +27,8 @@ static inline void bt_phase(struct bt_vcpu *v, enum bt_phase phase)
     v->n.phase = phase;
 }
 
-/* ---- trace points: docs/control.md has the list ------------------------------------------------- */
+/* ---- trace points: docs/control.md has the list -------------------------------------------------
+ */
 
 void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint64_t addr,
                    uint64_t value, uint64_t extra);
@@ -39,7 +40,8 @@ static inline void bt_trace(struct bt_vcpu *v, const char *name, uint64_t rip, u
         bt_trace_emit(v->c.vm, (int)v->c.vcpu->index, name, rip, addr, value, extra);
 }
 
-/* ---- perf ------------------------------------------------------------------------------------- */
+/* ---- perf -------------------------------------------------------------------------------------
+ */
 
 /*
  * /tmp/perf-PID.map, from which perf takes the names of generated code: a line per piece of code,

@@ -80,14 +80,33 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */
 static const struct insn access_insn = {.seg = SEG_DS, .base = R_NONE, .index = R_NONE};
 
+/* The stack's page, if all that the block touches lies in it; else it runs without a window. */
+static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
+{
+    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
+    gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
+
+    if (!bt_window_set(v, addr, s->span) &&
+        !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
+        v->c.s.rip = b->va + s->off;
+        v->no_window = true;
+        return 0;
+    }
+    want(v, b->needs);
+    return (uint64_t)(uintptr_t)v->bt->code.rx + s->retry;
+}
+
 static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 {
     struct bt_vm *bt = v->bt;
     const struct bt_site *s = &bt->sites[site];
     const struct bt_block *b = &bt->blocks[s->block];
     struct interp *c = &v->c;
+    uint64_t drops = v->window_drops;
     uint32_t to = BT_NONE;
 
+    if (s->kind == SITE_WINDOW)
+        return window(v, b, s);
     if (s->kind == SITE_ACCESS) {
         c->s.rip = c->block_rip = b->va + s->off;
         c->block = NULL;
@@ -98,10 +117,12 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
     }
     if (to == BT_NONE && run_one(v, b, s)) {
         to = s->resume;
-        if (s->kind == SITE_ACCESS && s->masked) /* now that it has not faulted */
+        if (s->kind == SITE_ACCESS && bt_faults_first(s, v->slow_addr)) /* now that it has not */
             bt_tlb_fill(v, v->slow_addr, s);
     }
-    if (to == BT_NONE)
+    if (to == s->retry && to != BT_NONE && drops != v->window_drops)
+        return 0; /* s.rip is the instruction */
+    if (to == BT_NONE || drops != v->window_drops) /* the block may count on its window */
         return 0;
     want(v, b->needs);
     return (uint64_t)(uintptr_t)bt->code.rx + to;
@@ -113,6 +134,7 @@ uint64_t bt_slow(struct bt_vcpu *v, uint32_t site)
 
     take_back(v);
     v->slow_site = site;
+    v->slow_icount = v->c.s.icount;
     bt_phase(v, BT_IN_SLOW);
     to = slow(v, site);
     bt_phase(v, BT_IN_CODE);
@@ -173,6 +195,7 @@ void bt_use_mode(struct bt_vcpu *v)
     }
     v->mode_key = key;
     v->mode_id = n;
+    bt_window_drop(v);
 }
 
 /* The translation of what is at s.rip. Raises what the fetch raises. */
@@ -189,7 +212,8 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     if (!access_host(c, rip, 1, ACCESS_EXEC, c->key))
         return NULL;
     page = c->tlb_ram_page[TLB_SLOT(rip)];
-    b = bt_cache_find(v->bt, rip, v->mode_key, (uint64_t)page << PAGE_SHIFT | (rip & PAGE_MASK));
+    b = bt_cache_find(v->bt, rip, v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0),
+                      (uint64_t)page << PAGE_SHIFT | (rip & PAGE_MASK));
     v->n.lookups++;
     if (b) {
         v->n.found++;
@@ -305,10 +329,13 @@ void bt_run_some(struct bt_vcpu *v)
     }
     bt_use_mode(v);
     b = bt_find(v);
-    if (b)
+    if (b) {
+        v->no_window = false;
         left(v, bt_enter(v, b));
-    else if (!warm(v) || !translate_here(v))
+    } else if (!(v->no_window || warm(v)) || !translate_here(v)) {
+        v->no_window = false;
         run_cold(v, false);
+    }
 }
 
 static void run_loop(struct bt_vcpu *v)

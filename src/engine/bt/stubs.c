@@ -12,11 +12,6 @@
 
 static const uint8_t host_saved[HOST_SAVED] = {REG_RBX, REG_RBP, 12, 13, 14, 15};
 
-static bool stolen(unsigned reg)
-{
-    return reg == T0 || reg == T1;
-}
-
 static void push(struct emit *e, unsigned reg)
 {
     if (reg & 8)
@@ -34,7 +29,7 @@ static void pop(struct emit *e, unsigned reg)
 static void spill(struct emit *e)
 {
     for (unsigned r = 0; r < 16; r++)
-        if (!stolen(r))
+        if (!is_stolen(r))
             emit_store(e, r, GPR(r));
 }
 
@@ -202,8 +197,9 @@ static void go_on(struct bt_vm *bt, struct emit *e)
 {
     wanted_in(bt, e);
     for (unsigned r = 1; r < 16; r++)
-        if (!stolen(r))
+        if (!is_stolen(r))
             emit_load(e, r, GPR(r));
+    emit_load(e, SD, rm_gs(GS(window_delta)));
     emit_op(e, false, OP_LOAD, REG_RAX, rm_gs(GS(c.aflags)));
     emit8(e, 0x04); /* add al, 0x7f: OF */
     emit8(e, 0x7f);

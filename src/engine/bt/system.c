@@ -243,6 +243,15 @@ static void emit_segments(struct emit *e, unsigned cpl)
 _Static_assert(offsetof(struct cpu_seg, attr) == offsetof(struct cpu_seg, selector) + 2,
                "emit_segments stores both at once");
 
+/* The window was looked at with the other privilege's eyes. */
+static void emit_window_drop(struct emit *e)
+{
+    for (unsigned n = 0; n < BT_ROOMS; n++) {
+        emit_op(e, true, 0xc7, 0, rm_gs(GS(window_room) + 8 * (int32_t)n));
+        emit32(e, 0);
+    }
+}
+
 /* Everything interp_mode_changed derives from the new privilege. */
 static void emit_privilege(struct translation *t, unsigned cpl)
 {
@@ -251,6 +260,7 @@ static void emit_privilege(struct translation *t, unsigned cpl)
 
     t->key = key | (uint64_t)cpl << MODE_CPL_SHIFT |
              (cpl ? KEY_USER : KEY_SUPERVISOR) << BT_KEY_TABLE_SHIFT;
+    emit_window_drop(e);
     emit_op(e, false, 0xc6, 0, rm_gs(GS(c.cpl)));
     emit8(e, cpl);
     emit_const(e, T0, t->key & (BIT(MODE_BITS) - 1));
@@ -430,9 +440,9 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     t->bt->sites[site].aligned = f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK;
     /* T1 = the signed distance in bytes; T0 = the address. */
     if (wide)
-        emit_load(e, T1, stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
+        emit_load(e, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
     else
-        emit_op(e, true, 0x63, T1, stolen(reg) ? GPR_AT(reg) : rm_reg(reg)); /* movsxd */
+        emit_op(e, true, 0x63, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg)); /* movsxd */
     emit_op(e, true, 0xc1, 7, rm_reg(T1));
     emit8(e, shift);
     emit_store(e, T1, rm_gs(GS(scratch)));
@@ -442,7 +452,7 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     emit_check(t, site, in->osize, write ? ACCESS_WRITE : ACCESS_READ,
                offsetof(struct bt_entry, page));
     emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
-    emit_op(e, wide, OP_LOAD, T1, stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
+    emit_op(e, wide, OP_LOAD, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
     emit_dword(e, 4, rm_reg(T1), wide ? 63 : 31);
     if (f->live_out & (uint16_t)~RFLAGS_CF) {
         /* The others stay: they are in the slot, and come back around the temporaries. */

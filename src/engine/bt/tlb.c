@@ -20,6 +20,11 @@ static void entry_drop(struct bt_table *t, unsigned slot)
     t->at[slot].tag[ACCESS_READ] = t->at[slot].tag[ACCESS_WRITE] = tag_none(slot);
 }
 
+void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot)
+{
+    v->tlb[table].at[slot].tag[ACCESS_WRITE] = tag_none(slot);
+}
+
 static void log_add(struct bt_log *log, unsigned slot)
 {
     if (log->n < BT_LOG)
@@ -61,10 +66,35 @@ void bt_tlb_init(struct bt_vcpu *v)
     }
 }
 
+/* ---- the stack's window -------------------------------------------------------------------- */
+
+void bt_window_drop(struct bt_vcpu *v)
+{
+    memset(v->window_room, 0, sizeof(v->window_room));
+    v->window_drops++;
+}
+
+/* Always of a table without AC: the window may outlive a CLAC. */
+bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
+{
+    unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR, slot = TLB_SLOT(addr);
+    const struct bt_entry *e = &v->tlb[table].at[slot];
+
+    memset(v->window_room, 0, sizeof(v->window_room));
+    if (e->tag[ACCESS_WRITE] != (addr & ~PAGE_MASK) || (addr & PAGE_MASK) > PAGE_SIZE - span)
+        return false;
+    v->window = addr & ~PAGE_MASK;
+    v->window_delta = e->addend;
+    for (unsigned n = 0; n < BT_ROOMS; n++)
+        v->window_room[n] = PAGE_SIZE - window_span(n) + 1;
+    return true;
+}
+
 /* ---- what the interpreter's TLB drops ------------------------------------------------------ */
 
 static void drop_all(struct bt_vcpu *v)
 {
+    bt_window_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
     v->local_log.n = 0;
@@ -93,6 +123,7 @@ static void on_switched(struct interp *c)
         drop_all(v);
         return;
     }
+    bt_window_drop(v);
     table_wipe(&v->tlb[KEY_USER], &v->log[KEY_USER]);
     table_wipe(&v->tlb[KEY_SUPERVISOR_AC], &v->log[KEY_SUPERVISOR_AC]);
     if (v->local_log.n > BT_LOG)
@@ -119,6 +150,7 @@ static void on_page_dropped(struct interp *c, gva_t addr, bool wide)
         drop_all(v);
         return;
     }
+    bt_window_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++)
         entry_drop(&v->tlb[t], TLB_SLOT(addr));
     v->exec[0][exec_slot(addr)] = v->exec[1][exec_slot(addr)] = 0;
@@ -129,6 +161,7 @@ static void on_write_dropped(struct interp *c, uint32_t ram_page)
     struct bt_vcpu *v = bt_of(c);
 
     /* The pages of entries are not kept by RAM page; this is rare and the refill cheap. */
+    bt_window_drop(v);
     v->n.write_drops++;
     bt_trace(v, "tlb_write_drop", c->s.rip, (uint64_t)ram_page << PAGE_SHIFT, 0, 0);
     for (unsigned t = 0; t < BT_TABLES; t++)
@@ -163,7 +196,7 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
     if (unlikely(table >= BT_TABLES || !canonical(addr) || (addr & PAGE_MASK) > PAGE_SIZE - s->size))
         return false;
     if (from->tag[how] != want) {
-        if (s->masked)
+        if (bt_faults_first(s, addr))
             return false;
         tlb_find(c, addr, how, c->key, &place);
         /* The walk may have flushed (the page tables are a device's memory). */

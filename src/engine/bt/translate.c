@@ -179,6 +179,8 @@ static void find_live(struct translation *t)
         live = live_at(t, branch_target(last, t->va + last->off), 2);
     else
         live = FLAGS_ALL;
+    if (unlikely(t->bt->plant == PLANT_LIVENESS))
+        live = 0;
     for (unsigned i = t->n; i--;) {
         struct form *f = &t->forms[i];
 
@@ -321,6 +323,11 @@ static void emit_exit(struct translation *t, gva_t target, uint16_t live)
     s->save = live && t->host && !t->slot;
 }
 
+static bool planted(const struct translation *t, enum bt_plant what)
+{
+    return unlikely(t->bt->plant == what);
+}
+
 static void emit_jcc(struct translation *t, const struct form *f)
 {
     gva_t target = branch_target(f, t->va + f->off);
@@ -330,7 +337,7 @@ static void emit_jcc(struct translation *t, const struct form *f)
 
     flags_to_host(t);
     align_jump(&t->hot, 2);
-    from = emit_jump(&t->hot, f->cc, t->hot.at);
+    from = emit_jump(&t->hot, f->cc ^ planted(t, PLANT_BRANCH), t->hot.at);
     s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
     t->bt->exits[exit].jump = from;
     s->save = t->host && !t->slot;
@@ -414,11 +421,11 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
     } else if (base == R_NONE && index == R_NONE) {
         emit_const(e, T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
     } else {
-        if (base != R_NONE && stolen(base)) {
+        if (base != R_NONE && is_stolen(base)) {
             emit_load(e, T0, GPR(base));
             base = T0;
         }
-        if (index != R_NONE && stolen(index)) {
+        if (index != R_NONE && is_stolen(index)) {
             emit_load(e, T1, GPR(index));
             index = T1;
         }
@@ -470,21 +477,181 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
 
 _Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
 
+/* ---- the stack's window ----------------------------------------------------------------------- */
+
+/* What an instruction touches by rsp as it is before it: bytes [*low, *high). False: nothing. */
+static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
+{
+    const struct insn *in = &f->in;
+
+    switch (f->class) {
+    case FORM_PUSH:
+    case FORM_CALL:
+    case FORM_CALL_INDIRECT:
+        *low = -8;
+        break;
+    case FORM_POP:
+    case FORM_RET:
+        *low = 0;
+        break;
+    case FORM_SYSTEM:
+        if (f->zi.mnemonic != ZYDIS_MNEMONIC_PUSHFQ && f->zi.mnemonic != ZYDIS_MNEMONIC_POPFQ)
+            return false;
+        *low = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ? -8 : 0;
+        break;
+    case FORM_NATIVE:
+        if (!f->mem_size || f->masked || in->base != REG_RSP || in->index != R_NONE ||
+            in->asize != 8 || in->seg >= SEG_FS || f->x87 ||
+            (f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+            return false;
+        *low = (int32_t)in->disp;
+        *high = *low + f->mem_size;
+        return true;
+    default:
+        return false;
+    }
+    *high = *low + 8;
+    return true;
+}
+
+/* How far an instruction moves rsp. False: nobody knows. */
+static bool rsp_moves(const struct form *f, int32_t *by)
+{
+    const struct insn *in = &f->in;
+
+    *by = 0;
+    switch (f->class) {
+    case FORM_PUSH:
+        *by = -8;
+        return true;
+    case FORM_POP:
+        *by = 8;
+        return in->reg != REG_RSP;
+    case FORM_LEA:
+        if (decode_gpr(f->ops[0].reg.value) != REG_RSP)
+            return true;
+        *by = (int32_t)in->disp;
+        return in->base == REG_RSP && in->index == R_NONE && f->ops[0].size == 64 && in->asize == 8;
+    default:
+        break;
+    }
+    for (unsigned k = 0; k < f->zi.operand_count; k++) {
+        const ZydisDecodedOperand *op = &f->ops[k];
+
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || decode_gpr(op->reg.value) != REG_RSP ||
+            !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        if (f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ) {
+            *by = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ? -8 : 8;
+            return f->class == FORM_SYSTEM;
+        }
+        if (f->class != FORM_NATIVE || op->size != 64 ||
+            f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+            (f->zi.mnemonic != ZYDIS_MNEMONIC_ADD && f->zi.mnemonic != ZYDIS_MNEMONIC_SUB))
+            return false;
+        *by = (int32_t)f->ops[1].imm.value.s;
+        *by = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -*by : *by;
+        return *by > -(1 << 20) && *by < 1 << 20;
+    }
+    return true;
+}
+
+/* What is touched from form n on, relative to rsp before it; as much as fits the largest room. */
+static bool window_extent(const struct translation *t, unsigned n, int32_t *low, int32_t *high)
+{
+    int32_t off = 0, by, l, h;
+    bool any = false;
+
+    for (; n < t->n; n++) {
+        if (stack_bytes(&t->forms[n], &l, &h)) {
+            l = off + l;
+            h = off + h;
+            if (any) {
+                l = l < *low ? l : *low;
+                h = h > *high ? h : *high;
+            }
+            if (h - l <= (int32_t)window_span(BT_ROOMS - 1)) {
+                *low = l;
+                *high = h;
+                any = true;
+            }
+        }
+        if (!rsp_moves(&t->forms[n], &by))
+            break;
+        off += by;
+    }
+    return any;
+}
+
+/* The check that bytes [low, high) of rsp now, and SD, are in the window. */
+static void emit_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
+{
+    struct emit *e = &t->hot;
+    unsigned span = (unsigned)(high - low), room = span > window_span(0);
+    uint32_t site = add_site(t, f, SITE_WINDOW);
+
+    flags_to_slot(t, f->live_in);
+    t->bt->sites[site].retry = e->at;
+    t->bt->sites[site].moved = low;
+    t->bt->sites[site].span = (uint16_t)window_span(room);
+    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
+    emit_op(e, true, 0x2b, T0, rm_gs(GS(window)));
+    emit_op(e, true, OP_CMP, T0, rm_gs(GS(window_room) + 8 * (int32_t)room));
+    slow_if(t, CC_AE, site);
+    t->host = false;
+    t->window = true;
+    t->window_off = 0;
+    t->window_low = low;
+    t->window_high = high;
+}
+
+/* Are bytes [low, high) of rsp as it is before f in the window, after a check perhaps? */
+static bool use_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
+{
+    int32_t from, to;
+
+    if (!t->windows)
+        return false;
+    if (t->window && t->window_off + low >= t->window_low && t->window_off + high <= t->window_high)
+        return true;
+    if (!window_extent(t, (unsigned)(f - t->forms), &from, &to) || low < from || high > to)
+        return false;
+    emit_window(t, f, from, to);
+    return true;
+}
+
+static void track_rsp(struct translation *t, const struct form *f)
+{
+    int32_t by;
+
+    if (rsp_moves(f, &by))
+        t->window_off += by;
+    else
+        t->window = false;
+}
+
 /* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
 static struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                                  enum access how)
 {
     const struct insn *in = &f->in;
-    bool simple = in->base < 16 && !stolen(in->base) && in->index == R_NONE && in->asize == 8 &&
+    bool simple = in->base < 16 && !is_stolen(in->base) && in->index == R_NONE && in->asize == 8 &&
                   in->seg < SEG_FS;
-    struct place p = {.site = add_site(t, f, SITE_ACCESS)};
+    bool aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
+                                f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
+    struct place p = {.site = BT_NONE};
 
+    if (in->base == REG_RSP && simple && !aligned && !f->masked && !f->x87 &&
+        use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
+        p.rm = rm_mem(REG_RSP, SD, 0, (int32_t)in->disp);
+        return p;
+    }
+    p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
     /* A pending #MF comes before any fault of the operand, and may keep a store from its own. */
     t->bt->sites[p.site].masked = f->masked || f->x87;
-    t->bt->sites[p.site].aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
-                                                f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
+    t->bt->sites[p.site].aligned = aligned;
     emit_address(t, f, true);
     if (simple) {
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
@@ -500,8 +667,13 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
                                int32_t disp, enum access how)
 {
-    struct place p = {.site = add_site(t, f, SITE_ACCESS)};
+    struct place p = {.site = BT_NONE};
 
+    if (base == REG_RSP && use_window(t, f, disp, disp + 8)) {
+        p.rm = rm_mem(REG_RSP, SD, 0, disp);
+        return p;
+    }
+    p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
     emit_op(&t->hot, true, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
@@ -512,7 +684,8 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
 
 void resume_here(struct translation *t, uint32_t site)
 {
-    t->bt->sites[site].resume = t->hot.at;
+    if (site != BT_NONE)
+        t->bt->sites[site].resume = t->hot.at;
 }
 
 void move_rsp(struct translation *t, int32_t by)
@@ -562,7 +735,7 @@ static bool emit_native(struct translation *t, const struct form *f)
 
     for (unsigned r = 0; r < 16; r++)
         map[r] = (uint8_t)r;
-    if (f->mem_size && regs > 1)
+    if (regs > 2 || (f->mem_size && regs > 1))
         return false;
     if (f->mem_size) {
         p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
@@ -587,7 +760,7 @@ static bool emit_native(struct translation *t, const struct form *f)
         }
         flags_to_host(t);
     }
-    for (unsigned r = T0; r <= T1; r++) {
+    for (unsigned r = SD; r <= T1; r++) {
         if (!(f->stolen >> r & 1))
             continue;
         map[r] = (uint8_t)spare[next++];
@@ -603,7 +776,7 @@ static bool emit_native(struct translation *t, const struct form *f)
         add_trap(t, e->at, trap, f->live_in && t->host && !t->slot);
     }
     form_emit(e, f, map, mem);
-    for (unsigned r = T0; r <= T1; r++)
+    for (unsigned r = SD; r <= T1; r++)
         if (f->stolen_written >> r & 1)
             emit_store(e, map[r], GPR(r));
     if (mem)
@@ -622,13 +795,13 @@ static void emit_lea(struct translation *t, const struct form *f)
     const struct insn *in = &f->in;
     unsigned reg = decode_gpr(f->ops[0].reg.value), size = f->ops[0].size / 8, dst;
 
-    dst = stolen(reg) || size == 2 ? T0 : reg;
-    if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || stolen(in->base) ||
-        stolen(in->index) || dst == T0) {
+    dst = is_stolen(reg) || size == 2 ? T0 : reg;
+    if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || is_stolen(in->base) ||
+        is_stolen(in->index) || dst == T0) {
         emit_address(t, f, false);
-        if (size == 2 && stolen(reg))
+        if (size == 2 && is_stolen(reg))
             emit_store(&t->hot, T0, rm_reg(T1));
-        if (size == 2 && stolen(reg)) {
+        if (size == 2 && is_stolen(reg)) {
             emit8(&t->hot, 0x65); /* mov gs:[reg], r15w: prefix 66 after the segment's */
             emit8(&t->hot, 0x66);
             emit8(&t->hot, 0x44);
@@ -643,7 +816,7 @@ static void emit_lea(struct translation *t, const struct form *f)
         }
         if (size == 4)
             emit_op(&t->hot, false, OP_STORE, T0, rm_reg(T0)); /* cut to 32 bits */
-        emit_store(&t->hot, T0, stolen(reg) ? GPR(reg) : rm_reg(reg));
+        emit_store(&t->hot, T0, is_stolen(reg) ? GPR(reg) : rm_reg(reg));
         return;
     }
     emit_op(&t->hot, size == 8 && in->asize == 8, OP_LEA, reg,
@@ -658,12 +831,14 @@ static void emit_push(struct translation *t, const struct form *f)
     if (f->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_op(&t->hot, true, 0xc7, 0, p.rm);
         emit32(&t->hot, (uint32_t)f->in.imm);
-    } else if (stolen(f->in.reg)) {
+    } else if (is_stolen(f->in.reg)) {
         emit_load(&t->hot, T0, GPR(f->in.reg));
         emit_store(&t->hot, T0, p.rm);
     } else {
         emit_store(&t->hot, f->in.reg, p.rm);
     }
+    if (unlikely(t->bt->plant == PLANT_MEMORY))
+        emit_op(&t->hot, false, 0xf6, 2, p.rm); /* not byte */
     move_rsp(t, -8);
     resume_here(t, p.site);
 }
@@ -673,10 +848,10 @@ static void emit_pop(struct translation *t, const struct form *f)
     struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
     unsigned reg = f->in.reg;
 
-    emit_load(&t->hot, stolen(reg) ? T0 : reg, p.rm);
+    emit_load(&t->hot, is_stolen(reg) ? T0 : reg, p.rm);
     if (reg != REG_RSP)
         move_rsp(t, 8);
-    if (stolen(reg))
+    if (is_stolen(reg))
         emit_store(&t->hot, T0, GPR(reg));
     resume_here(t, p.site);
 }
@@ -727,7 +902,7 @@ static void emit_target(struct translation *t, const struct form *f)
         struct place p = emit_operand(t, f, 8, ACCESS_READ);
 
         emit_load(&t->hot, T0, p.rm);
-    } else if (stolen(f->in.rm)) {
+    } else if (is_stolen(f->in.rm)) {
         emit_load(&t->hot, T0, GPR(f->in.rm));
     } else {
         emit_store(&t->hot, f->in.rm, rm_reg(T0));
@@ -749,6 +924,25 @@ static void emit_indirect_branch(struct translation *t, const struct form *f)
     site = add_site(t, f, SITE_INSN);
     t->bt->sites[site].moved = call ? -8 : 0;
     emit_indirect(t, site);
+}
+
+/* After an instruction: the mistakes of enum bt_plant that can be made there. */
+static void plant(struct translation *t, const struct form *f)
+{
+    struct emit *e = &t->hot;
+    ZydisMnemonic m = f->zi.mnemonic;
+    bool native = f->class == FORM_NATIVE;
+
+    if (planted(t, PLANT_REGISTER) && native && m == ZYDIS_MNEMONIC_ADD && f->in.osize == 8 &&
+        f->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !f->stolen) {
+        unsigned reg = decode_gpr(f->ops[0].reg.value);
+
+        emit_op(e, true, OP_LEA, reg, rm_mem(reg, NO_REG, 0, 1));
+    }
+    if (planted(t, PLANT_FLAGS) && native && m == ZYDIS_MNEMONIC_CMP && t->host)
+        emit8(e, 0xf5);
+    if (planted(t, PLANT_VECTOR) && native && m == ZYDIS_MNEMONIC_PXOR && !f->mem_size)
+        emit_bytes(e, "\x66\x0f\x76\xc0", 4); /* pcmpeqd xmm0, xmm0 */
 }
 
 static void emit_form(struct translation *t, const struct form *f)
@@ -799,6 +993,7 @@ static void emit_form(struct translation *t, const struct form *f)
         emit_slow(t, f);
         break;
     }
+    track_rsp(t, f);
 }
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
@@ -810,6 +1005,7 @@ static void emit_entries(struct translation *t)
     uint64_t word = exec_word(t->va, (uint32_t)(b->phys >> PAGE_SHIFT));
     unsigned which = mode_cpl(t->key) != 3;
     uint16_t live = t->forms[0].live_in;
+    int32_t low, high;
     uint32_t poll;
 
     emit_nop(e, (0u - e->at) & 15);
@@ -837,8 +1033,11 @@ static void emit_entries(struct translation *t)
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
     t->host = false;
     t->slot = live;
+    t->window = false;
     if (live)
         flags_to_host(t);
+    else if (t->windows && window_extent(t, 0, &low, &high))
+        emit_window(t, &t->forms[0], low, high); /* before flags are made */
 }
 
 static void emit_cold_entries(struct translation *t)
@@ -886,7 +1085,8 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         return NULL;
     find_live(t);
     *b = (struct bt_block){.va = t->va,
-                           .key = t->key | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
+                           .key = t->key | (t->windows ? 0 : BT_KEY_NO_WINDOW) |
+                                  (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
     for (unsigned i = 0; i < t->n; i++)
@@ -896,8 +1096,11 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     t->hot = (struct emit){.buf = bt->code.rw, .at = bt->hot};
     t->cold = (struct emit){.buf = bt->code.rw, .at = bt->cold};
     emit_entries(t);
-    for (unsigned i = 0; i < t->n; i++)
+    for (unsigned i = 0; i < t->n; i++) {
         emit_form(t, &t->forms[i]);
+        if (unlikely(bt->plant))
+            plant(t, &t->forms[i]);
+    }
     if (t->failed)
         return NULL;
     if (t->open) {
@@ -942,6 +1145,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->bt = bt;
         t->v = v;
         t->key = bt_key(&v->c);
+        t->windows = !v->no_window;
         t->va = v->c.s.rip;
         t->off = t->va & PAGE_MASK;
         t->live_page = host - t->off;

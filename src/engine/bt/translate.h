@@ -43,6 +43,9 @@ struct translation {
     bool open; /* the last instruction is followed by the next bytes */
     struct emit hot, cold;
     bool host, slot; /* where the flags are */
+    bool windows;    /* this block may use the stack's window */
+    bool window;     /* checked: rsp has moved by window_off since, and these offsets are good */
+    int32_t window_off, window_low, window_high;
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
@@ -51,11 +54,6 @@ struct translation {
 
 #define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
 
-
-static inline bool stolen(unsigned reg)
-{
-    return reg == T0 || reg == T1;
-}
 
 /* The host's flags may be destroyed from here on; those in `live` are kept in the slot. */
 void flags_to_slot(struct translation *t, uint16_t live);

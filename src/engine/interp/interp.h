@@ -534,6 +534,8 @@ enum vcpu_stop interp_run_end(struct interp *c);
 void interp_raised(struct interp *c);
 /* Runs the block at s.rip (`single`: one instruction) and nothing after it; the block. May raise. */
 struct block *interp_run_block(struct interp *c, bool single);
+/* The same for a block that block_find has just found. */
+void interp_run_found(struct interp *c, struct block *b);
 
 int blocks_init(struct interp *c, struct err *err);
 void blocks_fini(struct interp *c);

@@ -101,14 +101,19 @@ static void run_blocks(struct interp *c)
     }
 }
 
-struct block *interp_run_block(struct interp *c, bool single)
+void interp_run_found(struct interp *c, struct block *b)
 {
-    struct block *b = single ? block_find(c, true) : next_block(c);
-
     c->chain = 0;
     c->block = b;
     b->insns[0].fn(c, b->insns);
     c->s.icount += b->count;
+}
+
+struct block *interp_run_block(struct interp *c, bool single)
+{
+    struct block *b = single ? block_find(c, true) : next_block(c);
+
+    interp_run_found(c, b);
     return b;
 }
 

@@ -68,6 +68,17 @@ TEST(every_option_has_its_effect)
     options_fini(&p.o);
 }
 
+TEST(the_translator_takes_options)
+{
+    PARSE(p, "--bios", "B", "--engine", "bt,warm=3,times", "--perf-map");
+
+    assert_int_equal(p.r, 0);
+    assert_int_equal(p.o.machine.engine_warm, 3);
+    assert_true(p.o.machine.engine_times);
+    assert_true(p.o.machine.perf_map);
+    options_fini(&p.o);
+}
+
 TEST(debug_exit_needs_no_port)
 {
     PARSE(p, "--bios", "B", "--debug-exit", "--no-reboot");
@@ -118,6 +129,8 @@ REFUSES(memory_of_half_a_page_is_refused, "multiple of 4K", "--memory", "1025K")
 REFUSES(too_little_memory_is_refused, "at least 1M", "--memory", "64K")
 REFUSES(zero_cpus_are_refused, "1 to 64", "--cpus", "0")
 REFUSES(too_many_cpus_are_refused, "from 0 to 64", "--cpus", "65")
+REFUSES(interpreter_takes_no_options, "takes no options", "--engine", "interp,warm=1")
+REFUSES(unknown_word_for_the_translator_is_named, "not 'tmies'", "--engine", "bt,tmies")
 REFUSES(nothing_to_boot_is_said, "nothing to boot", "--memory", "1G")
 REFUSES(kernel_and_bios_exclude_each_other, "exclude", "--kernel", "K", "--bios", "B")
 REFUSES(initrd_needs_a_kernel, "--initrd", "--bios", "B", "--initrd", "I")

@@ -63,6 +63,18 @@ TEST(line_names_device_register_value_and_rip)
     assert_non_null(strstr(line, "0xfff0"));
 }
 
+TEST(line_of_a_translator_has_three_numbers)
+{
+    char line[256];
+    const struct trace_rec jit = {.kind = TRACE_JIT, .device = "bt", .name = "translate",
+                                  .rip = 0x40, .addr = 0x1040, .value = 7, .extra = 0x90};
+
+    trace_format(&jit, line, sizeof(line));
+    assert_non_null(strstr(line, "bt.translate [0x1040] 7 0x90 rip 0x40"));
+    assert_true(trace_match("bt.*", &jit));
+    assert_true(trace_match("jit", &jit));
+}
+
 TEST(replayed_inputs_equal_the_recorded_ones)
 {
     struct gate gate = {0};

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A ROM of hot loops in real mode: code in RAM that changes, code at two values of CS, wraps at 64 KiB,
+ * flags returned in BIOS fashion. Prints and leaves as the other tiny guests do.
+ */
+    .code16
+    .text
+    .org 0
+
+#define EXIT  0x501
+#define HOT   4000
+#define RAM   0x2000       /* the segment that the code below is copied to */
+#define AT(x) ((x) - ram)  /* its offset there */
+
+/* Checks ax, the number of failures, and prints the case's name; those that failed are counted at 0:600h. */
+    .macro PASSED name
+    cmp $0, %ax
+    mov $100f, %si
+    call report
+    jmp 101f
+100: .asciz "\name"
+101:
+    .endm
+
+/* bp counts the failures of a loop of cx turns. */
+    .macro TURNS
+    xor %bp, %bp
+    mov $HOT, %cx
+    .endm
+    .macro WANT_EQUAL
+    je 102f
+    inc %bp
+102:
+    .endm
+    .macro TURNED label, name
+    dec %cx
+    jnz \label
+    mov %bp, %ax
+    PASSED "\name"
+    .endm
+
+start:
+    cli
+    cld
+    xor %ax, %ax
+    mov %ax, %ds
+    mov %ax, %ss
+    mov $0x7000, %sp
+    movw $0, 0x600
+    movw $handler, 4*0x60
+    movw %cs, 4*0x60+2
+    mov $RAM, %ax
+    mov %ax, %es
+    xor %di, %di
+    mov $ram, %si
+    mov $(ram_end - ram), %cx
+    rep movsb %cs:(%si), %es:(%di)
+    mov %ax, %ds
+
+    /* ---- code that changes */
+    TURNS
+1:  mov %cx, %dx
+    lcall $RAM, $AT(modified)
+    cmp %cx, %ax
+    WANT_EQUAL
+    TURNED 1b, "a store into the next instruction"
+
+    TURNS
+1:  mov $0x777, %bx               /* elsewhere, most of the time */
+    test $63, %cl
+    jnz 2f
+    mov $(AT(seldom_at) + 1), %bx
+    mov %cx, 0x770
+2:  mov %cx, %dx
+    lcall $RAM, $AT(seldom)
+    cmp 0x770, %ax
+    WANT_EQUAL
+    TURNED 1b, "a store that seldom hits the code"
+
+    TURNS
+1:  mov %cx, 0x780
+    mov $0x780, %si
+    mov $(AT(copied_at) + 1), %di
+    lcall $RAM, $AT(copied)
+    cmp %cx, %ax
+    WANT_EQUAL
+    TURNED 1b, "REP MOVS into the next instruction"
+
+    TURNS
+1:  lcall $RAM, $AT(pushed)
+    cmp %cx, %ax
+    WANT_EQUAL
+    TURNED 1b, "PUSH into the next instruction"
+
+    /* ---- the same bytes in segments that overlap */
+    TURNS
+1:  test $1, %cl
+    jz 2f
+    lcall $RAM, $AT(where)
+    cmp $AT(where_at), %ax
+    WANT_EQUAL
+    jmp 3f
+2:  lcall $(RAM - 0x30), $(AT(where) + 0x300)
+    cmp $(AT(where_at) + 0x300), %ax
+    WANT_EQUAL
+3:  TURNED 1b, "code at two values of CS"
+
+    TURNS
+1:  mov %cx, %ax
+    and $7, %ax
+    add $RAM, %ax
+    mov %ax, %es
+    movw $0, %es:0x800
+    mov %cx, %es:0x800
+    mov $RAM, %ax
+    mov %ax, %es
+    mov %cx, %bx
+    and $7, %bx
+    shl $4, %bx
+    cmp %cx, %es:0x800(%bx)
+    WANT_EQUAL
+    TURNED 1b, "ES changes in the loop"
+
+    /* ---- wraps at 64 KiB */
+    movb $0xeb, 0xfff0            /* jmp from fff0h to 12h */
+    movb $0x20, 0xfff1
+    TURNS
+1:  xor %ax, %ax
+    lcall $RAM, $0xfff0
+    cmp $0x1234, %ax
+    WANT_EQUAL
+    TURNED 1b, "a jump wraps IP"
+
+    TURNS
+1:  mov %sp, %dx
+    mov %ss, %bx
+    mov $0x3000, %ax
+    mov %ax, %ss
+    mov $2, %sp
+    push %cx                      /* at 0 */
+    push $0x55aa                  /* at fffeh */
+    call 2f
+    jmp 3f
+2:  ret
+3:  pop %ax
+    pop %di
+    mov %sp, %si
+    mov %bx, %ss
+    mov %dx, %sp
+    cmp %cx, %di
+    WANT_EQUAL
+    cmp $2, %si
+    WANT_EQUAL
+    cmp $0x55aa, %ax
+    WANT_EQUAL
+    TURNED 1b, "SP wraps"
+
+    mov $0x3000, %ax
+    mov %ax, %es
+    TURNS
+1:  push %cx
+    mov %cl, %al
+    mov $0xfffd, %di
+    mov $6, %cx
+    rep stosb
+    cmp $3, %di
+    pop %cx
+    WANT_EQUAL
+    cmp %cl, %es:0xffff
+    WANT_EQUAL
+    cmp %cl, %es:2
+    WANT_EQUAL
+    push %cx
+    push %ds
+    mov $0x3000, %ax
+    mov %ax, %ds
+    mov $1, %si
+    mov $3, %cx
+    std
+    rep lodsb
+    cld
+    pop %ds
+    pop %cx
+    cmp %cl, %al
+    WANT_EQUAL
+    cmp $0xfffe, %si
+    WANT_EQUAL
+    TURNED 1b, "strings wrap, up and down"
+
+    TURNS
+1:  mov $0xff00, %bx
+    mov $0x0200, %si
+    mov %cx, %es:0x20(%bx,%si)
+    cmp %cx, %es:0x120
+    WANT_EQUAL
+    TURNED 1b, "addresses wrap"
+
+    /* ---- flags */
+    TURNS
+1:  mov %cx, %ax
+    int $0x60                     /* CF: bit 0; ZF: bits 0 to 3 are zero */
+    setc %bl
+    setz %bh
+    mov %cl, %al
+    and $1, %al
+    cmp %al, %bl
+    WANT_EQUAL
+    test $15, %cl
+    setz %al
+    cmp %al, %bh
+    WANT_EQUAL
+    TURNED 1b, "flags from an interrupt by RETF 2"
+
+    TURNS
+1:  mov %cx, %ax
+    lcall $RAM, $AT(flags)
+    jc 2f
+    test $1, %cl
+    WANT_EQUAL
+    jmp 3f
+2:  test $1, %cl
+    jnz 3f
+    inc %bp
+3:  TURNED 1b, "CF from a far call"
+
+    TURNS
+1:  mov $0xffffffff, %eax
+    mov $0x12340000, %edx
+    mov %cx, %dx
+    add %edx, %eax
+    adc $0, %dx                   /* carry: +1 */
+    sub $1, %dx
+    cmp %cx, %dx
+    WANT_EQUAL
+    shr $16, %eax
+    cmp $0x1234, %ax
+    WANT_EQUAL
+    TURNED 1b, "32-bit operands"
+
+    TURNS
+1:  push %cx
+    mov $0x10003, %ecx
+    xor %ax, %ax
+2:  inc %ax
+    loop 2b                       /* by CX */
+    cmp $3, %ax
+    WANT_EQUAL
+    mov $3, %ecx
+3:  inc %ax
+    addr32 loop 3b                /* by ECX */
+    cmp $6, %ax
+    WANT_EQUAL
+    pop %cx
+    TURNED 1b, "LOOP by CX and by ECX"
+
+    xor %ax, %ax
+    mov %ax, %ds
+    mov 0x600, %ax
+    add $0x10, %ax
+    cmp $0x10, %ax
+    je 1f
+    mov $0x11, %ax
+1:  mov $EXIT, %dx
+    out %al, %dx
+2:  hlt
+    jmp 2b
+
+/* As a BIOS does it: the flags are the result, those of the caller are thrown away. */
+handler:
+    test $15, %al
+    pushf
+    shr $1, %al
+    lahf
+    mov %ah, %al
+    pop %dx
+    and $1, %al
+    and $0xfe, %dl
+    or %al, %dl
+    push %dx
+    popf
+    lret $2
+
+/* cs:si is the name; ZF says whether the case passed. */
+report:
+    pushf
+    push %ax
+    push %dx
+    mov $ok_text, %di
+    jz 1f
+    incw %ss:0x600
+    mov $fail_text, %di
+1:  xchg %si, %di
+    call print
+    mov %di, %si
+    call print
+    pop %dx
+    pop %ax
+    popf
+    jz 2f
+    push %ax
+    mov $is_text, %si
+    call print
+    mov %ah, %al
+    call hex
+    pop %ax
+    push %ax
+    call hex
+    pop %ax
+2:  push %ax
+    mov $10, %al
+    out %al, $0xe9
+    pop %ax
+    ret
+
+hex:
+    push %ax
+    shr $4, %al
+    call nibble
+    pop %ax
+nibble:
+    and $15, %al
+    add $0x30, %al
+    cmp $0x3a, %al
+    jb 1f
+    add $39, %al
+1:  out %al, $0xe9
+    ret
+
+print:
+    push %ax
+1:  mov %cs:(%si), %al
+    inc %si
+    test %al, %al
+    jz 2f
+    out %al, $0xe9
+    jmp 1b
+2:  pop %ax
+    ret
+
+ok_text:   .asciz "ok "
+fail_text: .asciz "FAIL "
+is_text:   .asciz ": ax is "
+
+/* ---- copied to RAM:0 */
+ram:
+    .org ram + 0x12
+wrapped:
+    mov $0x1234, %ax
+    lret
+modified:
+    mov %dx, %cs:(AT(modified_at) + 1)
+modified_at:
+    mov $0, %ax
+    lret
+    .skip 70, 0xcc
+seldom:
+    mov %dx, %cs:(%bx)
+seldom_at:
+    mov $0, %ax
+    lret
+    .skip 70, 0xcc
+copied:
+    push %cx
+    mov $2, %cx
+    rep movsb
+    pop %cx
+copied_at:
+    mov $0, %ax
+    lret
+    .skip 70, 0xcc
+pushed:
+    mov %sp, %bx
+    mov %ss, %dx
+    mov %cs, %ax
+    mov %ax, %ss
+    mov $(AT(pushed_at) + 3), %sp
+    push %cx
+    mov %dx, %ss
+    mov %bx, %sp
+pushed_at:
+    mov $0, %ax
+    lret
+    .skip 70, 0xcc
+where:
+    call where_at
+where_at:
+    pop %ax
+    lret
+flags:
+    shr $1, %ax
+    lret
+ram_end:
+
+    .org 0xfff0
+    ljmp $0xf000, $start
+    .org 0xffff
+    .byte 0
