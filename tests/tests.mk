@@ -74,7 +74,7 @@ check-list:
 	$(foreach t,$(CHECK_UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach t,$(GUESTS),$(call line,guest/$(t),300,tests/guest/run $(BUILD)/doppel $(t)))
-	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),300,tests/guest/run $(BUILD)/doppel $(t) --engine lockstep))
+	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine lockstep))
 	$(call line,lockstep/plants,300,tests/guest/lockstep_plants.sh $(BUILD)/doppel)
 	$(if $(WITH_BOOTS),$(call line,lockstep/linux,400,python3 tests/e2e/linux_boot.py Lockstep))
 	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))

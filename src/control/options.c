@@ -482,7 +482,7 @@ static const struct option options[] = {
     {"display", "none", "none", "no display", set_display, 0},
     {"engine", "NAME[,OPT...]", "bt",
      "bt: the translator; warm=N: what has run N times is translated; times: see inspect;"
-     " or interp: the interpreter",
+     " interp: the interpreter; or lockstep: both, compared",
      set_engine, 0},
     {"clock", "KIND", "real",
      "real, or virtual: time is counted in instructions and runs repeat exactly", set_clock, 0},

@@ -20,6 +20,7 @@ files_of() {
     bzimage | multiboot | pvh) echo "src/machine/boot/$1.c" ;;
     qmp) echo src/control/qmp.c src/control/ctl.c src/control/commands.c ;;
     decode) echo src/engine/interp/decode.c ;;
+    translate) ls src/engine/bt/{form,translate,cache,tlb,run}.c ;;
     *) find src -name "$1.c" ;;
     esac
 }

@@ -59,6 +59,7 @@ struct bt_entry {
 #define BT_MODES      8
 #define BT_TARGETS    16384
 #define BT_RUNS       16384
+#define BT_SINGLES    2048
 
 struct bt_table {
     struct bt_entry at[TLB_ENTRIES];
@@ -147,6 +148,11 @@ struct bt_vcpu {
     bool exec_local; /* a page that is not global is in exec[1] */
     uint64_t mode_key;
     uint64_t window_drops;
+    struct {
+        uint32_t site;
+        struct block *block;
+        uint64_t flushes; /* of the interpreter's blocks and the code buffer, when it was found */
+    } single[BT_SINGLES]; /* what run_one found, by site */
     bool no_window;   /* the next block has to do without */
     unsigned mode_id; /* of mode_key */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
@@ -237,6 +243,7 @@ struct bt_trap {
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
+    uint32_t window[2][BT_ROOMS]; /* by user, supervisor */
 };
 
 /* Mistakes that --engine lockstep,plant=N makes, so that a test sees them found. */

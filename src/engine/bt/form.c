@@ -193,7 +193,7 @@ static enum form_class stack_class(const struct form *f)
     if (f->in.osize != 8)
         return FORM_SLOW;
     if (f->zi.mnemonic == ZYDIS_MNEMONIC_PUSH)
-        return reg || op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? FORM_PUSH : FORM_SLOW;
+        return reg || op->type != ZYDIS_OPERAND_TYPE_REGISTER ? FORM_PUSH : FORM_SLOW;
     return reg ? FORM_POP : FORM_SLOW;
 }
 

@@ -60,17 +60,44 @@ static void take_back(struct bt_vcpu *v)
         bt_x87_out(v);
 }
 
+/* The interpreter's block of one instruction at s.rip, found before perhaps. May raise. */
+static struct block *single_block(struct bt_vcpu *v, const struct bt_block *b,
+                                  const struct bt_site *s)
+{
+    struct interp *c = &v->c;
+    const struct block_cache *bc = c->blocks;
+    uint32_t n = (uint32_t)(s - v->bt->sites);
+    uint64_t flushes = bc->flushes << 32 | (uint32_t)v->bt->flushes;
+    struct block *found = v->single[n & (BT_SINGLES - 1)].block;
+
+    if (found && v->single[n & (BT_SINGLES - 1)].site == n &&
+        v->single[n & (BT_SINGLES - 1)].flushes == flushes &&
+        found->mode == (c->mode | BLOCK_SINGLE) && found->phys == b->phys + s->off &&
+        found->page2 == BLOCK_NO_PAGE &&
+        found->gen == atomic_load_explicit(&c->code_gen[found->phys >> PAGE_SHIFT],
+                                           memory_order_acquire)) {
+        c->block_rip = c->s.rip;
+        return found;
+    }
+    found = block_find(c, true);
+    v->single[n & (BT_SINGLES - 1)].site = n;
+    v->single[n & (BT_SINGLES - 1)].block = found;
+    v->single[n & (BT_SINGLES - 1)].flushes = bc->flushes << 32 | (uint32_t)v->bt->flushes;
+    return found;
+}
+
 /* The interpreter runs one instruction of a block. True: its successor in the block is next. */
 static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
     struct interp *c = &v->c;
     uint64_t rip = b->va + s->off;
-    const struct block *ran;
+    struct block *ran;
 
     v->n.slow++;
     v->n.slow_accesses += s->kind == SITE_ACCESS;
     c->s.rip = rip;
-    ran = interp_run_block(c, true);
+    ran = single_block(v, b, s);
+    interp_run_found(c, ran);
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop && !b->dead &&

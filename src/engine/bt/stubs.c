@@ -237,6 +237,47 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
     return at;
 }
 
+/*
+ * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site, on
+ * success the block goes on at `resume`.
+ */
+static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table, unsigned room)
+{
+    int32_t at = GS(tlb) + (int32_t)(table * sizeof(struct bt_table));
+    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
+    uint32_t begin, miss;
+
+    align(e, 16);
+    begin = e->at;
+    emit_store(e, T0, rm_gs(GS(slow_addr)));
+    emit_op(e, false, OP_STORE, T0, rm_reg(T1));
+    emit_op(e, false, 0xc1, 5, rm_reg(T1));
+    emit8(e, PAGE_SHIFT - 5);
+    emit_op(e, false, 0x81, 4, rm_reg(T1));
+    emit32(e, (TLB_ENTRIES - 1) << 5);
+    entry.disp = at + (int32_t)(offsetof(struct bt_entry, tag) + 8 * ACCESS_WRITE);
+    emit_op(e, true, OP_XOR, T0, entry);
+    emit_op(e, true, 0x81, 7, rm_reg(T0));
+    emit32(e, PAGE_SIZE - window_span(room));
+    miss = emit_jump(e, CC_A, e->at);
+    entry.disp = at + (int32_t)offsetof(struct bt_entry, addend);
+    emit_load(e, SD, entry);
+    emit_store(e, SD, rm_gs(GS(window_delta)));
+    emit_load(e, T0, rm_gs(GS(slow_addr)));
+    emit_op(e, true, 0x81, 4, rm_reg(T0));
+    emit32(e, ~(uint32_t)PAGE_MASK);
+    emit_store(e, T0, rm_gs(GS(window)));
+    for (unsigned n = 0; n < BT_ROOMS; n++) {
+        emit_op(e, true, 0xc7, 0, rm_gs(GS(window_room) + 8 * (int32_t)n));
+        emit32(e, PAGE_SIZE - window_span(n) + 1);
+    }
+    emit_op(e, false, 0xff, 4, rm_gs(GS(resume)));
+    emit_patch(e, miss, e->at);
+    emit_op(e, false, OP_LOAD, T0, rm_gs(GS(id)));
+    emit_jump(e, CC_ALWAYS, bt->stubs.slow);
+    return begin;
+}
+
 void bt_stubs_make(struct bt_vm *bt)
 {
     struct emit e = {.buf = bt->code.rw, .at = 64};
@@ -273,6 +314,10 @@ void bt_stubs_make(struct bt_vm *bt)
     emit_patch(&e, leave, e.at);
     return_to_c(&e, BT_LEAVE_SLOW);
 
+    for (unsigned n = 0; n < BT_ROOMS; n++) {
+        bt->stubs.window[0][n] = make_window(bt, &e, KEY_USER, n);
+        bt->stubs.window[1][n] = make_window(bt, &e, KEY_SUPERVISOR, n);
+    }
     align(&e, 64);
     bt->stubs_end = e.at;
 }

@@ -378,6 +378,17 @@ static void emit_stub(struct translation *t, const struct stub *s)
             put_flags(e);
         emit_site(t, e, s->index);
         break;
+    case STUB_WINDOW: /* the stub of all looks into the table */
+        emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, s->tag));
+        emit8(e, 0x4c); /* lea r15, [rip + back] */
+        emit8(e, 0x8d);
+        emit8(e, 0x3d);
+        emit32(e, s->back - (e->at + 4));
+        emit_store(e, T1, rm_gs(GS(resume)));
+        emit_op(e, false, 0xc7, 0, rm_gs(GS(id)));
+        emit32(e, s->index);
+        emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3][s->room]);
+        break;
     case STUB_SLOW:
         emit_site(t, e, s->index);
         break;
@@ -589,6 +600,7 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     struct emit *e = &t->hot;
     unsigned span = (unsigned)(high - low), room = span > window_span(0);
     uint32_t site = add_site(t, f, SITE_WINDOW);
+    struct stub *s;
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[site].retry = e->at;
@@ -597,7 +609,10 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
     emit_op(e, true, 0x2b, T0, rm_gs(GS(window)));
     emit_op(e, true, OP_CMP, T0, rm_gs(GS(window_room) + 8 * (int32_t)room));
-    slow_if(t, CC_AE, site);
+    s = add_stub(t, STUB_WINDOW, emit_jump(e, CC_AE, e->at), site);
+    s->tag = low;
+    s->room = (uint8_t)room;
+    s->back = e->at;
     t->host = false;
     t->window = true;
     t->window_off = 0;
@@ -826,9 +841,21 @@ static void emit_lea(struct translation *t, const struct form *f)
 
 static void emit_push(struct translation *t, const struct form *f)
 {
-    struct place p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+    bool memory = f->in.flags & INSN_MEM;
+    uint32_t resume = BT_NONE;
+    struct place p;
 
-    if (f->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+    if (memory) {
+        p = emit_operand(t, f, 8, ACCESS_READ);
+        emit_load(&t->hot, T0, p.rm);
+        emit_store(&t->hot, T0, rm_gs(GS(scratch)));
+        resume = p.site;
+    }
+    p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+    if (memory) {
+        emit_load(&t->hot, T0, rm_gs(GS(scratch)));
+        emit_store(&t->hot, T0, p.rm);
+    } else if (f->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_op(&t->hot, true, 0xc7, 0, p.rm);
         emit32(&t->hot, (uint32_t)f->in.imm);
     } else if (is_stolen(f->in.reg)) {
@@ -841,6 +868,7 @@ static void emit_push(struct translation *t, const struct form *f)
         emit_op(&t->hot, false, 0xf6, 2, p.rm); /* not byte */
     move_rsp(t, -8);
     resume_here(t, p.site);
+    resume_here(t, resume);
 }
 
 static void emit_pop(struct translation *t, const struct form *f)

@@ -13,6 +13,7 @@
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
     STUB_MISS,     /* of a TLB check */
+    STUB_WINDOW,   /* the stack's window is not here */
     STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
     STUB_SITE,     /* leave at the instruction */
     STUB_EXIT,     /* leave by an exit */
@@ -24,7 +25,9 @@ struct stub {
     uint32_t from;  /* displacement to patch; STUB_TRAP: number of the trap */
     uint32_t from2; /* another one, or BT_NONE */
     uint32_t index; /* site or exit */
-    int32_t tag;    /* STUB_MISS: the tags' place */
+    int32_t tag;    /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
+    uint8_t room;   /* STUB_WINDOW: index of the room, and ... */
+    uint32_t back;  /* ... where the block goes on */
     bool save;      /* flags: from the host's to the slot */
 };
 

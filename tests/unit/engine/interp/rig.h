@@ -107,12 +107,13 @@ static inline void rig_long(struct rig *r)
     r->cs.cr0 |= CR0_PG | CR0_WP;
 }
 
-static inline struct rig *rig_new_model(const char *model)
+static inline struct rig *rig_new_engine(const char *model, const struct engine *engine,
+                                         enum clock_mode clock)
 {
     struct rig *r = calloc(1, sizeof(*r));
     struct err err = {{0}};
     struct vm_config config = {
-        .name = "rig", .ram_bytes = RIG_RAM, .clock = CLOCK_VIRTUAL, .engine = &engine_interp};
+        .name = "rig", .ram_bytes = RIG_RAM, .clock = clock, .engine = engine};
 
     if (!r || vm_init(&r->vm, &config, &err))
         rig_die("vm_init", &err);
@@ -130,6 +131,11 @@ static inline struct rig *rig_new_model(const char *model)
         rig_die("vm_add_vcpu", &err);
     rig_protected(r, true);
     return r;
+}
+
+static inline struct rig *rig_new_model(const char *model)
+{
+    return rig_new_engine(model, &engine_interp, CLOCK_VIRTUAL);
 }
 
 static inline struct rig *rig_new(void)

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random bytes as 64-bit code, decoded, translated at once and run by the translator, and by the
+ * interpreter in a second VM: the final state and all of RAM must be the same. The guest has tables that
+ * work: exceptions go on behind the first byte of what faulted, with the arithmetic flags cleared (those
+ * that are dead at a fault are not kept), and HLT or INT 80h ends the run. What the interpreter does not
+ * finish in its budget the translator runs for a moment, and nothing is compared.
+ *
+ * Nothing outside of RAM may change: the linear addresses that the guest uses are host addresses of a
+ * region of its own here, which no engine knows of, so that an address that is not translated shows;
+ * RAM and struct bt_vcpu lie between pages without access; and the translator's TLB holds no address
+ * outside of RAM.
+ */
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+
+#include "tests/unit/engine/interp/rig.h"
+
+#include "engine/bt/bt.h"
+
+enum { HEADER = 24, BUDGET = 3000, FAULTS = 24, TICKS = 150 };
+
+#define LOW_BYTES  0x200000u /* mapped 1:1 by 4 KiB pages, and once more by a large page at HIGH */
+#define HIGH       0x600000u
+#define IDT_AT     0x10000u
+#define HANDLERS   0x11000u /* 32 bytes each */
+#define TSS_AT     0x13000u
+#define GDT_AT     0x14000u
+#define COUNT_AT   0x15000u /* faults that are left */
+#define SYSCALL_AT 0x15800u
+#define IST_AT     0x18000u
+#define PT_AT      (RIG_TABLES + 0x4000)
+
+#define CANARY_AT 0x10000u
+#define CANARY    0xa5c3
+
+struct pair {
+    struct rig *interp, *bt;
+    uint64_t *canary; /* at CANARY_AT, up to LOW_BYTES */
+    uint8_t *image;   /* of RAM, before a run */
+    uint8_t *got;
+};
+
+static struct pair pair;
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "translate_fuzz: %s\n", what);
+    abort();
+}
+
+/* ---- the guest ------------------------------------------------------------------------------- */
+
+static bool has_error(unsigned vector)
+{
+    return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 ||
+           vector == 29 || vector == 30;
+}
+
+static void put_handler(uint8_t *ram, unsigned vector)
+{
+    static const uint8_t skip[] = {
+        0x66, 0x81, 0x64, 0x24, 0x10, 0x2a, 0xf7, /* and word [rsp + 16], ~0x8d5 */
+        0x48, 0xff, 0x04, 0x24,                   /* inc qword [rsp] */
+        0xff, 0x0c, 0x25, 0x00, 0x50, 0x01, 0x00, /* dec dword [COUNT_AT] */
+        0x74, 0x02, 0x48, 0xcf,                   /* jz hlt; iretq */
+        0xf4,                                     /* hlt */
+    };
+    static const uint8_t pop[] = {0x48, 0x83, 0xc4, 0x08}; /* add rsp, 8 */
+    static const uint8_t end[] = {0x66, 0x81, 0x64, 0x24, 0x18, 0x2a, 0xf7, 0xf4};
+    uint8_t *p = ram + HANDLERS + vector * 32, *gate = ram + IDT_AT + vector * 16;
+    uint32_t at = HANDLERS + vector * 32;
+
+    put_le16(gate, (uint16_t)at);
+    put_le16(gate + 2, 8);
+    gate[4] = 1; /* IST */
+    gate[5] = 0xee;
+    put_le16(gate + 6, (uint16_t)(at >> 16));
+    if (vector == 8 || vector == 0x80) {
+        memcpy(p, end, sizeof(end));
+        return;
+    }
+    if (has_error(vector)) {
+        memcpy(p, pop, sizeof(pop));
+        p += sizeof(pop);
+    }
+    memcpy(p, skip, sizeof(skip));
+}
+
+static void put_tables(uint8_t *ram, bool user, bool global)
+{
+    uint64_t flags = 7; /* present, writable, user */
+
+    put_le64(ram + RIG_TABLES, (RIG_TABLES + 0x1000) | flags);
+    put_le64(ram + RIG_TABLES + 0x1000, (RIG_TABLES + 0x2000) | flags);
+    put_le64(ram + RIG_TABLES + 0x2000, PT_AT | flags);
+    put_le64(ram + RIG_TABLES + 0x2000 + 2 * 8, 0x400000 | 0x80 | flags); /* no RAM there */
+    put_le64(ram + RIG_TABLES + 0x2000 + 3 * 8, 0x80 | flags);
+    for (uint64_t i = 0; i < 512; i++) {
+        uint64_t pte = i << PAGE_SHIFT | 3;
+
+        if (i >= IDT_AT >> PAGE_SHIFT && i < (IST_AT >> PAGE_SHIFT) + 1)
+            pte |= 0;
+        else if (user || (i & 7) == 6)
+            pte |= 4;
+        if (global && (i & 3) == 1)
+            pte |= BIT(8);
+        switch (i) { /* among the data pages */
+        case 0x22:
+            pte &= ~2ull;
+            break;
+        case 0x24:
+            pte &= ~1ull;
+            break;
+        case 0x26:
+            pte |= BIT(63);
+            break;
+        case 0x28: /* the first page of code again */
+            pte = RIG_CODE | (pte & PAGE_MASK);
+            break;
+        case 0x2a:
+            pte = 0x500000 | (pte & PAGE_MASK);
+            break;
+        default:
+            break;
+        }
+        put_le64(ram + PT_AT + i * 8, pte);
+    }
+}
+
+static void put_system(uint8_t *ram, struct rig *r)
+{
+    static const uint8_t sysret[] = {0x48, 0x0f, 0x07, 0xf4};
+    static const uint64_t gdt[] = {0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cff3000000ffff,
+                                   0x00affb000000ffff};
+
+    for (unsigned v = 0; v < 256; v++)
+        put_handler(ram, v);
+    for (unsigned k = 0; k < ARRAY_LEN(gdt); k++)
+        put_le64(ram + GDT_AT + k * 8, gdt[k]);
+    put_le64(ram + GDT_AT + 0x28, 0x00008b0000000067ull | (uint64_t)TSS_AT << 16);
+    put_le64(ram + TSS_AT + 4, IST_AT);
+    put_le64(ram + TSS_AT + 0x24, IST_AT);
+    put_le32(ram + COUNT_AT, FAULTS);
+    memcpy(ram + SYSCALL_AT, sysret, sizeof(sysret));
+    r->cs.gdtr = (struct cpu_dtr){.base = GDT_AT, .limit = 0x37};
+    r->cs.idtr = (struct cpu_dtr){.base = IDT_AT, .limit = 0xfff};
+    r->cs.tr = rig_seg(0x28, 0x8b, TSS_AT, 0x67);
+    r->cs.star = 0x08ull << 32 | 0x10ull << 48;
+    r->cs.lstar = SYSCALL_AT;
+    r->cs.sfmask = RFLAGS_TF | RFLAGS_IF;
+    r->cs.efer |= EFER_SCE | EFER_NXE;
+}
+
+static uint64_t any_value(uint8_t v)
+{
+    static const uint64_t values[16] = {
+        RIG_DATA,          RIG_DATA + 0x100,   RIG_DATA + 0x800, RIG_DATA + 0xff0,
+        RIG_DATA + 0x1000, RIG_DATA + 0x1ff0,  RIG_CODE,         HIGH + RIG_DATA,
+        0,                 1,                  0x80000000,       UINT32_MAX,
+        UINT64_MAX,        BIT(47) - 0x10,     RIG_DATA + 0x9ff8, 0x400000};
+
+    return values[v & 15] + (v >> 4) * 3;
+}
+
+static void choose_state(struct rig *r, const uint8_t *h)
+{
+    struct cpu_state *cs = &r->cs;
+    bool user = h[0] & 1;
+
+    rig_protected(r, true);
+    cs->cr0 |= CR0_PG | CR0_WP | (h[0] & 2 ? CR0_TS : 0) | (h[0] & 4 ? CR0_AM : 0) |
+               (h[0] & 8 ? CR0_MP : 0) | ((h[0] & 0x30) == 0x30 ? CR0_EM : 0);
+    if ((h[0] & 0xc0) == 0xc0)
+        cs->cr0 &= ~CR0_NE;
+    cs->cr3 = RIG_TABLES;
+    cs->cr4 = CR4_PAE | (h[1] & 1 ? 0 : CR4_OSFXSR | CR4_OSXSAVE | CR4_OSXMMEXCPT) |
+              (h[1] & 2 ? CR4_FSGSBASE : 0) | (h[1] & 4 ? CR4_PGE : 0) |
+              ((h[1] & 0x18) == 0x18 ? CR4_SMAP : 0) | ((h[1] & 0x60) == 0x60 ? CR4_UMIP : 0) |
+              (h[1] & 0x80 ? CR4_TSD : 0);
+    cs->xcr0 = h[2] & 1 ? 1 : r->model.xcr0_mask;
+    cs->efer = EFER_LME | EFER_LMA;
+    cs->seg[SEG_CS] = user ? rig_seg(0x23, SEG_ATTR_G | SEG_ATTR_L | 0xfb, 0, UINT32_MAX)
+                           : rig_seg(8, SEG_ATTR_G | SEG_ATTR_L | 0x9b, 0, UINT32_MAX);
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        if (i != SEG_CS)
+            cs->seg[i] = user ? rig_seg(0x1b, SEG_ATTR_G | SEG_ATTR_DB | 0xf3, 0, UINT32_MAX)
+                              : rig_seg(0x10, SEG_ATTR_G | SEG_ATTR_DB | 0x93, 0, UINT32_MAX);
+    cs->seg[SEG_FS].base = any_value(h[3]);
+    cs->seg[SEG_GS].base = any_value(h[4]);
+    cs->rflags = RFLAGS_ONE | (h[5] & 1 ? RFLAGS_CF : 0) | (h[5] & 2 ? RFLAGS_ZF : 0) |
+                 (h[5] & 4 ? RFLAGS_OF | RFLAGS_SF : 0) | (h[5] & 8 ? RFLAGS_PF | RFLAGS_AF : 0) |
+                 ((h[5] & 0x30) == 0x30 ? RFLAGS_DF : 0) | ((h[5] & 0xc0) == 0xc0 ? RFLAGS_AC : 0);
+    if ((h[2] & 6) == 6)
+        cs->rflags |= RFLAGS_TF;
+    if ((h[2] & 0x18) == 0x18)
+        cs->rflags |= RFLAGS_IOPL;
+    for (unsigned i = 0; i < 16; i++)
+        cs->gpr[i] = any_value(h[6 + i]);
+    if (!(h[2] & 0x20))
+        cs->gpr[REG_RSP] = RIG_STACK;
+    for (unsigned i = 0; i < 32; i++)
+        for (unsigned k = 0; k < 64; k++)
+            cs->fpu.zmm[i][k] = (uint8_t)(h[k % HEADER] + i * 7);
+    /* The code lies so that some inputs cross a page. */
+    cs->rip = (h[2] & 0x40 ? HIGH : 0) + RIG_CODE + (h[22] & 3 ? 0 : PAGE_SIZE - 1 - (h[22] >> 2));
+}
+
+/* Every input begins with the same RAM, but for what it says itself. */
+static void load(struct rig *r, uint8_t *ram, const uint8_t *data, size_t size)
+{
+    static const uint8_t end[] = {0xcd, 0x80, 0xf4};
+    size_t len = size - HEADER < 0x2000 ? size - HEADER : 0x2000;
+    uint64_t at;
+
+    memset(ram, 0, RIG_RAM);
+    choose_state(r, data);
+    put_system(ram, r);
+    put_tables(ram, data[0] & 1, data[1] & 4);
+    at = r->cs.rip & (LOW_BYTES - 1);
+    memset(ram + RIG_CODE, 0xf4, 0x4000);
+    memcpy(ram + at, data + HEADER, len);
+    memcpy(ram + at + len, end, sizeof(end));
+    for (size_t k = 0; k < 0x10000; k++)
+        ram[RIG_DATA + k] = (uint8_t)(len ? data[HEADER + k % len] + k / len : k);
+}
+
+/* ---- running ------------------------------------------------------------------------------------ */
+
+static struct vcpu *volatile running;
+static volatile unsigned ticks, last_tick;
+
+/* A run that does not end is asked to, as a machine's main thread would. */
+static void on_timer(int sig)
+{
+    (void)sig;
+    if (running && ++ticks >= last_tick) {
+        atomic_fetch_or(&running->pending, PEND_EXIT);
+        running->vm->engine->kick(running);
+    }
+}
+
+/* Guest code has the guest's stack pointer: no handler may run on it, libFuzzer's neither. */
+static void move_handlers(void)
+{
+    struct sigaction sa;
+
+    for (int sig = 1; sig < 32; sig++)
+        if (!sigaction(sig, NULL, &sa) && sa.sa_handler != SIG_DFL && sa.sa_handler != SIG_IGN &&
+            !(sa.sa_flags & SA_ONSTACK)) {
+            sa.sa_flags |= SA_ONSTACK;
+            sigaction(sig, &sa, NULL);
+        }
+}
+
+static void run(struct rig *r, uint64_t budget, unsigned after)
+{
+    struct itimerval in = {.it_value.tv_usec = 10000, .it_interval.tv_usec = 10000}, off = {0};
+    struct sigaction sa = {.sa_handler = on_timer, .sa_flags = SA_ONSTACK | SA_RESTART};
+
+    sigaction(SIGVTALRM, &sa, NULL);
+    move_handlers();
+    ticks = 0;
+    last_tick = after;
+    running = r->vcpu;
+    setitimer(ITIMER_VIRTUAL, &in, NULL);
+    r->vm.engine->kick(r->vcpu); /* one poll that finds nothing */
+    rig_run(r, budget);
+    setitimer(ITIMER_VIRTUAL, &off, NULL);
+    running = NULL;
+    atomic_fetch_and(&r->vcpu->pending, ~PEND_EXIT);
+}
+
+/* ---- what must hold ------------------------------------------------------------------------------ */
+
+static void check_host(const struct pair *p)
+{
+    const struct bt_vcpu *v = bt_of(interp_of(p->bt->vcpu));
+    uint64_t ram = (uint64_t)(uintptr_t)p->bt->vm.ram.host;
+
+    for (size_t k = 0; k < (LOW_BYTES - CANARY_AT) / 8; k++)
+        if (p->canary[k] != CANARY * (k + 1))
+            fail("host memory has changed at an address of the guest's");
+    for (unsigned t = 0; t < BT_TABLES; t++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            for (unsigned how = 0; how < 2; how++) {
+                const struct bt_entry *e = &v->tlb[t].at[i];
+
+                if (TLB_SLOT(e->tag[how]) == i &&
+                    (e->page - ram >= RIG_RAM || (e->page & PAGE_MASK) ||
+                     e->tag[how] + e->addend != e->page))
+                    fail("a TLB entry leads out of RAM");
+            }
+}
+
+/* Accessed and dirty bits of page tables come and go with the TLB. */
+static void mask_tables(uint8_t *ram)
+{
+    for (unsigned k = RIG_TABLES; k < RIG_TABLES + 0x5000; k += 8)
+        ram[k] &= (uint8_t)~0x60;
+}
+
+static void mask_state(struct cpu_state *cs)
+{
+    cs->icount = 0;
+    if (cs->activity == CPU_SHUTDOWN) /* of an exception: dead ones */
+        cs->rflags &= ~RFLAGS_ARITH;
+}
+
+static void compare(struct pair *p)
+{
+    struct cpu_state *a = &p->interp->cs, *b = &p->bt->cs;
+    static const struct {
+        const char *name;
+        size_t at, len;
+    } parts[] = {
+#define PART(m) {#m, offsetof(struct cpu_state, m), sizeof(((struct cpu_state *)0)->m)}
+        PART(gpr), PART(rip),      PART(rflags), PART(seg), PART(cr0), PART(cr2),
+        PART(cr3), PART(fpu), PART(activity),
+#undef PART
+    };
+
+    if (p->interp->stop != p->bt->stop)
+        fail(p->bt->stop == VCPU_STOP_KICK ? "the translator does not end" : "stops differ");
+    mask_state(a);
+    mask_state(b);
+    for (size_t k = 0; k < ARRAY_LEN(parts); k++)
+        if (memcmp((const char *)a + parts[k].at, (const char *)b + parts[k].at, parts[k].len)) {
+            fprintf(stderr, "rip %llx and %llx, rflags %llx and %llx\n", (unsigned long long)a->rip,
+                    (unsigned long long)b->rip, (unsigned long long)a->rflags,
+                    (unsigned long long)b->rflags);
+            for (unsigned i = 0; i < 16; i++)
+                if (a->gpr[i] != b->gpr[i])
+                    fprintf(stderr, "gpr %u: %llx and %llx\n", i, (unsigned long long)a->gpr[i],
+                            (unsigned long long)b->gpr[i]);
+            fail(parts[k].name);
+        }
+    if (memcmp(a, b, sizeof(*a)))
+        fail("other state differs");
+    memcpy(p->image, p->interp->vm.ram.host, RIG_RAM);
+    memcpy(p->got, p->bt->vm.ram.host, RIG_RAM);
+    mask_tables(p->image);
+    mask_tables(p->got);
+    for (unsigned k = 0; k < RIG_RAM; k++)
+        if (p->image[k] != p->got[k]) {
+            fprintf(stderr, "RAM at %x: %02x and %02x\n", k, p->image[k], p->got[k]);
+            fail("RAM differs");
+        }
+}
+
+/* ---- set-up ----------------------------------------------------------------------------------------- */
+
+/* Pages without access on both sides, if nothing is there yet. */
+static void fence(const void *at, size_t len)
+{
+    const uint8_t *p = at;
+
+    mmap((void *)(uintptr_t)(p - PAGE_SIZE), PAGE_SIZE, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    mmap((void *)(uintptr_t)(p + align_up(len, PAGE_SIZE)), PAGE_SIZE, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+static void make_pair(struct pair *p)
+{
+    p->interp = rig_new_engine("max", &engine_interp, CLOCK_MANUAL);
+    p->bt = rig_new_engine("max", &engine_bt, CLOCK_MANUAL);
+    /* Random numbers are nobody's equal. */
+    p->interp->model.features[FEAT_RDRAND / 64] &= ~BIT(FEAT_RDRAND % 64);
+    p->interp->model.features[FEAT_RDSEED / 64] &= ~BIT(FEAT_RDSEED % 64);
+    memcpy(p->bt->model.features, p->interp->model.features, sizeof(p->bt->model.features));
+    p->image = malloc(RIG_RAM);
+    p->got = malloc(RIG_RAM);
+    p->canary = mmap((void *)(uintptr_t)CANARY_AT, LOW_BYTES - CANARY_AT, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p->canary == MAP_FAILED || !p->image || !p->got)
+        fail("cannot get memory");
+    for (size_t k = 0; k < (LOW_BYTES - CANARY_AT) / 8; k++)
+        p->canary[k] = CANARY * (k + 1);
+    fence(p->bt->vm.ram.host, RIG_RAM);
+    fence(p->bt->vcpu->engine, sizeof(struct bt_vcpu));
+}
+
+/* As if the VM were new. */
+static void start(struct rig *r, const uint8_t *image)
+{
+    struct interp *c = interp_of(r->vcpu);
+
+    memcpy(r->vm.ram.host, image, RIG_RAM);
+    ram_written(&r->vm, 0, RIG_RAM);
+    blocks_flush(c);
+    c->last_exc_n = 0;
+    atomic_store(&r->vcpu->pending, 0);
+}
+
+static void start_bt(struct rig *r, const uint8_t *h)
+{
+    struct bt_vcpu *v = bt_of(interp_of(r->vcpu));
+
+    v->bt->warm = 1 + (h[23] >> 2 & 1);
+    bt_cache_flush(v);
+    memset(v->runs, 0, sizeof(v->runs));
+    if ((h[23] & 3) == 3) /* full soon */
+        v->bt->hot = BT_COLD - (20u << 10);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    bool ends;
+
+    if (size < HEADER + 1)
+        return 0;
+    if (!pair.bt)
+        make_pair(&pair);
+    load(pair.interp, pair.image, data, size);
+    pair.bt->cs = pair.interp->cs;
+    start(pair.interp, pair.image);
+    start(pair.bt, pair.image);
+    start_bt(pair.bt, data);
+    run(pair.interp, BUDGET, TICKS);
+    ends = pair.interp->stop == VCPU_STOP_HALT || pair.interp->stop == VCPU_STOP_SHUTDOWN;
+    run(pair.bt, UINT64_MAX, ends ? TICKS : 1);
+    check_host(&pair);
+    if (ends)
+        compare(&pair);
+    return 0;
+}
