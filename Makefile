@@ -52,7 +52,8 @@ UNIT    = backend/block/raw backend/char/chardev control/ctl control/options con
           hw/timer/mc146818 machine/acpi machine/bzimage machine/e820 machine/multiboot \
           machine/props machine/pvh machine/report
 FUZZ    = bzimage coproc_err debugcon decode fw_cfg i8042 i8237 i8254 i8259 ich9_lpc ich9_pm \
-          ignored_ports ioapic isa_debug_exit lapic mc146818 msi multiboot nvme pci pvh qmp translate uart16550a
+          ignored_ports ioapic isa_debug_exit lapic mc146818 msi multiboot nvme pci pvh qmp translate \
+          uart16550a
 TESTLIB = fuzzdev testvm
 
 HOSTDIFF = hostdiff hostdiff_gen hostdiff_native hostdiff_vm

@@ -49,7 +49,7 @@ NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode,$(FUZZ)))
 # ASan and TSan make system calls of their own: their builds run without sandbox.
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
-LOCKSTEP      = code64 exc64 fpu64 irq64 mode64 paging64 pci64 remap64 timer64
+LOCKSTEP      = exc64 paging64 $(if $(MODE),,code64 fpu64 irq64 mode64 pci64 remap64 timer64)
 LOCKSTEP_SLOW = fault64 flags64 operand64 step64
 CHECK_UNIT    = $(if $(filter asan tsan,$(MODE)),$(filter-out control/sandbox,$(UNIT)),$(UNIT))
 HOSTDIFF_SLICE = --per-mnemonic $(if $(MODE),30,80)

@@ -17,6 +17,7 @@
 
 #include "tests/unit/engine/interp/rig.h"
 
+#include "base/bytes.h"
 #include "engine/bt/bt.h"
 
 enum { HEADER = 24, BUDGET = 3000, FAULTS = 24, TICKS = 150 };
@@ -33,13 +34,11 @@ enum { HEADER = 24, BUDGET = 3000, FAULTS = 24, TICKS = 150 };
 #define PT_AT      (RIG_TABLES + 0x4000)
 
 #define CANARY_AT 0x10000u
-#define CANARY    0xa5c3
 
 struct pair {
     struct rig *interp, *bt;
-    uint64_t *canary; /* at CANARY_AT, up to LOW_BYTES */
-    uint8_t *image;   /* of RAM, before a run */
-    uint8_t *got;
+    uint8_t *canary, *canary_copy; /* at CANARY_AT, up to LOW_BYTES */
+    uint8_t *image;                /* of RAM, before a run */
 };
 
 static struct pair pair;
@@ -214,7 +213,6 @@ static void load(struct rig *r, uint8_t *ram, const uint8_t *data, size_t size)
     size_t len = size - HEADER < 0x2000 ? size - HEADER : 0x2000;
     uint64_t at;
 
-    memset(ram, 0, RIG_RAM);
     choose_state(r, data);
     put_system(ram, r);
     put_tables(ram, data[0] & 1, data[1] & 4);
@@ -279,9 +277,8 @@ static void check_host(const struct pair *p)
     const struct bt_vcpu *v = bt_of(interp_of(p->bt->vcpu));
     uint64_t ram = (uint64_t)(uintptr_t)p->bt->vm.ram.host;
 
-    for (size_t k = 0; k < (LOW_BYTES - CANARY_AT) / 8; k++)
-        if (p->canary[k] != CANARY * (k + 1))
-            fail("host memory has changed at an address of the guest's");
+    if (memcmp(p->canary, p->canary_copy, LOW_BYTES - CANARY_AT))
+        fail("host memory has changed at an address of the guest's");
     for (unsigned t = 0; t < BT_TABLES; t++)
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             for (unsigned how = 0; how < 2; how++) {
@@ -338,13 +335,14 @@ static void compare(struct pair *p)
         }
     if (memcmp(a, b, sizeof(*a)))
         fail("other state differs");
-    memcpy(p->image, p->interp->vm.ram.host, RIG_RAM);
-    memcpy(p->got, p->bt->vm.ram.host, RIG_RAM);
-    mask_tables(p->image);
-    mask_tables(p->got);
-    for (unsigned k = 0; k < RIG_RAM; k++)
-        if (p->image[k] != p->got[k]) {
-            fprintf(stderr, "RAM at %x: %02x and %02x\n", k, p->image[k], p->got[k]);
+    mask_tables(p->interp->vm.ram.host);
+    mask_tables(p->bt->vm.ram.host);
+    for (unsigned k = 0; k < RIG_RAM; k += PAGE_SIZE)
+        if (memcmp(p->interp->vm.ram.host + k, p->bt->vm.ram.host + k, PAGE_SIZE)) {
+            while (p->interp->vm.ram.host[k] == p->bt->vm.ram.host[k])
+                k++;
+            fprintf(stderr, "RAM at %x: %02x and %02x\n", k, p->interp->vm.ram.host[k],
+                    p->bt->vm.ram.host[k]);
             fail("RAM differs");
         }
 }
@@ -370,14 +368,14 @@ static void make_pair(struct pair *p)
     p->interp->model.features[FEAT_RDRAND / 64] &= ~BIT(FEAT_RDRAND % 64);
     p->interp->model.features[FEAT_RDSEED / 64] &= ~BIT(FEAT_RDSEED % 64);
     memcpy(p->bt->model.features, p->interp->model.features, sizeof(p->bt->model.features));
-    p->image = malloc(RIG_RAM);
-    p->got = malloc(RIG_RAM);
+    p->image = calloc(1, RIG_RAM);
+    p->canary_copy = malloc(LOW_BYTES - CANARY_AT);
     p->canary = mmap((void *)(uintptr_t)CANARY_AT, LOW_BYTES - CANARY_AT, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (p->canary == MAP_FAILED || !p->image || !p->got)
+    if (p->canary == MAP_FAILED || !p->image || !p->canary_copy)
         fail("cannot get memory");
-    for (size_t k = 0; k < (LOW_BYTES - CANARY_AT) / 8; k++)
-        p->canary[k] = CANARY * (k + 1);
+    for (size_t k = 0; k < LOW_BYTES - CANARY_AT; k++)
+        p->canary[k] = p->canary_copy[k] = (uint8_t)(k * 7 + k / 251);
     fence(p->bt->vm.ram.host, RIG_RAM);
     fence(p->bt->vcpu->engine, sizeof(struct bt_vcpu));
 }
@@ -387,7 +385,9 @@ static void start(struct rig *r, const uint8_t *image)
 {
     struct interp *c = interp_of(r->vcpu);
 
-    memcpy(r->vm.ram.host, image, RIG_RAM);
+    for (unsigned k = 0; k < RIG_RAM; k += PAGE_SIZE)
+        if (memcmp(r->vm.ram.host + k, image + k, PAGE_SIZE))
+            memcpy(r->vm.ram.host + k, image + k, PAGE_SIZE);
     ram_written(&r->vm, 0, RIG_RAM);
     blocks_flush(c);
     c->last_exc_n = 0;

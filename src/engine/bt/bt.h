@@ -21,8 +21,8 @@
  *
  * The stack has a window besides: one page that the privilege in force may write, whose offset to
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
- * then needs no more than the instruction itself. While there is no window its room is 0, so that no
- * address passes. Where the stack's page ends in the middle of what a block touches, another form of
+ * then needs no more than the instruction itself. While there is no window, window_none makes every
+ * address fail. Where the stack's page ends in the middle of what a block touches, another form of
  * the block runs, which has no window (BT_KEY_NO_WINDOW).
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
@@ -108,12 +108,7 @@ struct bt_counts {
 #define NEED_VEC 1 /* vector and mask registers, MXCSR */
 #define NEED_X87 2 /* x87 or MMX registers */
 #define BT_NEEDS 4
-
-#define BT_ROOMS 2
-static inline unsigned window_span(unsigned room)
-{
-    return room ? 512 : 64;
-}
+#define BT_WINDOW_SPAN 512 /* bytes of the stack that one check covers */
 
 struct bt_vcpu {
     struct interp c; /* first: gs points here */
@@ -127,8 +122,9 @@ struct bt_vcpu {
     uint64_t target;        /* of the last indirect branch */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
-    uint64_t window, window_delta;  /* of the stack: its page, and SD */
-    uint64_t window_room[BT_ROOMS]; /* offsets below are good for a span of up to window_span(n) */
+    uint64_t window, window_delta; /* of the stack: its page, and SD */
+    uint64_t window_none;          /* all ones: there is none; 0: there is */
+    uint64_t window_limit;         /* between a block and the stub that looks for the window */
     uint32_t host_mxcsr;
     uint8_t live;      /* NEED_*: these registers are the guest's */
     uint8_t wanted;    /* load them before going on at `resume` */
@@ -199,7 +195,7 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_TSC };
 
 /* An instruction that may have to leave its block. */
 struct bt_site {
@@ -243,7 +239,7 @@ struct bt_trap {
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
-    uint32_t window[2][BT_ROOMS]; /* by user, supervisor */
+    uint32_t window[2]; /* by user, supervisor */
 };
 
 /* Mistakes that --engine lockstep,plant=N makes, so that a test sees them found. */

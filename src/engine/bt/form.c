@@ -312,6 +312,12 @@ void form_classify(struct form *f, const struct interp *c, bool end)
     find_flags(f);
 }
 
+void form_is_end(struct form *f)
+{
+    f->class = FORM_END;
+    find_flags(f);
+}
+
 /* ---- writing it down ------------------------------------------------------------------------ */
 
 static const ZydisDecodedOperand *encoded(const struct form *f, ZydisOperandEncoding enc)

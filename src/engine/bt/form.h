@@ -56,6 +56,9 @@ struct form {
 /* Fills everything but `in`, `zi`, `ops` and `off` in. `end`: the interpreter's decoder ends here. */
 void form_classify(struct form *f, const struct interp *c, bool end);
 
+/* What form_classify said is not to be: the interpreter runs it, and the block ends. */
+void form_is_end(struct form *f);
+
 /*
  * The instruction with the stolen registers named in `map` (by guest register number 14 and 15)
  * replaced, and its memory operand by `mem` (NULL: there is none). False: it cannot be encoded.

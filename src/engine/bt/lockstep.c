@@ -26,7 +26,7 @@ static uint32_t aflags_of(uint16_t flags)
     return (flags & 0xd5u) << 8 | (flags >> 11 & 1);
 }
 
-/* ---- what is written ---------------------------------------------------------------------------- */
+/* ---- what is written ---- */
 
 static void on_writing(struct interp *c, gva_t addr, uint8_t *host, uint32_t ram_page)
 {
@@ -88,7 +88,7 @@ static void pages_back(struct lockstep *l)
         memcpy(l->page[i].host, l->page[i].before, PAGE_SIZE);
 }
 
-/* ---- state ---------------------------------------------------------------------------------------- */
+/* ---- state ---- */
 
 static void save(struct lockstep *l)
 {
@@ -151,7 +151,7 @@ static void note_end(struct lockstep *l, struct lockstep_end *e)
     e->cpl = c->cpl;
 }
 
-/* ---- the interpreter's run ------------------------------------------------------------------------- */
+/* ---- the interpreter's run ---- */
 
 /* MOV to and from control and debug registers. */
 static bool is_mov_control(const struct insn *i)
@@ -221,8 +221,7 @@ static struct block *find_single(struct lockstep *l)
     uint64_t rip = c->s.rip;
     unsigned slot = TLB_SLOT(rip);
     uint32_t page = c->tlb_ram_page[slot];
-    struct lockstep_single *e =
-        &l->single[(rip ^ rip >> PAGE_SHIFT) & (LOCKSTEP_SINGLES - 1)];
+    struct lockstep_single *e = &l->single[(rip ^ rip >> PAGE_SHIFT) & (LOCKSTEP_SINGLES - 1)];
     struct block *b = e->block;
 
     if (likely(b && e->rip == rip && e->flushes == bc->flushes && c->code64 &&
@@ -320,7 +319,7 @@ static void first(struct lockstep *l, unsigned most)
         memcpy(l->page[i].after, l->page[i].host, PAGE_SIZE);
 }
 
-/* ---- the translator's run -------------------------------------------------------------------------- */
+/* ---- the translator's run ---- */
 
 /* How many instructions came before the one of the site. */
 static unsigned insns_before(const struct lockstep *l, const struct bt_site *s)
@@ -432,7 +431,7 @@ static void second(struct lockstep *l, const struct bt_block *b)
     l->live &= (uint16_t)~still_dead(l);
 }
 
-/* ---- comparing -------------------------------------------------------------------------------------- */
+/* ---- comparing ---- */
 
 #define PTE_AD 0x60ull
 
@@ -463,7 +462,8 @@ static bool same(struct lockstep *l)
     const struct lockstep_end *a = &l->a, *b = &l->b;
     bool ok = !l->overflow && !b->device && a->raised == b->raised &&
               !memcmp(&a->s, &b->s, sizeof(a->s)) && a->mode == b->mode &&
-              !((a->key ^ b->key) & KEY_MODE) && a->cpl == b->cpl && !((a->aflags ^ b->aflags) & aflags_of(l->live));
+              !((a->key ^ b->key) & KEY_MODE) && a->cpl == b->cpl &&
+              !((a->aflags ^ b->aflags) & aflags_of(l->live));
 
     if (ok && a->raised)
         ok = a->vector == b->vector && a->has_error == b->has_error && a->soft == b->soft &&
@@ -473,7 +473,7 @@ static bool same(struct lockstep *l)
     return ok;
 }
 
-/* ---- a block ------------------------------------------------------------------------------------------ */
+/* ---- a block ---- */
 
 static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys)
 {
@@ -495,7 +495,8 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
     return b;
 }
 
-/* Both have run and agree: the interpreter's flags are all right, the translator's only where live. */
+/* Both have run and agree: the interpreter's flags are all right, the translator's only where live.
+ */
 static void agreed(struct lockstep *l)
 {
     struct interp *c = &l->v->c;
@@ -523,8 +524,9 @@ static void differ(struct lockstep *l, const struct bt_block *b)
 }
 
 /*
- * The block at s.rip, of which `most` instructions may be run, by both. False: its first instruction
- * is the interpreter's alone, and has not been run. What was raised (a.raised) is still to be delivered.
+ * The block at s.rip, of which `most` instructions may be run, by both. False: its first
+ * instruction is the interpreter's alone, and has not been run. What was raised (a.raised) is still
+ * to be delivered.
  */
 static bool both(struct lockstep *l, const struct bt_block *b, unsigned most)
 {
@@ -538,6 +540,7 @@ static bool both(struct lockstep *l, const struct bt_block *b, unsigned most)
             restore(l);
             most = l->a.insns;
             l->npages = 0;
+            l->overflow = false;
             if (!most)
                 return false;
         }
@@ -572,7 +575,7 @@ static bool both(struct lockstep *l, const struct bt_block *b, unsigned most)
     return true;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------ */
+/* ---- the loop ---- */
 
 static uint64_t budget(const struct interp *c)
 {
@@ -675,7 +678,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
     return interp_run_end(c);
 }
 
-/* ---- the engine ------------------------------------------------------------------------------------------ */
+/* ---- the engine ---- */
 
 static void lockstep_vm_fini(struct vm *vm)
 {
@@ -685,8 +688,9 @@ static void lockstep_vm_fini(struct vm *vm)
     if (l && l->v)
         fprintf(stderr,
                 "doppel: lockstep: %" PRIu64 " blocks, %" PRIu64 " instructions and %" PRIu64
-                " exceptions compared; by the interpreter alone: %" PRIu64 " instructions, and %" PRIu64
-                " of code that is not translated; %" PRIu64 " repeats; %s\n",
+                " exceptions compared; by the interpreter alone: %" PRIu64
+                " instructions, and %" PRIu64 " of code that is not translated; %" PRIu64
+                " repeats; %s\n",
                 l->blocks, l->compared, l->faults, l->alone, l->untranslated, l->unstable,
                 l->over ? "a difference" : "no difference");
     engine_bt.vm_fini(vm);

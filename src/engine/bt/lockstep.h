@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine `lockstep`: interpreter and translator run the same code of one vCPU, block by block, and
- * the first difference ends the VM with a report on standard error (MACHINE_EXIT_DIFFERENCE).
+ * The engine `lockstep`: interpreter and translator run the same code of one vCPU, block by block,
+ * and the first difference ends the VM with a report on standard error (MACHINE_EXIT_DIFFERENCE).
  *
  * A block is translated at once and is never linked, so that it comes back here at its first exit.
  * First the interpreter runs it, one instruction at a time, until the block's last instruction, a
  * branch that is taken, or an exception; then everything it changed is taken back, the translation
- * runs, and both results are compared: every byte of struct cpu_state, the arithmetic flags that the
- * translator says are live, the exception, and RAM.
+ * runs, and both results are compared: every byte of struct cpu_state, the arithmetic flags that
+ * the translator says are live, the exception, and RAM.
  *
- * RAM. No page has a write tag when either of them starts, so that the first store to a page is seen
- * (interp_listener.writing) and the page copied. After the interpreter's run the written pages are
- * copied once more and put back.
+ * RAM. No page has a write tag when either of them starts, so that the first store to a page is
+ * seen (interp_listener.writing) and the page copied. After the interpreter's run the written pages
+ * are copied once more and put back.
  *
- * What can not be done twice (devices, time, random numbers, the MSRs and control registers behind which
- * there is more than struct cpu_state) is run by the interpreter alone; the block is cut there, and
- * the translator makes a shorter one (bt_vcpu.cap). So is code that is not translated, an instruction
- * across two pages, and what writes to code.
+ * What can not be done twice (devices, time, random numbers, the MSRs and control registers behind
+ * which there is more than struct cpu_state) is run by the interpreter alone; the block is cut
+ * there, and the translator makes a shorter one (bt_vcpu.cap). So is code that is not translated,
+ * an instruction across two pages, and what writes to code.
  *
  * Dead flags go into the translator's next block inverted: who reads them differs.
  *
- * The machine lock is held in between, so that devices do not write to RAM; what their back ends write
- * without it may look like a difference, so that one counts only if it is there three times in a row.
- * Accessed and dirty bits of page tables come and go with the TLB, which both share: words that differ
- * in these bits alone are the same, in supervisor mode.
+ * The machine lock is held in between, so that devices do not write to RAM; what their back ends
+ * write without it may look like a difference, so that one counts only if it is there three times
+ * in a row. Accessed and dirty bits of page tables come and go with the TLB, which both share:
+ * words that differ in these bits alone are the same, in supervisor mode.
  */
 #ifndef ENGINE_BT_LOCKSTEP_H
 #define ENGINE_BT_LOCKSTEP_H
@@ -85,8 +85,8 @@ struct lockstep {
     struct lockstep_end a, b; /* of the interpreter, of the translator */
     enum lockstep_cut cut;
     uint64_t trace[LOCKSTEP_INSNS]; /* addresses of the instructions */
-    uint16_t live;  /* the translator's flags that count at its end */
-    uint16_t dead;  /* flags that the translator left behind dead */
+    uint16_t live;                  /* the translator's flags that count at its end */
+    uint16_t dead;                  /* flags that the translator left behind dead */
     bool overflow, code_written;
     unsigned npages;
     struct lockstep_page page[LOCKSTEP_PAGES];

@@ -22,7 +22,7 @@ static void hex(FILE *out, const uint8_t *p, unsigned n)
         fprintf(out, "%02x", p[i]);
 }
 
-/* ---- code -------------------------------------------------------------------------------------- */
+/* ---- code ---- */
 
 static void code(FILE *out, const uint8_t *p, unsigned n, uint64_t at, unsigned most)
 {
@@ -69,7 +69,7 @@ static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *
     code(out, rw + b->cold, b->cold_end - b->cold, (uintptr_t)rx + b->cold, UINT32_MAX);
 }
 
-/* ---- state --------------------------------------------------------------------------------------- */
+/* ---- state ---- */
 
 static uint64_t value(const uint8_t *p, unsigned size)
 {
@@ -100,7 +100,9 @@ static void fields(FILE *out, const char *prefix, const struct state_field *f, u
                 strncat(name, ".", sizeof(name) - strlen(name) - 1);
                 fields(out, name, f->fields, f->nfields, before + at, a + at, b + at);
             } else if (f->size <= 8) {
-                fprintf(out, "  %s: before %" PRIx64 ", interpreter %" PRIx64 ", translator %" PRIx64 "\n",
+                fprintf(out,
+                        "  %s: before %" PRIx64 ", interpreter %" PRIx64 ", translator %" PRIx64
+                        "\n",
                         name, value(before + at, f->size), value(a + at, f->size),
                         value(b + at, f->size));
             } else {
@@ -134,8 +136,8 @@ static void end(FILE *out, const char *who, const struct lockstep_end *e)
     if (e->device)
         fprintf(out, "  %s: touches a device or too many pages\n", who);
     else if (e->raised)
-        fprintf(out, "  %s: vector %u, error code %#x, payload %#" PRIx64 ", rip %#" PRIx64 "\n", who,
-                e->vector, e->error, e->payload, e->s.rip);
+        fprintf(out, "  %s: vector %u, error code %#x, payload %#" PRIx64 ", rip %#" PRIx64 "\n",
+                who, e->vector, e->error, e->payload, e->s.rip);
     else
         fprintf(out, "  %s: no exception\n", who);
 }
@@ -169,10 +171,11 @@ void lockstep_report(struct lockstep *l, const struct bt_block *b)
     uint64_t fx = aflags_to_rflags(x->aflags), fy = aflags_to_rflags(y->aflags);
     FILE *out = stderr;
 
-    fprintf(out,
-            "doppel: lockstep: the translator differs from the interpreter in the block at %#" PRIx64
-            " (%u instructions, %u run; %" PRIu64 " blocks before it were the same)\n",
-            b->va, b->insns, x->insns, l->blocks);
+    fprintf(
+        out,
+        "doppel: lockstep: the translator differs from the interpreter in the block at %#" PRIx64
+        " (%u instructions, %u run; %" PRIu64 " blocks before it were the same)\n",
+        b->va, b->insns, x->insns, l->blocks);
     fprintf(out, "differences:\n");
     if (x->raised != y->raised || y->device || x->vector != y->vector || x->error != y->error ||
         x->payload != y->payload) {
@@ -182,14 +185,17 @@ void lockstep_report(struct lockstep *l, const struct bt_block *b)
     fields(out, "", cpu_state_table.fields, cpu_state_table.nfields, (const uint8_t *)&l->s,
            (const uint8_t *)&x->s, (const uint8_t *)&y->s);
     if ((fx ^ fy) & l->live)
-        fprintf(out, "  arithmetic flags: interpreter %03" PRIx64 ", translator %03" PRIx64
-                     ", live %03x\n", fx, fy, l->live);
+        fprintf(out,
+                "  arithmetic flags: interpreter %03" PRIx64 ", translator %03" PRIx64
+                ", live %03x\n",
+                fx, fy, l->live);
     if (l->dead)
         fprintf(out, "  (flags %03x were dead before the block, and inverted for the translator)\n",
                 l->dead);
     if (x->mode != y->mode || x->key != y->key || x->cpl != y->cpl)
-        fprintf(out, "  mode: interpreter %#" PRIx64 " key %#" PRIx64 " cpl %u, translator %#" PRIx64
-                     " key %#" PRIx64 " cpl %u\n",
+        fprintf(out,
+                "  mode: interpreter %#" PRIx64 " key %#" PRIx64 " cpl %u, translator %#" PRIx64
+                " key %#" PRIx64 " cpl %u\n",
                 x->mode, x->key, x->cpl, y->mode, y->key, y->cpl);
     memory(out, l);
     registers(out, "before", &l->s, l->aflags);

@@ -134,6 +134,11 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 
     if (s->kind == SITE_WINDOW)
         return window(v, b, s);
+    if (s->kind == SITE_TSC) {
+        interp_read_tsc(c);
+        want(v, b->needs);
+        return (uint64_t)(uintptr_t)bt->code.rx + s->resume;
+    }
     if (s->kind == SITE_ACCESS) {
         c->s.rip = c->block_rip = b->va + s->off;
         c->block = NULL;
@@ -251,15 +256,20 @@ struct bt_block *bt_find(struct bt_vcpu *v)
 
 /* ---- the loop ------------------------------------------------------------------------------------- */
 
-/* Where an indirect branch could not go: it raises its fault, with rsp as it was before. */
+/*
+ * Where an indirect branch could not go: it raises its fault, with rsp as it was before. A return address
+ * stays in memory, as processors leave it; it may have overwritten the target, so the branch is not run again.
+ */
 void bt_undo_indirect(struct bt_vcpu *v)
 {
     const struct bt_site *s = &v->bt->sites[v->indirect_from];
     struct interp *c = &v->c;
 
     c->s.gpr[REG_RSP] -= (uint64_t)(int64_t)s->moved;
-    c->s.rip = v->bt->blocks[s->block].va + s->off;
-    interp_run_block(c, true);
+    c->s.rip = c->block_rip = v->bt->blocks[s->block].va + s->off;
+    c->block = NULL;
+    c->cur = &access_insn;
+    interp_raise_err(c, VEC_GP, 0);
 }
 
 static bool canonical(gva_t addr)
@@ -479,6 +489,7 @@ static int bt_vcpu_init(struct vcpu *vcpu, struct err *err)
     leave_at_poll(v);
     v->mode_key = UINT64_MAX;
     bt_tlb_init(v);
+    bt_window_drop(v);
     v->c.listener = &bt_listener;
     bt_look_vcpu(v);
     return 0;

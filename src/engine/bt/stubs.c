@@ -238,10 +238,10 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
 }
 
 /*
- * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site, on
- * success the block goes on at `resume`.
+ * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site,
+ * `window_limit` the highest offset that will do; on success the block goes on at `resume`.
  */
-static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table, unsigned room)
+static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
 {
     int32_t at = GS(tlb) + (int32_t)(table * sizeof(struct bt_table));
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
@@ -257,8 +257,7 @@ static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table, un
     emit32(e, (TLB_ENTRIES - 1) << 5);
     entry.disp = at + (int32_t)(offsetof(struct bt_entry, tag) + 8 * ACCESS_WRITE);
     emit_op(e, true, OP_XOR, T0, entry);
-    emit_op(e, true, 0x81, 7, rm_reg(T0));
-    emit32(e, PAGE_SIZE - window_span(room));
+    emit_op(e, true, OP_CMP, T0, rm_gs(GS(window_limit)));
     miss = emit_jump(e, CC_A, e->at);
     entry.disp = at + (int32_t)offsetof(struct bt_entry, addend);
     emit_load(e, SD, entry);
@@ -267,10 +266,8 @@ static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table, un
     emit_op(e, true, 0x81, 4, rm_reg(T0));
     emit32(e, ~(uint32_t)PAGE_MASK);
     emit_store(e, T0, rm_gs(GS(window)));
-    for (unsigned n = 0; n < BT_ROOMS; n++) {
-        emit_op(e, true, 0xc7, 0, rm_gs(GS(window_room) + 8 * (int32_t)n));
-        emit32(e, PAGE_SIZE - window_span(n) + 1);
-    }
+    emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
+    emit32(e, 0);
     emit_op(e, false, 0xff, 4, rm_gs(GS(resume)));
     emit_patch(e, miss, e->at);
     emit_op(e, false, OP_LOAD, T0, rm_gs(GS(id)));
@@ -314,10 +311,8 @@ void bt_stubs_make(struct bt_vm *bt)
     emit_patch(&e, leave, e.at);
     return_to_c(&e, BT_LEAVE_SLOW);
 
-    for (unsigned n = 0; n < BT_ROOMS; n++) {
-        bt->stubs.window[0][n] = make_window(bt, &e, KEY_USER, n);
-        bt->stubs.window[1][n] = make_window(bt, &e, KEY_SUPERVISOR, n);
-    }
+    bt->stubs.window[0] = make_window(bt, &e, KEY_USER);
+    bt->stubs.window[1] = make_window(bt, &e, KEY_SUPERVISOR);
     align(&e, 64);
     bt->stubs_end = e.at;
 }

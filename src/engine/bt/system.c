@@ -69,6 +69,9 @@ bool system_form(const struct translation *t, struct form *f)
         return true;
     }
     switch (f->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC:
+        f->flags_read = f->flags_may = f->flags_must = 0;
+        return mode_cpl(t->key) == 0 || !(t->key & MODE_TSD);
     case ZYDIS_MNEMONIC_CLI:
         f->flags_read = f->flags_may = f->flags_must = 0;
         return kernel(t);
@@ -152,6 +155,16 @@ static void emit_write_arith(struct emit *e)
     emit_dword(e, 4, rm_reg(T0), 1);
     emit_op(e, false, 0x0b, T1, rm_reg(T0));
     emit_op(e, false, OP_STORE, T1, rm_gs(GS(c.aflags)));
+}
+
+/* A call out, but without the interpreter's doings around an instruction. */
+static void emit_tsc(struct translation *t, const struct form *f)
+{
+    uint32_t site = add_site(t, f, SITE_TSC);
+
+    emit_const(&t->hot, T0, site);
+    emit_jump(&t->hot, CC_ALWAYS, t->bt->stubs.slow);
+    resume_here(t, site);
 }
 
 static void emit_sti(struct translation *t, const struct form *f)
@@ -246,10 +259,8 @@ _Static_assert(offsetof(struct cpu_seg, attr) == offsetof(struct cpu_seg, select
 /* The window was looked at with the other privilege's eyes. */
 static void emit_window_drop(struct emit *e)
 {
-    for (unsigned n = 0; n < BT_ROOMS; n++) {
-        emit_op(e, true, 0xc7, 0, rm_gs(GS(window_room) + 8 * (int32_t)n));
-        emit32(e, 0);
-    }
+    emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
+    emit32(e, UINT32_MAX); /* sign-extended */
 }
 
 /* Everything interp_mode_changed derives from the new privilege. */
@@ -488,6 +499,9 @@ void emit_system(struct translation *t, const struct form *f)
     flags_to_slot(t, f->live_in);
     t->host = false;
     switch (f->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC:
+        emit_tsc(t, f);
+        break;
     case ZYDIS_MNEMONIC_CLI:
         emit_dword(&t->hot, 4, RFLAGS_AT, ~(uint32_t)RFLAGS_IF);
         break;

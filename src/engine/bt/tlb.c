@@ -70,7 +70,7 @@ void bt_tlb_init(struct bt_vcpu *v)
 
 void bt_window_drop(struct bt_vcpu *v)
 {
-    memset(v->window_room, 0, sizeof(v->window_room));
+    v->window_none = UINT64_MAX;
     v->window_drops++;
 }
 
@@ -80,13 +80,12 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
     unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR, slot = TLB_SLOT(addr);
     const struct bt_entry *e = &v->tlb[table].at[slot];
 
-    memset(v->window_room, 0, sizeof(v->window_room));
+    v->window_none = UINT64_MAX;
     if (e->tag[ACCESS_WRITE] != (addr & ~PAGE_MASK) || (addr & PAGE_MASK) > PAGE_SIZE - span)
         return false;
     v->window = addr & ~PAGE_MASK;
     v->window_delta = e->addend;
-    for (unsigned n = 0; n < BT_ROOMS; n++)
-        v->window_room[n] = PAGE_SIZE - window_span(n) + 1;
+    v->window_none = 0;
     return true;
 }
 

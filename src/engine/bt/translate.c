@@ -39,6 +39,11 @@ void bt_translate_fini(struct bt_vm *bt)
 
 /* ---- decoding ------------------------------------------------------------------------------ */
 
+static gva_t branch_target(const struct form *f, gva_t va)
+{
+    return va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s;
+}
+
 /* The instruction at `off` of the code page. False: it does not end in the page. */
 static bool decode_at(struct translation *t, unsigned off, struct form *f)
 {
@@ -51,6 +56,9 @@ static bool decode_at(struct translation *t, unsigned off, struct form *f)
     if (r == DECODE_MORE)
         return false;
     form_classify(f, &t->v->c, r == DECODE_END);
+    if ((f->class == FORM_JCC || f->class == FORM_JMP || f->class == FORM_CALL) &&
+        (branch_target(f, (t->va & ~PAGE_MASK) + off) + BIT(47)) >> 48)
+        form_is_end(f); /* not canonical: the branch itself faults */
     f->shadow = f->poll_after = false;
     if (system_form(t, f))
         f->class = FORM_SYSTEM;
@@ -113,11 +121,6 @@ static void decode_block(struct translation *t)
 static bool in_page(const struct translation *t, gva_t target)
 {
     return ((target ^ t->va) & ~PAGE_MASK) == 0;
-}
-
-static gva_t branch_target(const struct form *f, gva_t va)
-{
-    return va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s;
 }
 
 /* The flags that the code at `target` may read before it writes them, as far as one cares to look. */
@@ -387,7 +390,9 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_store(e, T1, rm_gs(GS(resume)));
         emit_op(e, false, 0xc7, 0, rm_gs(GS(id)));
         emit32(e, s->index);
-        emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3][s->room]);
+        emit_op(e, true, 0xc7, 0, rm_gs(GS(window_limit)));
+        emit32(e, PAGE_SIZE - s->span);
+        emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
         break;
     case STUB_SLOW:
         emit_site(t, e, s->index);
@@ -581,7 +586,7 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
                 l = l < *low ? l : *low;
                 h = h > *high ? h : *high;
             }
-            if (h - l <= (int32_t)window_span(BT_ROOMS - 1)) {
+            if (h - l <= BT_WINDOW_SPAN) {
                 *low = l;
                 *high = h;
                 any = true;
@@ -598,20 +603,22 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
 static void emit_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
     struct emit *e = &t->hot;
-    unsigned span = (unsigned)(high - low), room = span > window_span(0);
+    unsigned span = (unsigned)(high - low);
     uint32_t site = add_site(t, f, SITE_WINDOW);
     struct stub *s;
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[site].retry = e->at;
     t->bt->sites[site].moved = low;
-    t->bt->sites[site].span = (uint16_t)window_span(room);
+    t->bt->sites[site].span = (uint16_t)span;
     emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
     emit_op(e, true, 0x2b, T0, rm_gs(GS(window)));
-    emit_op(e, true, OP_CMP, T0, rm_gs(GS(window_room) + 8 * (int32_t)room));
-    s = add_stub(t, STUB_WINDOW, emit_jump(e, CC_AE, e->at), site);
+    emit_op(e, true, 0x0b, T0, rm_gs(GS(window_none)));
+    emit_op(e, true, 0x81, 7, rm_reg(T0));
+    emit32(e, PAGE_SIZE - span);
+    s = add_stub(t, STUB_WINDOW, emit_jump(e, CC_A, e->at), site);
     s->tag = low;
-    s->room = (uint8_t)room;
+    s->span = (uint16_t)span;
     s->back = e->at;
     t->host = false;
     t->window = true;

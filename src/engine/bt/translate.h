@@ -26,7 +26,7 @@ struct stub {
     uint32_t from2; /* another one, or BT_NONE */
     uint32_t index; /* site or exit */
     int32_t tag;    /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
-    uint8_t room;   /* STUB_WINDOW: index of the room, and ... */
+    uint16_t span;  /* STUB_WINDOW: bytes, and ... */
     uint32_t back;  /* ... where the block goes on */
     bool save;      /* flags: from the host's to the slot */
 };

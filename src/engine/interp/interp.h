@@ -528,6 +528,8 @@ static inline void set_sp(struct interp *c, uint64_t sp)
  */
 int interp_create(struct vcpu *vcpu, size_t size, struct err *err);
 void interp_destroy(struct vcpu *vcpu, size_t size);
+/* RDTSC: EDX:EAX. Raises #GP where CR4.TSD says so. */
+void interp_read_tsc(struct interp *c);
 /* Around run loops: budget and stop reason are set up; what was raised is delivered. */
 void interp_run_begin(struct interp *c, uint64_t budget, sigjmp_buf *raise_to);
 enum vcpu_stop interp_run_end(struct interp *c);

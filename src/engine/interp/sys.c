@@ -868,7 +868,7 @@ void op_cpuid(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-static void read_tsc(struct interp *c)
+void interp_read_tsc(struct interp *c)
 {
     uint64_t v;
 
@@ -883,14 +883,14 @@ static void read_tsc(struct interp *c)
 void op_rdtsc(struct interp *c, const struct insn *i)
 {
     BEGIN(c, i);
-    read_tsc(c);
+    interp_read_tsc(c);
     NEXT(c, i);
 }
 
 void op_rdtscp(struct interp *c, const struct insn *i)
 {
     BEGIN(c, i);
-    read_tsc(c);
+    interp_read_tsc(c);
     c->s.gpr[REG_RCX] = (uint32_t)c->s.tsc_aux;
     NEXT(c, i);
 }
