@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * x87 and MMX as programs use them: loops that are interrupted, the pointers that FXSAVE and FNSTENV
- * show, where #MF comes and what comes before it, control words, and MMX, x87 and SSE beside each
- * other in one run of code. SDM vol. 1 chapters 8 and 9, section 10.5; vol. 3A section 6.15 "#MF".
+ * x87 and MMX as programs use them: loops that are interrupted, the pointers that FXSAVE and
+ * FNSTENV show, where #MF comes and what comes before it, control words, and MMX, x87 and SSE
+ * beside each other in one run of code. SDM vol. 1 chapters 8 and 9, section 10.5; vol. 3A
+ * section 6.15 "#MF".
  */
 #include "rt/hot.h"
 #include "rt/irq.h"
@@ -28,24 +29,25 @@ static void save(void)
     __asm__ volatile("fxsave64 %0" : "=m"(fx));
 }
 
-/* ---- loops that are interrupted ---------------------------------------------------------------- */
+/* ---- loops that are interrupted ----------------------------------------------------------------
+ */
 
 uint64_t k37 = 0x400d99999999999a, start_x = 0x3fd3333333333333, out; /* 3.7, 0.3 */
 uint32_t weight = 0x3f400000;                                         /* 0.75 */
 uint8_t t80[16], env[28];
 
 /* The sum of 0.75 x over x = 3.7 x (1 - x), in 80 bits. `between` is run in each turn. */
-#define SERIES(n, between)                                                                         \
-    ({                                                                                             \
-        unsigned n_ = (n);                                                                         \
-        __asm__ volatile("fninit; fldz; fldl start_x; 1:"                                          \
-                         "fld1; fsub %%st(1), %%st; fmulp; fmull k37; fld %%st(0);"                \
-                         "fstpt t80; fldt t80; fmuls weight; faddp %%st, %%st(2);" between          \
-                         "dec %0; jnz 1b; fstp %%st(0); fstpl out"                                 \
-                         : "+r"(n_)                                                                \
-                         :                                                                         \
-                         : "memory", "cc", "rax", "rbx", "rcx", "rdx");                            \
-        out;                                                                                       \
+#define SERIES(n, between)                                                                 \
+    ({                                                                                     \
+        unsigned n_ = (n);                                                                 \
+        __asm__ volatile("fninit; fldz; fldl start_x; 1:"                                  \
+                         "fld1; fsub %%st(1), %%st; fmulp; fmull k37; fld %%st(0);"        \
+                         "fstpt t80; fldt t80; fmuls weight; faddp %%st, %%st(2);" between \
+                         "dec %0; jnz 1b; fstp %%st(0); fstpl out"                         \
+                         : "+r"(n_)                                                        \
+                         :                                                                 \
+                         : "memory", "cc", "rax", "rbx", "rcx", "rdx");                    \
+        out;                                                                               \
     })
 #define SERIES_1000 0x407f3a5e50002a72
 
@@ -115,19 +117,21 @@ CASE(pages, "x87 and SSE: operands in many pages")
     for (unsigned i = 0; i < 64; i++)
         *(uint64_t *)(uintptr_t)(0x2000000 + i * 4096) = 0x3ff0000000000000; /* 1.0 */
     for (unsigned turn = 0; turn < 3; turn++) {
-        __asm__ volatile("mov %%cr3, %%rax; mov %%rax, %%cr3; fninit; fldz; xorps %%xmm6, %%xmm6;"
-                         "mov $0x2000000, %%edx; mov $64, %%ecx;"
-                         "1: faddl (%%rdx); addsd (%%rdx), %%xmm6; add $4096, %%edx; dec %%ecx; jnz 1b;"
-                         "fistpll %0; movq %%xmm6, %1"
-                         : "=m"(got), "=r"(sum)
-                         :
-                         : "rax", "rcx", "rdx", "memory", "cc");
+        __asm__ volatile(
+            "mov %%cr3, %%rax; mov %%rax, %%cr3; fninit; fldz; xorps %%xmm6, %%xmm6;"
+            "mov $0x2000000, %%edx; mov $64, %%ecx;"
+            "1: faddl (%%rdx); addsd (%%rdx), %%xmm6; add $4096, %%edx; dec %%ecx; jnz 1b;"
+            "fistpll %0; movq %%xmm6, %1"
+            : "=m"(got), "=r"(sum)
+            :
+            : "rax", "rcx", "rdx", "memory", "cc");
         CHECK_EQ(got, 64);
         CHECK_EQ(sum, 0x4050000000000000);
     }
 }
 
-/* ---- pointers -------------------------------------------------------------------------------------- */
+/* ---- pointers
+ * -------------------------------------------------------------------------------------- */
 
 #define IS_OR_0(got, want) CHECK(!(got) || (got) == (want))
 
@@ -136,9 +140,10 @@ CASE(fip_without_exception, "FIP: of the last instruction that is no control ins
     extern char fip_1[], fip_2[], fip_3[];
 
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("fninit; fld1; fip_1: fldl %1; fnstcw t80; fxsave64 %0; fstp %%st(0); fstp %%st(0)"
-                         : "=m"(fx)
-                         : "m"(three));
+        __asm__ volatile(
+            "fninit; fld1; fip_1: fldl %1; fnstcw t80; fxsave64 %0; fstp %%st(0); fstp %%st(0)"
+            : "=m"(fx)
+            : "m"(three));
         IS_OR_0(fx.fip, HERE(fip_1));
         IS_OR_0(fx.fdp, (uintptr_t)&three);
         IS_OR_0(fx.fop, 0x504);
@@ -149,11 +154,12 @@ CASE(fip_without_exception, "FIP: of the last instruction that is no control ins
         IS_OR_0(*(uint32_t *)(env + 12), (uint32_t)HERE(fip_2));
         IS_OR_0(*(uint32_t *)(env + 20), (uint32_t)(uintptr_t)&three);
         /* REX belongs to it; an integer loop behind it does not matter. */
-        __asm__ volatile("fninit; mov %1, %%r14; fip_3: fldl (%%r14); mov $5, %%ecx; 1: dec %%ecx; jnz 1b;"
-                         "fxsave64 %0; fninit"
-                         : "=m"(fx)
-                         : "r"(&three)
-                         : "r14", "rcx", "cc");
+        __asm__ volatile(
+            "fninit; mov %1, %%r14; fip_3: fldl (%%r14); mov $5, %%ecx; 1: dec %%ecx; jnz 1b;"
+            "fxsave64 %0; fninit"
+            : "=m"(fx)
+            : "r"(&three)
+            : "r14", "rcx", "cc");
         IS_OR_0(fx.fip, HERE(fip_3));
     }
     __asm__ volatile("fld1; fninit");
@@ -168,9 +174,10 @@ CASE(pointers_are_kept, "FIP, FDP, FOP: FXRSTOR to FXSAVE")
     fx.fdp = 0xfedcba98;
     fx.fop = 0x345;
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("fxrstor64 %0; jmp 1f; 1: movd %%eax, %%mm2; pslld $3, %%mm2; emms; fnstcw t80;"
-                         "fxsave64 %0"
-                         : "+m"(fx));
+        __asm__ volatile(
+            "fxrstor64 %0; jmp 1f; 1: movd %%eax, %%mm2; pslld $3, %%mm2; emms; fnstcw t80;"
+            "fxsave64 %0"
+            : "+m"(fx));
         /* AMD: only with a pending exception. */
         IS_OR_0(fx.fip, 0x123456789abc);
         IS_OR_0(fx.fdp, 0xfedcba98);
@@ -178,31 +185,32 @@ CASE(pointers_are_kept, "FIP, FDP, FOP: FXRSTOR to FXSAVE")
     }
 }
 
-/* ---- #MF --------------------------------------------------------------------------------------------- */
+/* ---- #MF
+ * --------------------------------------------------------------------------------------------- */
 
 /* 1 / 0 at label `at`, whose operand is `ea`; the exception comes at label `next`. */
-#define POINTERS(at, next, ea, opcode)                                                             \
-    do {                                                                                           \
-        CHECK_EQ(trap.count, 1);                                                                   \
-        CHECK_EQ(trap.vector, MF);                                                                 \
-        CHECK_EQ(trap.ip, HERE(next));                                                             \
-        save();                                                                                    \
-        CHECK_EQ(fx.fsw & 0x8084, 0x8084);                                                         \
-        CHECK_EQ(fx.fip, HERE(at));                                                                \
-        CHECK_EQ(fx.fdp, (uintptr_t)(ea));                                                         \
-        CHECK_EQ(fx.fop, (opcode));                                                                \
-        __asm__ volatile("fninit");                                                                \
+#define POINTERS(at, next, ea, opcode)     \
+    do {                                   \
+        CHECK_EQ(trap.count, 1);           \
+        CHECK_EQ(trap.vector, MF);         \
+        CHECK_EQ(trap.ip, HERE(next));     \
+        save();                            \
+        CHECK_EQ(fx.fsw & 0x8084, 0x8084); \
+        CHECK_EQ(fx.fip, HERE(at));        \
+        CHECK_EQ(fx.fdp, (uintptr_t)(ea)); \
+        CHECK_EQ(fx.fop, (opcode));        \
+        __asm__ volatile("fninit");        \
     } while (0)
 
 /* The trap's way back does not keep these registers. */
-#define TRAP_ANY(code, d)                                                                          \
-    do {                                                                                           \
-        trap.count = 0;                                                                            \
-        __asm__ volatile(TRAP_SETUP "1: " code "\n2: " TRAP_END                                    \
-                         :                                                                         \
-                         : "d"(d)                                                                  \
-                         : TRAP_CLOBBER, "rax", "rcx", "r12", "r13", "r14", "r15");                \
-        trap_resume = 0;                                                                           \
+#define TRAP_ANY(code, d)                                                           \
+    do {                                                                            \
+        trap.count = 0;                                                             \
+        __asm__ volatile(TRAP_SETUP "1: " code "\n2: " TRAP_END                     \
+                         :                                                          \
+                         : "d"(d)                                                   \
+                         : TRAP_CLOBBER, "rax", "rcx", "r12", "r13", "r14", "r15"); \
+        trap_resume = 0;                                                            \
     } while (0)
 
 CASE(mf_pointers, "#MF: where, and by which operand")
@@ -210,24 +218,28 @@ CASE(mf_pointers, "#MF: where, and by which operand")
     extern char mf_1[], mf_1n[], mf_2[], mf_2n[], mf_3[], mf_3n[], mf_4[], mf_4n[], mf_5[], mf_5n[];
 
     for (unsigned i = 0; i < 3; i++) {
-        TRAP_ANY("fninit; fldcw cw_no_zero; fld1; mf_1: fdivl (%%rdx); mov $3, %%ecx; 3: dec %%ecx; jnz 3b;"
-             "mf_1n: fld1",
-             (uintptr_t)zero);
+        TRAP_ANY(
+            "fninit; fldcw cw_no_zero; fld1; mf_1: fdivl (%%rdx); mov $3, %%ecx; 3: dec %%ecx; jnz 3b;"
+            "mf_1n: fld1",
+            (uintptr_t)zero);
         POINTERS(mf_1, mf_1n, zero, 0x432);
-        TRAP_ANY("fninit; fldcw cw_no_zero; fld1; mov %%rdx, %%r14; mf_2: fidivl 4(%%r14); fnstsw %%ax;"
-             "mf_2n: fwait",
-             (uintptr_t)zero);
+        TRAP_ANY(
+            "fninit; fldcw cw_no_zero; fld1; mov %%rdx, %%r14; mf_2: fidivl 4(%%r14); fnstsw %%ax;"
+            "mf_2n: fwait",
+            (uintptr_t)zero);
         POINTERS(mf_2, mf_2n, (uintptr_t)zero + 4, 0x276);
-        TRAP_ANY("fninit; fldcw cw_no_zero; fld1; mov %%rdx, %%r15; mov $1, %%r14d; mf_3: fdivs -4(%%r15,%%r14,4);"
-             "fnstcw t80; mf_3n: paddb %%mm1, %%mm1",
-             (uintptr_t)zero);
+        TRAP_ANY(
+            "fninit; fldcw cw_no_zero; fld1; mov %%rdx, %%r15; mov $1, %%r14d; mf_3: fdivs -4(%%r15,%%r14,4);"
+            "fnstcw t80; mf_3n: paddb %%mm1, %%mm1",
+            (uintptr_t)zero);
         POINTERS(mf_3, mf_3n, zero, 0x074);
         TRAP_ANY("fninit; fldcw cw_no_zero; fld1; mf_4: fdivl zero(%%rip); mf_4n: fstpl (%%rdx)",
-             (uintptr_t)&out);
+                 (uintptr_t)&out);
         POINTERS(mf_4, mf_4n, zero, 0x435);
         wrmsr(0xc0000100, 0x100);
-        TRAP_ANY("fninit; fldcw cw_no_zero; fld1; mf_5: fdivl %%fs:-0x100(%%rdx); mf_5n: fstpl (%%rdx)",
-             (uintptr_t)zero);
+        TRAP_ANY(
+            "fninit; fldcw cw_no_zero; fld1; mf_5: fdivl %%fs:-0x100(%%rdx); mf_5n: fstpl (%%rdx)",
+            (uintptr_t)zero);
         wrmsr(0xc0000100, 0);
         POINTERS(mf_5, mf_5n, (uintptr_t)zero - 0x100, 0x4b2);
     }
@@ -298,7 +310,8 @@ CASE(unmasked_by_loading, "#MF: a control word unmasks what has happened")
     }
 }
 
-/* ---- control words --------------------------------------------------------------------------------- */
+/* ---- control words
+ * --------------------------------------------------------------------------------- */
 
 static struct {
     uint16_t cw;
@@ -332,11 +345,12 @@ CASE(conversions, "x87: integers, decimals, truncation")
 
     for (unsigned i = 0; i < 3; i++) {
         v[0] = -1234567890123 - i;
-        __asm__ volatile("fninit; fildll %0; fld %%st(0); fistpll %1; fld %%st(0); fbstp %2; fbld %2;"
-                         "fsubp; fisttpll %3; fldl %4; fisttps %5"
-                         : "+m"(v[0]), "=m"(v[1]), "=m"(bcd), "=m"(v[2])
-                         : "m"(k37), "m"(v[3])
-                         : "memory");
+        __asm__ volatile(
+            "fninit; fildll %0; fld %%st(0); fistpll %1; fld %%st(0); fbstp %2; fbld %2;"
+            "fsubp; fisttpll %3; fldl %4; fisttps %5"
+            : "+m"(v[0]), "=m"(v[1]), "=m"(bcd), "=m"(v[2])
+            : "m"(k37), "m"(v[3])
+            : "memory");
         CHECK_EQ(v[1], v[0]);
         CHECK_EQ(v[2], 0);
         CHECK_EQ(v[3], 3);
@@ -369,12 +383,13 @@ CASE(compares, "x87: comparisons and the flags")
     unsigned below, equal, moved;
 
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("fninit; fld1; fldz; xor %0, %0; xor %1, %1; fcomi %%st(1), %%st; fldl %3; fstp %%st(0);"
-                         "adc $0, %0; fucomi %%st(0), %%st; jne 1f; inc %1; 1: fcomip %%st(1), %%st;"
-                         "fldpi; fcmovb %%st(1), %%st; fistpl %2"
-                         : "=&r"(below), "=&r"(equal), "=m"(moved)
-                         : "m"(three)
-                         : "cc");
+        __asm__ volatile(
+            "fninit; fld1; fldz; xor %0, %0; xor %1, %1; fcomi %%st(1), %%st; fldl %3; fstp %%st(0);"
+            "adc $0, %0; fucomi %%st(0), %%st; jne 1f; inc %1; 1: fcomip %%st(1), %%st;"
+            "fldpi; fcmovb %%st(1), %%st; fistpl %2"
+            : "=&r"(below), "=&r"(equal), "=m"(moved)
+            : "m"(three)
+            : "cc");
         CHECK_EQ(below, 1);
         CHECK_EQ(equal, 1);
         CHECK_EQ(moved, 1);
@@ -386,26 +401,31 @@ CASE(compares, "x87: comparisons and the flags")
     }
 }
 
-/* ---- MMX, SSE ---------------------------------------------------------------------------------------- */
+/* ---- MMX, SSE
+ * ---------------------------------------------------------------------------------------- */
 
 CASE(mmx, "MMX: tags, TOP, and x87 after EMMS")
 {
     uint64_t got, mask;
 
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("fninit; fld1; movq %2, %%mm1; paddw %%mm1, %%mm1; psrlq $4, %%mm1; pshufw $0x1b, %%mm1, %%mm2;"
-                         "mov $0xbeef, %%r14d; pinsrw $1, %%r14d, %%mm2; movq %%mm2, %0; mov $-1, %%r15;"
-                         "pmovmskb %%mm2, %%r15d; mov %%r15, %1; fxsave64 fx"
-                         : "=m"(got), "=r"(mask)
-                         : "m"(*(uint64_t[]){0x0102030405067788})
-                         : "r14", "r15", "memory");
+        __asm__ volatile(
+            "fninit; fld1; movq %2, %%mm1; paddw %%mm1, %%mm1; psrlq $4, %%mm1; pshufw $0x1b, %%mm1, %%mm2;"
+            "mov $0xbeef, %%r14d; pinsrw $1, %%r14d, %%mm2; movq %%mm2, %0; mov $-1, %%r15;"
+            "pmovmskb %%mm2, %%r15d; mov %%r15, %1; fxsave64 fx"
+            : "=m"(got), "=r"(mask)
+            : "m"(*(uint64_t[]){0x0102030405067788})
+            : "r14", "r15", "memory");
         CHECK_EQ(got, 0xcef180a0beef0020); /* lanes of 0020_4060_80a0_cef1 turned, and one put in */
         CHECK_EQ(mask, 0xfc);
         CHECK_EQ(fx.ftw, 0xff);
         CHECK_EQ(fx.fsw & 0x3800, 0);
         CHECK_EQ(fx.st[2][0], got);
         CHECK_EQ((uint16_t)fx.st[2][1], 0xffff);
-        __asm__ volatile("emms; fld1; fldpi; faddp; fistpll %0; fxsave64 fx" : "=m"(got) : : "memory");
+        __asm__ volatile("emms; fld1; fldpi; faddp; fistpll %0; fxsave64 fx"
+                         : "=m"(got)
+                         :
+                         : "memory");
         CHECK_EQ(got, 4);
         CHECK_EQ(fx.ftw, 0);
     }
@@ -416,13 +436,14 @@ CASE(mmx_and_sse, "MMX, SSE and x87 in one run")
     uint64_t got[4] = {0};
 
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("fninit; mov $0x0000000700000005, %%rax; movq %%rax, %%mm0; cvtpi2ps %%mm0, %%xmm1;"
-                         "mulps %%xmm1, %%xmm1; cvttps2pi %%xmm1, %%mm1; movq %%mm1, %0; movq2dq %%mm1, %%xmm2;"
-                         "paddd %%xmm2, %%xmm2; movdq2q %%xmm2, %%mm3; movq %%mm3, %1; emms; fildll %1;"
-                         "fstps %2; cvtss2sd %2, %%xmm3; addsd %%xmm3, %%xmm3; movsd %%xmm3, %3"
-                         : "=m"(got[0]), "=m"(got[1]), "=m"(got[2]), "=m"(got[3])
-                         :
-                         : "rax");
+        __asm__ volatile(
+            "fninit; mov $0x0000000700000005, %%rax; movq %%rax, %%mm0; cvtpi2ps %%mm0, %%xmm1;"
+            "mulps %%xmm1, %%xmm1; cvttps2pi %%xmm1, %%mm1; movq %%mm1, %0; movq2dq %%mm1, %%xmm2;"
+            "paddd %%xmm2, %%xmm2; movdq2q %%xmm2, %%mm3; movq %%mm3, %1; emms; fildll %1;"
+            "fstps %2; cvtss2sd %2, %%xmm3; addsd %%xmm3, %%xmm3; movsd %%xmm3, %3"
+            : "=m"(got[0]), "=m"(got[1]), "=m"(got[2]), "=m"(got[3])
+            :
+            : "rax");
         CHECK_EQ(got[0], 0x0000003100000019);
         CHECK_EQ(got[1], 0x0000006200000032);
         CHECK_EQ((uint32_t)got[2], 0x52c40000);
@@ -437,12 +458,13 @@ CASE(mxcsr, "SSE registers and MXCSR beside x87")
     uint64_t got, x;
 
     for (unsigned i = 0; i < 3; i++) {
-        __asm__ volatile("ldmxcsr %4; mov %5, %%rax; movq %%rax, %%xmm9; jmp 1f; 1: fninit; fld1; jmp 2f; 2: fldpi; cpuid;"
-                         "jmp 3f; 3: faddp; fistpll %0; jmp 4f; 4: mov $1, %%eax; cvtsi2sd %%eax, %%xmm1; divsd %6, %%xmm1;"
-                         "movq %%xmm1, %1; stmxcsr %2; movq %%xmm9, %3; ldmxcsr %7"
-                         : "=m"(got), "=m"(x), "=m"(back), "=m"(out)
-                         : "m"(up), "r"(0x123456789abcdefull), "m"(three), "m"(plain)
-                         : "rax", "rbx", "rcx", "rdx", "memory");
+        __asm__ volatile(
+            "ldmxcsr %4; mov %5, %%rax; movq %%rax, %%xmm9; jmp 1f; 1: fninit; fld1; jmp 2f; 2: fldpi; cpuid;"
+            "jmp 3f; 3: faddp; fistpll %0; jmp 4f; 4: mov $1, %%eax; cvtsi2sd %%eax, %%xmm1; divsd %6, %%xmm1;"
+            "movq %%xmm1, %1; stmxcsr %2; movq %%xmm9, %3; ldmxcsr %7"
+            : "=m"(got), "=m"(x), "=m"(back), "=m"(out)
+            : "m"(up), "r"(0x123456789abcdefull), "m"(three), "m"(plain)
+            : "rax", "rbx", "rcx", "rdx", "memory");
         CHECK_EQ(got, 4);
         CHECK_EQ(x, 0x3fd5555555555556);
         CHECK_EQ(back & ~0x3fu, up);
@@ -450,7 +472,9 @@ CASE(mxcsr, "SSE registers and MXCSR beside x87")
     }
 }
 
-/* ---- CR0 ------------------------------------------------------------------------------------------------ */
+/* ---- CR0
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static __attribute__((noinline)) void one(void)
 {
@@ -481,8 +505,9 @@ CASE(tasks, "FXSAVE and FXRSTOR: two tasks")
     static struct fx task[2];
     uint64_t got;
 
-    __asm__ volatile("fninit; fld1; fldpi; fxsave64 %0; fninit; fldl2e; fldln2; fld1; fxsave64 %1; fninit"
-                     : "=m"(task[0]), "=m"(task[1]));
+    __asm__ volatile(
+        "fninit; fld1; fldpi; fxsave64 %0; fninit; fldl2e; fldln2; fld1; fxsave64 %1; fninit"
+        : "=m"(task[0]), "=m"(task[1]));
     for (unsigned i = 0; i < 200; i++)
         __asm__ volatile("fxrstor64 %0; fxch; fxsave64 %0; fxrstor64 %1; fxch %%st(2); fxsave64 %1"
                          : "+m"(task[0]), "+m"(task[1]));

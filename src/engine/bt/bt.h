@@ -124,7 +124,8 @@ struct bt_vcpu {
     uint64_t host_rsp, resume, scratch;
     uint64_t window, window_delta; /* of the stack: its page, and SD */
     uint64_t window_none;          /* all ones: there is none; 0: there is */
-    uint64_t window_limit;         /* between a block and the stub that looks for the window */
+    uint64_t window_limit;         /* between a block and the stub that looks for the window, ... */
+    uint64_t window_else;          /* ... and where to go on without */
     uint32_t host_mxcsr;
     uint8_t live;      /* NEED_*: these registers are the guest's */
     uint8_t wanted;    /* load them before going on at `resume` */
@@ -149,7 +150,8 @@ struct bt_vcpu {
         struct block *block;
         uint64_t flushes; /* of the interpreter's blocks and the code buffer, when it was found */
     } single[BT_SINGLES]; /* what run_one found, by site */
-    bool no_window;   /* the next block has to do without */
+    bool no_window;   /* the next block has to do without, and comes from ... */
+    uint32_t no_window_site;
     unsigned mode_id; /* of mode_key */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
@@ -201,7 +203,8 @@ enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_TSC };
 struct bt_site {
     uint32_t block;
     uint32_t retry;  /* SITE_ACCESS: the check */
-    uint32_t resume; /* behind the instruction; BT_NONE: nowhere */
+    /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW: the jump to the block without one. */
+    uint32_t resume;
     uint16_t off;    /* of the instruction, from the block's start */
     uint8_t len;
     uint8_t kind, how, size;
@@ -345,6 +348,8 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
+/* The window's site goes to this block when it has none. */
+void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
 /* Before translated code of this mode number runs on the vCPU. */
 void bt_targets_use(struct bt_vcpu *v, unsigned mode);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);

@@ -125,6 +125,18 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     bt->linked++;
 }
 
+void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b)
+{
+    const struct bt_block *from = &bt->blocks[s->block];
+
+    pthread_mutex_lock(&bt->lock);
+    /* An interrupt may have come between the two. */
+    if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
+        b->key == (s->key | BT_KEY_NO_WINDOW))
+        store32(bt, s->resume, b->entry - (s->resume + 4));
+    pthread_mutex_unlock(&bt->lock);
+}
+
 /* A jump over the instruction at `at`, which is aligned to 8 and at least 5 bytes long. */
 static void store_jump(struct bt_vm *bt, uint32_t at, uint32_t to)
 {

@@ -12,6 +12,7 @@
 #include "engine/bt/look.h"
 #include "engine/engine.h"
 
+#define COLD_BYTES (4u << 20) /* of decoded code: what is warm is translated */
 #define WARM 16 /* runs of cold code before it is translated */
 
 /* ---- at the border ---------------------------------------------------------------------------- */
@@ -117,6 +118,7 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
         !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
         v->c.s.rip = b->va + s->off;
         v->no_window = true;
+        v->no_window_site = (uint32_t)(s - v->bt->sites);
         return 0;
     }
     want(v, b->needs);
@@ -367,6 +369,8 @@ void bt_run_some(struct bt_vcpu *v)
     bt_use_mode(v);
     b = bt_find(v);
     if (b) {
+        if (v->no_window)
+            bt_cache_link_window(v->bt, &v->bt->sites[v->no_window_site], b);
         v->no_window = false;
         left(v, bt_enter(v, b));
     } else if (!(v->no_window || warm(v)) || !translate_here(v)) {
@@ -478,7 +482,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
 static int bt_vcpu_init(struct vcpu *vcpu, struct err *err)
 {
     struct bt_vcpu *v;
-    int r = interp_create(vcpu, sizeof(*v), err);
+    int r = interp_create(vcpu, sizeof(*v), COLD_BYTES, err);
 
     if (r < 0)
         return r;

@@ -241,7 +241,7 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
  * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site,
  * `window_limit` the highest offset that will do; on success the block goes on at `resume`.
  */
-static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
+static uint32_t make_window(struct emit *e, unsigned table)
 {
     int32_t at = GS(tlb) + (int32_t)(table * sizeof(struct bt_table));
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
@@ -270,8 +270,7 @@ static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
     emit32(e, 0);
     emit_op(e, false, 0xff, 4, rm_gs(GS(resume)));
     emit_patch(e, miss, e->at);
-    emit_op(e, false, OP_LOAD, T0, rm_gs(GS(id)));
-    emit_jump(e, CC_ALWAYS, bt->stubs.slow);
+    emit_op(e, false, 0xff, 4, rm_gs(GS(window_else)));
     return begin;
 }
 
@@ -311,8 +310,8 @@ void bt_stubs_make(struct bt_vm *bt)
     emit_patch(&e, leave, e.at);
     return_to_c(&e, BT_LEAVE_SLOW);
 
-    bt->stubs.window[0] = make_window(bt, &e, KEY_USER);
-    bt->stubs.window[1] = make_window(bt, &e, KEY_SUPERVISOR);
+    bt->stubs.window[0] = make_window(&e, KEY_USER);
+    bt->stubs.window[1] = make_window(&e, KEY_SUPERVISOR);
     align(&e, 64);
     bt->stubs_end = e.at;
 }

@@ -87,6 +87,33 @@ static bool ends(const struct form *f)
     }
 }
 
+/*
+ * An instruction that runs on into the next page, as that is now: the interpreter runs what is there
+ * then, and the block goes on behind it if it is as long as this one.
+ */
+static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
+{
+    struct interp *c = &t->v->c;
+    gva_t next = (t->va | PAGE_MASK) + 1;
+    const struct tlb_entry *e = &c->tlb[TLB_SLOT(next)];
+    unsigned room = PAGE_SIZE - off;
+    uint8_t buf[15];
+
+    if (e->tag[ACCESS_EXEC] != (next | c->key) || (next + BIT(47)) >> 48)
+        return false;
+    memcpy(buf, t->page + off, room);
+    memcpy(buf + room, (const uint8_t *)(uintptr_t)(next + e->addend), sizeof(buf) - room);
+    if (decode_insn_full(c, buf, sizeof(buf), &f->in, &f->zi, f->ops) != DECODE_NEXT)
+        return false;
+    form_classify(f, c, false);
+    form_is_end(f);
+    f->class = FORM_SLOW;
+    f->shadow = f->poll_after = false;
+    f->off = (uint16_t)(off - t->off);
+    read_bytes(t, off, room);
+    return f->in.len > room;
+}
+
 static void decode_block(struct translation *t)
 {
     unsigned at = t->off;
@@ -95,8 +122,10 @@ static void decode_block(struct translation *t)
     for (t->n = 0; t->n < t->max && at < PAGE_SIZE;) {
         struct form *f = &t->forms[t->n];
 
-        if (!decode_at(t, at, f))
+        if (!decode_at(t, at, f)) {
+            t->n += PAGE_SIZE - at < sizeof(f->in.bytes) && decode_crossing(t, at, f);
             break;
+        }
         f->off = (uint16_t)(at - t->off);
         read_bytes(t, at, f->in.len);
         at += f->in.len;
@@ -363,6 +392,7 @@ void emit_indirect(struct translation *t, uint32_t site)
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
+    uint32_t els;
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
@@ -392,7 +422,18 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit32(e, s->index);
         emit_op(e, true, 0xc7, 0, rm_gs(GS(window_limit)));
         emit32(e, PAGE_SIZE - s->span);
+        emit8(e, 0x4c); /* lea r15, [rip + what follows the jump] */
+        emit8(e, 0x8d);
+        emit8(e, 0x3d);
+        els = e->at;
+        emit32(e, 0);
+        emit_store(e, T1, rm_gs(GS(window_else)));
         emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
+        emit_patch(e, els, e->at);
+        align_jump(e, 1); /* to the block without a window, once there is one */
+        t->bt->sites[s->index].resume = emit_jump(e, CC_ALWAYS, e->at);
+        emit_patch(e, e->at - 4, e->at);
+        emit_site(t, e, s->index);
         break;
     case STUB_SLOW:
         emit_site(t, e, s->index);

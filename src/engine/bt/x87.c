@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The x87 and MMX registers on their way into the host's and out again. stubs.c moves them by FXSAVE64
- * and FXRSTOR64, which is the fastest there is; in between they are in an image of the vCPU's, which
- * is made from struct cpu_fpu and read back here.
+ * The x87 and MMX registers on their way into the host's and out again. stubs.c moves them by
+ * FXSAVE64 and FXRSTOR64, which is the fastest there is; in between they are in an image of the
+ * vCPU's, which is made from struct cpu_fpu and read back here.
  *
  * Instructions leave their own address and that of their operand behind (FIP, FDP), and parts of
  * their encoding (FOP): the host's, which must never reach the guest. The image goes in with values

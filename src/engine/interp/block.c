@@ -17,7 +17,6 @@
 #include "engine/interp/int.h"
 #include "engine/interp/mode.h"
 
-#define ARENA_BYTES    (64u << 20)
 #define BLOCK_BYTES(n) (sizeof(struct block) + ((size_t)(n) + 1) * sizeof(struct insn))
 
 /* What is "current" while an instruction is being fetched: faults are at s.rip, of the code
@@ -29,14 +28,14 @@ static struct block_cache *cache_of(const struct interp *c)
     return c->blocks;
 }
 
-int blocks_init(struct interp *c, struct err *err)
+int blocks_init(struct interp *c, size_t bytes, struct err *err)
 {
     struct block_cache *bc;
 
     bc = mmap(NULL, sizeof(*bc), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bc == MAP_FAILED)
         return err_set(err, ENOMEM, "cannot get memory for the block cache: %s", strerror(errno));
-    bc->size = ARENA_BYTES;
+    bc->size = bytes;
     bc->arena = mmap(NULL, bc->size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bc->arena == MAP_FAILED) {

@@ -524,9 +524,9 @@ static inline void set_sp(struct interp *c, uint64_t sp)
 
 /*
  * For engines built on this one. A vCPU whose struct interp is the head of something of `size` bytes
- * (0: no more than itself), zeroed; interp_destroy takes it apart.
+ * (0: no more than itself), zeroed, with room for decoded code of `block_bytes`; interp_destroy takes it apart.
  */
-int interp_create(struct vcpu *vcpu, size_t size, struct err *err);
+int interp_create(struct vcpu *vcpu, size_t size, size_t block_bytes, struct err *err);
 void interp_destroy(struct vcpu *vcpu, size_t size);
 /* RDTSC: EDX:EAX. Raises #GP where CR4.TSD says so. */
 void interp_read_tsc(struct interp *c);
@@ -539,7 +539,7 @@ struct block *interp_run_block(struct interp *c, bool single);
 /* The same for a block that block_find has just found. */
 void interp_run_found(struct interp *c, struct block *b);
 
-int blocks_init(struct interp *c, struct err *err);
+int blocks_init(struct interp *c, size_t bytes, struct err *err);
 void blocks_fini(struct interp *c);
 /* Everything decoded may be wrong (mode tables changed, slot_changed). */
 void blocks_flush(struct interp *c);

@@ -170,6 +170,8 @@ static uint64_t interp_tsc_offset(struct vcpu *vcpu)
     return interp_of(vcpu)->s.tsc_offset;
 }
 
+#define BLOCK_BYTES_DEFAULT (64u << 20)
+
 /* ---- the engine ---- */
 
 int interp_vm_create(struct vm *vm, size_t size, struct err *err)
@@ -225,7 +227,7 @@ static void interp_msr_changed(void *opaque)
     interp_mode_changed(opaque);
 }
 
-int interp_create(struct vcpu *vcpu, size_t size, struct err *err)
+int interp_create(struct vcpu *vcpu, size_t size, size_t block_bytes, struct err *err)
 {
     struct interp *c;
     int r;
@@ -239,7 +241,7 @@ int interp_create(struct vcpu *vcpu, size_t size, struct err *err)
     c->vm = vcpu->vm;
     c->code_gen = c->vm->ram.code_gen;
     vcpu->engine = c;
-    r = blocks_init(c, err);
+    r = blocks_init(c, block_bytes, err);
     if (r == 0)
         r = thunks_init(c, err);
     if (r < 0) {
@@ -258,7 +260,7 @@ int interp_create(struct vcpu *vcpu, size_t size, struct err *err)
 
 static int interp_vcpu_init(struct vcpu *vcpu, struct err *err)
 {
-    return interp_create(vcpu, 0, err);
+    return interp_create(vcpu, 0, BLOCK_BYTES_DEFAULT, err);
 }
 
 /* vcpu->pending is looked at before every block; a vCPU that sleeps is woken by whoever posts. */
