@@ -206,11 +206,209 @@ static void choose_state(struct rig *r, const uint8_t *h)
     cs->rip = (h[2] & 0x40 ? HIGH : 0) + RIG_CODE + (h[22] & 3 ? 0 : PAGE_SIZE - 1 - (h[22] >> 2));
 }
 
+/* ---- code ---------------------------------------------------------------------------------------- */
+
+struct builder {
+    const uint8_t *in;
+    size_t left;
+    uint8_t *out;
+    size_t n, max;
+};
+
+static uint8_t next(struct builder *b)
+{
+    if (!b->left)
+        return 0;
+    b->left--;
+    return *b->in++;
+}
+
+static void put(struct builder *b, unsigned byte)
+{
+    if (b->n < b->max)
+        b->out[b->n++] = (uint8_t)byte;
+}
+
+/* ModRM and what follows it; memory mostly near where registers point. */
+static void put_modrm(struct builder *b)
+{
+    uint8_t m = next(b), how = next(b);
+    unsigned mod = m >> 6, rm = m & 7;
+
+    if (mod != 3 && how & 0x80) {
+        static const uint8_t bases[] = {3, 4, 5, 6, 7, 1, 2, 0};
+
+        m = (uint8_t)(0x40 | (m & 0x38) | bases[how >> 4 & 7]);
+        mod = 1;
+        rm = m & 7;
+    }
+    put(b, m);
+    if (mod != 3 && rm == 4) {
+        uint8_t sib = next(b);
+
+        put(b, how & 0x80 ? 0x24 | (sib & 0xc0) : sib);
+    }
+    if (mod == 1) {
+        put(b, how & 8 ? next(b) : (next(b) & 0x78));
+    } else if (mod == 2 || (mod == 0 && rm == 5)) {
+        put(b, next(b) & 0xf8);
+        put(b, how & 3);
+        put(b, mod == 0 ? 2 : 0); /* RIP-relative: among the data */
+        put(b, 0);
+    }
+}
+
+static void put_immediate(struct builder *b, unsigned bytes)
+{
+    for (unsigned k = 0; k < bytes; k++)
+        put(b, next(b));
+}
+
+static void put_prefixes(struct builder *b)
+{
+    static const uint8_t legacy[16] = {0, 0, 0, 0, 0x66, 0x66, 0x66, 0xf0, 0xf0, 0xf3, 0xf2, 0x64,
+                                       0x65, 0x67, 0, 0};
+    uint8_t p = next(b);
+
+    if (legacy[p & 15])
+        put(b, legacy[p & 15]);
+    if (p & 0x10)
+        put(b, 0x40 | p >> 5 | (next(b) & 8));
+}
+
+static void build_one(struct builder *b)
+{
+    static const uint8_t one[] = {0x50, 0x51, 0x53, 0x54, 0x56, 0x57, 0x58, 0x59, 0x5b, 0x5c, 0x5e, 0x5f,
+                                  0x90, 0x98, 0x99, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa4, 0xa5, 0xaa, 0xab,
+                                  0xa6, 0xac, 0xc9, 0xc3, 0xf5, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xf4};
+    static const uint8_t map0[] = {0x01, 0x03, 0x09, 0x0b, 0x11, 0x13, 0x19, 0x1b, 0x21, 0x23, 0x29, 0x2b,
+                                   0x31, 0x33, 0x39, 0x3b, 0x63, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a,
+                                   0x8b, 0x8d, 0x8f, 0xd0, 0xd1, 0xd2, 0xd3, 0xf6, 0xf7, 0xfe, 0xff, 0x8c,
+                                   0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf, 0x8e, 0x00, 0x38};
+    static const uint8_t map0_imm8[] = {0x80, 0x83, 0xc0, 0xc1, 0xc6, 0x6b};
+    uint8_t kind = next(b), v = next(b);
+
+    switch (kind & 15) {
+    case 0:
+        put(b, v);
+        return;
+    case 1:
+    case 2:
+        put_prefixes(b);
+        put(b, map0[v % sizeof(map0)]);
+        put_modrm(b);
+        return;
+    case 3:
+        put_prefixes(b);
+        put(b, map0_imm8[v % sizeof(map0_imm8)]);
+        put_modrm(b);
+        put(b, next(b));
+        return;
+    case 4: /* map 0F: anything */
+    case 5:
+        put_prefixes(b);
+        put(b, 0x0f);
+        put(b, v);
+        put_modrm(b);
+        if (v == 0xba || v == 0xa4 || v == 0xac || (v & 0xf8) == 0x70 || v == 0xc2 || v == 0xc6)
+            put(b, next(b));
+        return;
+    case 6: /* 0F 38, 0F 3A */
+        if (kind & 0x10)
+            put(b, 0x66);
+        put(b, 0x0f);
+        put(b, kind & 0x20 ? 0x3a : 0x38);
+        put(b, v);
+        put_modrm(b);
+        if (kind & 0x20)
+            put(b, next(b));
+        return;
+    case 7: /* branches within the page, forward mostly */
+        put(b, kind & 0x10 ? 0xeb : 0x70 | (kind >> 4));
+        put(b, v & 0x80 ? v : v & 0x1f);
+        return;
+    case 8:
+        if (!(kind & 0x20))
+            put(b, 0x0f);
+        put(b, kind & 0x20 ? (kind & 0x10 ? 0xe8 : 0xe9) : 0x80 | (v & 15));
+        put(b, next(b) & 0x3f);
+        put(b, kind & 0x80 ? 0x10 : 0);
+        put(b, 0);
+        put(b, 0);
+        return;
+    case 9: /* indirect branches: to a register that LEA made an address of code */
+        put(b, 0x48);
+        put(b, 0x8d);
+        put(b, 0x05 | (v & 3) << 3);
+        put(b, next(b) & 0x3f);
+        put(b, kind & 0x80 ? 0x10 : 0);
+        put(b, 0);
+        put(b, 0);
+        if (kind & 0x40) {
+            put(b, 0x50 | (v & 3));
+            put(b, 0xc3);
+            return;
+        }
+        put(b, 0xff);
+        put(b, (kind & 0x10 ? 0xd0 : 0xe0) | (v & 3));
+        return;
+    case 10: /* VEX */
+    case 11:
+        put(b, 0xc4);
+        put(b, (next(b) & 0xe0) | (1 + (kind >> 4) % 3));
+        put(b, next(b));
+        put(b, v);
+        put_modrm(b);
+        if ((kind >> 4) % 3 == 2)
+            put(b, next(b));
+        return;
+    case 12: /* EVEX */
+    case 13:
+        put(b, 0x62);
+        put(b, (next(b) & 0xf0) | (1 + (kind >> 4) % 3));
+        put(b, next(b) | 4);
+        put(b, next(b));
+        put(b, v);
+        put_modrm(b);
+        if ((kind >> 4) % 3 == 2)
+            put(b, next(b));
+        return;
+    case 14:
+        put_prefixes(b);
+        put(b, one[v % sizeof(one)]);
+        return;
+    default: /* constants */
+        put(b, 0x48 | (kind >> 4 & 1));
+        put(b, 0xb8 | (v & 7));
+        put_immediate(b, 2);
+        put(b, kind & 0x20 ? 2 : 0);
+        for (unsigned k = 0; k < 5; k++)
+            put(b, 0);
+        return;
+    }
+}
+
+/* The input as it is, or as a recipe for instructions. */
+static size_t make_code(uint8_t *out, size_t max, const uint8_t *data, size_t size)
+{
+    struct builder b = {.in = data + HEADER, .left = size - HEADER, .out = out, .max = max};
+
+    if (data[23] & 8) {
+        size_t len = size - HEADER < max ? size - HEADER : max;
+
+        memcpy(out, data + HEADER, len);
+        return len;
+    }
+    while (b.left && b.n < max)
+        build_one(&b);
+    return b.n;
+}
+
 /* Every input begins with the same RAM, but for what it says itself. */
 static void load(struct rig *r, uint8_t *ram, const uint8_t *data, size_t size)
 {
     static const uint8_t end[] = {0xcd, 0x80, 0xf4};
-    size_t len = size - HEADER < 0x2000 ? size - HEADER : 0x2000;
+    size_t len;
     uint64_t at;
 
     choose_state(r, data);
@@ -218,10 +416,10 @@ static void load(struct rig *r, uint8_t *ram, const uint8_t *data, size_t size)
     put_tables(ram, data[0] & 1, data[1] & 4);
     at = r->cs.rip & (LOW_BYTES - 1);
     memset(ram + RIG_CODE, 0xf4, 0x4000);
-    memcpy(ram + at, data + HEADER, len);
+    len = make_code(ram + at, 0x2000, data, size);
     memcpy(ram + at + len, end, sizeof(end));
     for (size_t k = 0; k < 0x10000; k++)
-        ram[RIG_DATA + k] = (uint8_t)(len ? data[HEADER + k % len] + k / len : k);
+        ram[RIG_DATA + k] = (uint8_t)(data[k % size] + k / size);
 }
 
 /* ---- running ------------------------------------------------------------------------------------ */
@@ -360,6 +558,15 @@ static void fence(const void *at, size_t len)
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 }
 
+/* What a leak checker would miss. */
+static void free_pair(void)
+{
+    rig_free(pair.interp);
+    rig_free(pair.bt);
+    free(pair.image);
+    free(pair.canary_copy);
+}
+
 static void make_pair(struct pair *p)
 {
     p->interp = rig_new_engine("max", &engine_interp, CLOCK_MANUAL);
@@ -376,6 +583,7 @@ static void make_pair(struct pair *p)
         fail("cannot get memory");
     for (size_t k = 0; k < LOW_BYTES - CANARY_AT; k++)
         p->canary[k] = p->canary_copy[k] = (uint8_t)(k * 7 + k / 251);
+    atexit(free_pair);
     fence(p->bt->vm.ram.host, RIG_RAM);
     fence(p->bt->vcpu->engine, sizeof(struct bt_vcpu));
 }

@@ -272,6 +272,7 @@ struct bt_vm {
     uint32_t nblocks, nsites, nexits;
     _Atomic uint32_t ntraps;
     uint32_t *page_blocks; /* by RAM page: the first block of it */
+    uint8_t *page_kills;   /* by RAM page: how often stores have killed blocks of it */
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;

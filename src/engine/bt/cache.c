@@ -54,7 +54,9 @@ int bt_cache_init(struct bt_vm *bt, struct err *err)
     bt->exits = reserve(BT_EXITS * sizeof(*bt->exits));
     bt->traps = reserve(BT_TRAPS * sizeof(*bt->traps));
     bt->page_blocks = reserve(PAGE_BLOCKS_BYTES(bt));
-    if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->page_blocks)
+    bt->page_kills = reserve(bt->iv.pages);
+    if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->page_blocks ||
+        !bt->page_kills)
         return err_set(err, ENOMEM, "not enough address space for translated code");
     bt_stubs_make(bt);
     forget_all(bt);
@@ -68,6 +70,7 @@ void bt_cache_fini(struct bt_vm *bt)
     release(bt->exits, BT_EXITS * sizeof(*bt->exits));
     release(bt->traps, BT_TRAPS * sizeof(*bt->traps));
     release(bt->page_blocks, PAGE_BLOCKS_BYTES(bt));
+    release(bt->page_kills, bt->iv.pages);
     hostcode_fini(&bt->code);
 }
 
@@ -83,7 +86,7 @@ struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_
 {
     uint32_t n = atomic_load_explicit(&bt->hash[hash_of(va, key)], memory_order_acquire);
 
-    for (; n != BT_NONE; n = bt->blocks[n].hash_next) {
+    for (; n != BT_NONE; n = __atomic_load_n(&bt->blocks[n].hash_next, __ATOMIC_ACQUIRE)) {
         struct bt_block *b = &bt->blocks[n];
 
         if (b->va == va && b->phys == phys && b->key == key &&
@@ -149,6 +152,31 @@ static void store_jump(struct bt_vm *bt, uint32_t at, uint32_t to)
     store64(bt, at, get_le64(first));
 }
 
+/*
+ * Jumps to what was here before go on to this one; the dead leave the chain, which others may be
+ * following: their own link stays.
+ */
+static void supersede(struct bt_vm *bt, const struct bt_block *b, unsigned h)
+{
+    uint32_t n = atomic_load(&bt->hash[h]), next;
+    struct bt_block *before = NULL;
+
+    for (; n != BT_NONE; n = next) {
+        struct bt_block *d = &bt->blocks[n];
+
+        next = d->hash_next;
+        if (!d->dead || d->va != b->va || d->phys != b->phys || d->key != b->key) {
+            before = d;
+            continue;
+        }
+        store_jump(bt, d->stale, b->entry);
+        if (before)
+            __atomic_store_n(&before->hash_next, next, __ATOMIC_RELEASE);
+        else
+            atomic_store(&bt->hash[h], next);
+    }
+}
+
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
 {
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
@@ -156,13 +184,7 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
 
     if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
         return false;
-    /* Jumps to what was here before go on to this one. */
-    for (uint32_t old = atomic_load(&bt->hash[h]); old != BT_NONE; old = bt->blocks[old].hash_next) {
-        const struct bt_block *d = &bt->blocks[old];
-
-        if (d->dead && d->va == b->va && d->phys == b->phys && d->key == b->key)
-            store_jump(bt, d->stale, b->entry);
-    }
+    supersede(bt, b, h);
     b->page_next = bt->page_blocks[page];
     bt->page_blocks[page] = n + 1;
     b->hash_next = atomic_load(&bt->hash[h]);
@@ -199,6 +221,8 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
             link = &b->page_next;
         }
     }
+    if (killed && bt->page_kills[ram_page] < UINT8_MAX)
+        bt->page_kills[ram_page]++;
     pthread_mutex_unlock(&bt->lock);
     if (killed && trace_on(&bt->vm->trace))
         bt_trace_emit(bt->vm, -1, "invalidate", 0, (uint64_t)ram_page << PAGE_SHIFT, killed,
@@ -234,6 +258,7 @@ void bt_cache_flush(struct bt_vcpu *v)
     bt_trace(v, "flush", v->c.s.rip, 0, bt->nblocks, bt->hot - bt->stubs_end + bt->cold - BT_COLD);
     bt->flushes++;
     memset(bt->page_blocks, 0, PAGE_BLOCKS_BYTES(bt));
+    memset(bt->page_kills, 0, bt->iv.pages);
     forget_all(bt);
     for (unsigned i = 0; i < bt->vm->nvcpus; i++)
         if (bt->vm->vcpus[i]->engine)

@@ -80,6 +80,7 @@ static void drop_write_tags(struct lockstep *l)
         l->has_slot[slot / 64] = 0;
     }
     l->nslots = 0;
+    bt_window_drop(l->v);
 }
 
 static void pages_back(struct lockstep *l)
@@ -125,7 +126,6 @@ static void restore(struct lockstep *l)
     c->block = NULL;
     if (c->mode != l->mode || (c->key ^ l->key) & KEY_MODE)
         interp_mode_changed(c);
-    drop_write_tags(l);
 }
 
 static void note_end(struct lockstep *l, struct lockstep_end *e)
@@ -321,6 +321,27 @@ static void first(struct lockstep *l, unsigned most)
 
 /* ---- the translator's run ---- */
 
+/* A block of `cap` instructions (0: as many as it has), at phys. */
+static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys)
+{
+    struct interp *c = &v->c;
+    struct bt_block *b = NULL;
+    bool full = false;
+
+    v->cap = cap;
+    if (cap)
+        b = bt_cache_find(v->bt, c->s.rip,
+                          v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0) |
+                              (uint64_t)cap << BT_KEY_CAP_SHIFT,
+                          phys);
+    if (!b)
+        b = bt_translate(v, &full);
+    v->cap = 0;
+    if (full)
+        bt_cache_flush(v);
+    return b;
+}
+
 /* How many instructions came before the one of the site. */
 static unsigned insns_before(const struct lockstep *l, const struct bt_site *s)
 {
@@ -376,10 +397,22 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
     struct bt_vcpu *v = l->v;
     struct interp *c = &v->c;
 
-    v->slow_site = BT_NONE;
-    for (unsigned n = 0; n < BT_NEEDS; n++)
-        v->attention[n] = n & ~(unsigned)v->live ? 1 : 0;
-    second_left(l, bt_enter(v, b));
+    for (unsigned done = 0, rest;;) {
+        v->slow_site = BT_NONE;
+        for (unsigned n = 0; n < BT_NEEDS; n++)
+            v->attention[n] = n & ~(unsigned)v->live ? 1 : 0;
+        second_left(l, bt_enter(v, b));
+        if (!v->no_window)
+            break;
+        /* What is left of the block does without the stack's window. */
+        rest = b->insns - (l->b.insns - done);
+        done = l->b.insns;
+        bt_use_mode(v);
+        b = translate(v, rest, (b->phys & ~PAGE_MASK) | (c->s.rip & PAGE_MASK));
+        v->no_window = false;
+        if (!b)
+            break;
+    }
     l->compared += l->b.insns;
     v->slow_site = BT_NONE;
     /* Something is pending, so that a slow instruction left early. */
@@ -388,6 +421,31 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
         while (!run_single(c, find_single(l)))
             ;
     }
+}
+
+/*
+ * The stack's page gets its write tag, if that needs no more than the table: the window depends on
+ * it, and the interpreter may have read only.
+ */
+static void open_stack(struct lockstep *l, gva_t addr)
+{
+    struct interp *c = &l->v->c;
+    struct walk_in in = {
+        .cs = &c->s,
+        .model = c->vcpu->model,
+        .vcpu = c->vcpu,
+        .write = true,
+        .user = c->cpl == 3,
+        .no_update = true,
+    };
+    struct tlb_place place;
+    struct walk_out out;
+
+    if ((addr + BIT(47)) >> 48 || l->npages == LOCKSTEP_PAGES ||
+        c->tlb[TLB_SLOT(addr)].tag[ACCESS_WRITE] == ((addr & ~PAGE_MASK) | c->key))
+        return;
+    if (paging_walk(&in, addr, &out) && out.writable)
+        tlb_find(c, addr, ACCESS_WRITE, c->key, &place);
 }
 
 /*
@@ -413,6 +471,8 @@ static void second(struct lockstep *l, const struct bt_block *b)
     c->raise_to = &l->jump;
     switch (sigsetjmp(l->jump, 0)) {
     case 0:
+        open_stack(l, c->s.gpr[REG_RSP] - 8);
+        open_stack(l, c->s.gpr[REG_RSP]);
         second_insns(l, b);
         break;
     case JUMP_RAISED:
@@ -475,26 +535,6 @@ static bool same(struct lockstep *l)
 
 /* ---- a block ---- */
 
-static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys)
-{
-    struct interp *c = &v->c;
-    struct bt_block *b = NULL;
-    bool full = false;
-
-    v->cap = cap;
-    if (cap)
-        b = bt_cache_find(v->bt, c->s.rip,
-                          v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0) |
-                              (uint64_t)cap << BT_KEY_CAP_SHIFT,
-                          phys);
-    if (!b)
-        b = bt_translate(v, &full);
-    v->cap = 0;
-    if (full)
-        bt_cache_flush(v);
-    return b;
-}
-
 /* Both have run and agree: the interpreter's flags are all right, the translator's only where live.
  */
 static void agreed(struct lockstep *l)
@@ -539,7 +579,6 @@ static bool both(struct lockstep *l, const struct bt_block *b, unsigned most)
             /* Again, up to the instruction before. */
             restore(l);
             most = l->a.insns;
-            l->npages = 0;
             l->overflow = false;
             if (!most)
                 return false;

@@ -12,6 +12,9 @@
 #include "engine/bt/look.h"
 #include "engine/engine.h"
 
+/* Code of a page whose code has been written so often must run for longer to be worth translating. */
+#define CHANGING      8
+#define WARM_CHANGING 200
 #define COLD_BYTES (4u << 20) /* of decoded code: what is warm is translated */
 #define WARM 16 /* runs of cold code before it is translated */
 
@@ -327,8 +330,11 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
 static bool warm(struct bt_vcpu *v)
 {
     uint8_t *runs = &v->runs[jump_slot(v->c.s.rip) & (BT_RUNS - 1)];
+    uint32_t page = v->c.tlb_ram_page[TLB_SLOT(v->c.s.rip)];
+    bool changing = v->bt->warm > 1 && page < v->bt->iv.pages &&
+                    v->bt->page_kills[page] >= CHANGING;
 
-    if (++*runs < v->bt->warm)
+    if (++*runs < (changing ? WARM_CHANGING : v->bt->warm))
         return false;
     *runs = 0;
     return true;
