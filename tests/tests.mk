@@ -46,7 +46,7 @@ WITH_BOOTS = $(if $(MODE),,yes)
 # TSan owns the low addresses at which hostdiff's child maps what the guest sees, and its signal wrapper
 # runs with the AC flag that a thunk has set for a guest's alignment check.
 NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
-CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode,$(FUZZ)))
+CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode translate,$(FUZZ)))
 # ASan and TSan make system calls of their own: their builds run without sandbox.
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
 LOCKSTEP      = exc64 paging64 $(if $(MODE),,code64 fpu64 irq64 mode64 pci64 remap64 timer64)
@@ -71,6 +71,8 @@ endef
 check-list:
 	$(if $(MODE),,$(call line,lint,120,make -s lint))
 	$(if $(NOT_TSAN),$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE)))
+	$(if $(NOT_TSAN),$(call line,cpu/hostdiff bt,300,$(BUILD)/tests/cpu/hostdiff --engine bt --mode 64 $(HOSTDIFF_SLICE)))
+	$(if $(NOT_TSAN),$(foreach e,interp bt,$(call line,cpu/hostdiff runs $(e),300,$(BUILD)/tests/cpu/hostdiff --engine $(e) --runs --cases $(if $(MODE),5000,40000))))
 	$(foreach t,$(CHECK_UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach t,$(GUESTS),$(call line,guest/$(t),300,tests/guest/run $(BUILD)/doppel $(t)))
@@ -104,10 +106,15 @@ check-slow-list:
 
 # ---- make soak T=name ---------------------------------------------------------------------------------
 
+SOAK_CPU = $(BUILD)/tests/cpu/hostdiff --cases 10000000 && \
+           $(BUILD)/tests/cpu/hostdiff --runs --cases 1000000 && \
+           $(BUILD)/tests/cpu/hostdiff --engine bt --mode 64 --cases 3000000 && \
+           $(BUILD)/tests/cpu/hostdiff --engine bt --runs --cases 2000000
+
 soak:
 	@scripts/install-deps.sh build test guests
 	@$(MAKE) --no-print-directory check-build
-	@$(if $(filter cpu,$(T)),$(BUILD)/tests/cpu/hostdiff --cases 10000000,tests/e2e/soak.sh $(or $(T),boot))
+	@$(if $(filter cpu,$(T)),$(SOAK_CPU),tests/e2e/soak.sh $(or $(T),boot))
 
 demo:
 	@scripts/install-deps.sh build guests

@@ -23,7 +23,8 @@
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
  * then needs no more than the instruction itself. While there is no window, window_none makes every
  * address fail. Where the stack's page ends in the middle of what a block touches, another form of
- * the block runs, which has no window (BT_KEY_NO_WINDOW).
+ * the block runs, which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
+ * that nothing changes in between share one check of all their bytes.
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -197,7 +198,7 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_TSC };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_GROUP, SITE_TSC };
 
 /* An instruction that may have to leave its block. */
 struct bt_site {
@@ -215,6 +216,7 @@ struct bt_site {
     uint64_t key;  /* bt_key before it */
     uint16_t live_in, live_out; /* arithmetic flags before and after it */
     uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
+    uint8_t first_how, first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
 

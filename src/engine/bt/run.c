@@ -128,6 +128,20 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
     return (uint64_t)(uintptr_t)v->bt->code.rx + s->retry;
 }
 
+/*
+ * The check of several accesses failed. The first one's page may be looked for, and its fault raised;
+ * for the others' sake nothing may fault, so that the block runs without shared checks.
+ */
+static bool group(struct bt_vcpu *v, const struct bt_site *s)
+{
+    const struct bt_site first = {.how = s->first_how, .size = s->first_size};
+    const struct bt_site other = {.how = s->how, .size = 1, .masked = true};
+    gva_t addr = v->slow_addr, at = addr + (uint64_t)(int64_t)s->moved;
+
+    return bt_tlb_fill(v, at, &first) && (addr & PAGE_MASK) <= PAGE_SIZE - s->size &&
+           ((at ^ addr) & ~PAGE_MASK) == 0 && (s->how == s->first_how || bt_tlb_fill(v, at, &other));
+}
+
 static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 {
     struct bt_vm *bt = v->bt;
@@ -151,6 +165,17 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         if (!(s->aligned && (v->slow_addr & (s->size - 1u))) &&
             bt_tlb_fill(v, v->slow_addr, s))
             to = s->retry;
+    }
+    if (s->kind == SITE_GROUP) {
+        c->s.rip = c->block_rip = b->va + s->off;
+        c->block = NULL;
+        c->cur = &access_insn;
+        if (!group(v, s)) {
+            v->no_window = true;
+            v->no_window_site = BT_NONE;
+            return 0;
+        }
+        to = s->retry;
     }
     if (to == BT_NONE && run_one(v, b, s)) {
         to = s->resume;
@@ -375,7 +400,7 @@ void bt_run_some(struct bt_vcpu *v)
     bt_use_mode(v);
     b = bt_find(v);
     if (b) {
-        if (v->no_window)
+        if (v->no_window && v->no_window_site != BT_NONE)
             bt_cache_link_window(v->bt, &v->bt->sites[v->no_window_site], b);
         v->no_window = false;
         left(v, bt_enter(v, b));

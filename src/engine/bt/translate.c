@@ -23,6 +23,8 @@
 #include "engine/bt/look.h"
 
 /* More than any block needs, so that nothing checks for room while it is written. */
+/* Bytes that one check may cover. */
+#define SHARE_SPAN 248
 #define ROOM_HOT  (16u << 10)
 #define ROOM_COLD (24u << 10)
 
@@ -483,6 +485,7 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
             base = T0;
         }
         if (index != R_NONE && is_stolen(index)) {
+            t->share = false;
             emit_load(e, T1, GPR(index));
             index = T1;
         }
@@ -508,6 +511,8 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
     struct stub *s;
+
+    t->share = false;
 
     emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
     emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
@@ -648,6 +653,8 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     uint32_t site = add_site(t, f, SITE_WINDOW);
     struct stub *s;
 
+    t->share = false;
+
     flags_to_slot(t, f->live_in);
     t->bt->sites[site].retry = e->at;
     t->bt->sites[site].moved = low;
@@ -693,6 +700,114 @@ static void track_rsp(struct translation *t, const struct form *f)
         t->window = false;
 }
 
+static unsigned count_bits(unsigned v)
+{
+    return (unsigned)__builtin_popcount(v);
+}
+
+/* ---- shared checks ---------------------------------------------------------------------------- */
+
+/* An access that may be one of several under one check. */
+static bool sharable(const struct form *f)
+{
+    const struct insn *in = &f->in;
+
+    return f->class == FORM_NATIVE && f->mem_size && in->base < 16 && !is_stolen(in->base) &&
+           in->base != REG_RSP && in->index == R_NONE && in->asize == 8 && in->seg < SEG_FS &&
+           !f->masked && !f->x87 && !f->traps && count_bits(f->stolen) <= 1 &&
+           !(f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) && f->zi.mnemonic != ZYDIS_MNEMONIC_XCHG;
+}
+
+static bool writes_register(const struct form *f, unsigned reg)
+{
+    for (unsigned k = 0; k < f->zi.operand_count; k++)
+        if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (f->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
+            (decode_gpr(f->ops[k].reg.value) & ~R_HIGH) == reg)
+            return true;
+    return false;
+}
+
+/* Does T1 outlive an instruction that is none of the group? */
+static bool leaves_share(const struct form *f)
+{
+    switch (f->class) {
+    case FORM_NATIVE:
+        return !f->traps && count_bits(f->stolen) <= 1 &&
+               (!f->mem_size || (f->in.base == REG_RSP && f->in.index == R_NONE));
+    case FORM_NOTHING:
+    case FORM_JCC:
+    case FORM_PUSH:
+    case FORM_POP:
+        return !(f->in.flags & INSN_MEM);
+    case FORM_LEA:
+        return f->in.index == R_NONE || !is_stolen(f->in.index);
+    default:
+        return false;
+    }
+}
+
+/* How many accesses from form n on are by its base, and their extent. */
+static unsigned share_extent(const struct translation *t, unsigned n, int32_t *low, int32_t *high,
+                             enum access *how)
+{
+    unsigned base = t->forms[n].in.base, count = 0;
+
+    for (; n < t->n; n++) {
+        const struct form *f = &t->forms[n];
+
+        if (sharable(f) && f->in.base == base) {
+            int32_t l = (int32_t)f->in.disp, h = l + f->mem_size;
+
+            l = count && *low < l ? *low : l;
+            h = count && *high > h ? *high : h;
+            if (h - l > SHARE_SPAN)
+                break;
+            *low = l;
+            *high = h;
+            *how = f->mem_write || (count && *how == ACCESS_WRITE) ? ACCESS_WRITE : ACCESS_READ;
+            count++;
+        } else if (!leaves_share(f)) {
+            break;
+        }
+        if (writes_register(f, base))
+            break;
+    }
+    return count;
+}
+
+/* Is the operand under a shared check, after emitting it perhaps? */
+static bool use_share(struct translation *t, const struct form *f, enum access how)
+{
+    int32_t low, high, disp = (int32_t)f->in.disp;
+    enum access all = ACCESS_READ;
+    struct bt_site *s;
+    uint32_t site;
+
+    if (!t->windows || !sharable(f))
+        return false;
+    if (t->share && t->share_base == f->in.base && disp >= t->share_low &&
+        disp + f->mem_size <= t->share_high && how <= (enum access)t->share_how)
+        return true;
+    if (share_extent(t, (unsigned)(f - t->forms), &low, &high, &all) < 2)
+        return false;
+    site = add_site(t, f, SITE_GROUP);
+    s = &t->bt->sites[site];
+    flags_to_slot(t, f->live_in);
+    s->retry = t->hot.at;
+    s->moved = disp - low;
+    s->first_how = (uint8_t)how;
+    s->first_size = f->mem_size;
+    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, low));
+    emit_check(t, site, (unsigned)(high - low), all, offsetof(struct bt_entry, addend));
+    t->share = true;
+    t->share_base = f->in.base;
+    t->share_how = (uint8_t)all;
+    t->share_low = low;
+    t->share_high = high;
+    return true;
+}
+
 /* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
 static struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                                  enum access how)
@@ -707,6 +822,10 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
     if (in->base == REG_RSP && simple && !aligned && !f->masked && !f->x87 &&
         use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
         p.rm = rm_mem(REG_RSP, SD, 0, (int32_t)in->disp);
+        return p;
+    }
+    if (simple && use_share(t, f, how)) {
+        p.rm = rm_mem(in->base, T1, 0, (int32_t)in->disp);
         return p;
     }
     p.site = add_site(t, f, SITE_ACCESS);
@@ -747,8 +866,10 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
 
 void resume_here(struct translation *t, uint32_t site)
 {
-    if (site != BT_NONE)
-        t->bt->sites[site].resume = t->hot.at;
+    if (site == BT_NONE)
+        return;
+    t->share = false; /* who comes here has other temporaries */
+    t->bt->sites[site].resume = t->hot.at;
 }
 
 void move_rsp(struct translation *t, int32_t by)
@@ -757,11 +878,6 @@ void move_rsp(struct translation *t, int32_t by)
 }
 
 /* ---- instructions ------------------------------------------------------------------------------ */
-
-static unsigned count_bits(unsigned v)
-{
-    return (unsigned)__builtin_popcount(v);
-}
 
 static void emit_slow(struct translation *t, const struct form *f)
 {
@@ -800,6 +916,8 @@ static bool emit_native(struct translation *t, const struct form *f)
         map[r] = (uint8_t)r;
     if (regs > 2 || (f->mem_size && regs > 1))
         return false;
+    if (regs > 1)
+        t->share = false;
     if (f->mem_size) {
         p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
         mem = &p.rm;
@@ -859,6 +977,8 @@ static void emit_lea(struct translation *t, const struct form *f)
     unsigned reg = decode_gpr(f->ops[0].reg.value), size = f->ops[0].size / 8, dst;
 
     dst = is_stolen(reg) || size == 2 ? T0 : reg;
+    if (size == 2)
+        t->share = false; /* T1 is needed */
     if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || is_stolen(in->base) ||
         is_stolen(in->index) || dst == T0) {
         emit_address(t, f, false);
@@ -1070,6 +1190,8 @@ static void emit_form(struct translation *t, const struct form *f)
         break;
     }
     track_rsp(t, f);
+    if (t->share && (writes_register(f, t->share_base) || !(sharable(f) || leaves_share(f))))
+        t->share = false;
 }
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
@@ -1109,7 +1231,7 @@ static void emit_entries(struct translation *t)
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
     t->host = false;
     t->slot = live;
-    t->window = false;
+    t->window = t->share = false;
     if (live)
         flags_to_host(t);
     else if (t->windows && window_extent(t, 0, &low, &high))

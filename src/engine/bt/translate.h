@@ -49,6 +49,9 @@ struct translation {
     bool windows;    /* this block may use the stack's window */
     bool window;     /* checked: rsp has moved by window_off since, and these offsets are good */
     int32_t window_off, window_low, window_high;
+    bool share; /* T1 makes host addresses of bytes [share_low, share_high) of this register */
+    uint8_t share_base, share_how;
+    int32_t share_low, share_high;
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
