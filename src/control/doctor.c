@@ -168,12 +168,12 @@ static void examine_memory(struct report *r)
     uint64_t available = meminfo("MemAvailable:"), huge = meminfo("HugePages_Free:");
     int fd = memfd_create("doctor", MFD_CLOEXEC);
     char thp[128] = "";
-    FILE *in = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
+    FILE *in = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
 
     find(r, available >= 768 << 10 ? FINDING_OK : FINDING_LACKS, "memory",
          "a VM takes what its guest touches, up to --memory", "%" PRIu64 " MiB available",
          available >> 10);
-    find(r, fd >= 0 ? FINDING_OK : FINDING_PROBLEM, "memfd", "guest RAM is one", "%s",
+    find(r, fd >= 0 ? FINDING_OK : FINDING_PROBLEM, "memfd", "the sandbox is set up through one", "%s",
          fd >= 0 ? "works" : strerror(errno));
     if (fd >= 0)
         close(fd);

@@ -12,27 +12,28 @@
 #include "core/vm.h"
 
 #define RAM_GUARD (64 * 1024) /* without access, behind the last byte */
+#define HUGE      (2u << 20)
 
 int ram_init(struct ram *ram, uint64_t size, struct err *err)
 {
     uint64_t pages;
     uint8_t *map;
 
-    *ram = (struct ram){.fd = -1};
+    *ram = (struct ram){0};
     size = align_up(size, PAGE_SIZE);
     pages = size >> PAGE_SHIFT;
-    ram->fd = memfd_create("doppel-ram", MFD_CLOEXEC);
-    if (ram->fd < 0)
-        return err_set(err, errno, "cannot make a memory file for guest RAM: %s", strerror(errno));
-    if (ftruncate(ram->fd, (off_t)size))
-        goto no_memory;
-    map = mmap(NULL, size + RAM_GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    map = mmap(NULL, size + HUGE + RAM_GUARD, PROT_NONE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
         goto no_memory;
-    ram->host = map;
+    ram->map = map;
     ram->size = size;
-    if (mmap(map, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ram->fd, 0) == MAP_FAILED)
+    ram->host = (uint8_t *)align_up((uintptr_t)map, HUGE);
+    if (mmap(ram->host, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
         goto no_memory;
+    /* Hosts give huge pages to private memory where they give none to files; it is only a wish. */
+    madvise(ram->host, size, MADV_HUGEPAGE);
     ram->page_flags = calloc(pages, sizeof(*ram->page_flags));
     ram->code_gen = calloc(pages, sizeof(*ram->code_gen));
     if (!ram->page_flags || !ram->code_gen)
@@ -47,13 +48,11 @@ no_memory:
 
 void ram_fini(struct ram *ram)
 {
-    if (ram->host)
-        munmap(ram->host, ram->size + RAM_GUARD);
-    if (ram->fd >= 0)
-        close(ram->fd);
+    if (ram->map)
+        munmap(ram->map, ram->size + HUGE + RAM_GUARD);
     free((void *)ram->page_flags);
     free((void *)ram->code_gen);
-    *ram = (struct ram){.fd = -1};
+    *ram = (struct ram){0};
 }
 
 int ram_alloc(struct ram *ram, uint64_t size, uint64_t *offset, struct err *err)

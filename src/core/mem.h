@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest RAM: one memfd per VM. Regions of kind RAM, ROM and ROMD name an offset in it. A host address
+ * Guest RAM: one private mapping per VM (a file, once somebody is to share it). Regions of kind RAM, ROM and ROMD name an offset in it. A host address
  * comes from mem_page and nothing else. The mapping ends in 64 KiB without access.
  *
  * mem_* is for the core, the loaders and the engines; devices use dma_* (core/dma.h).
@@ -18,7 +18,7 @@ struct vm;
 #define RAM_HAS_CODE 1u /* some vCPU holds decoded or translated code from this page */
 
 struct ram {
-    int fd;
+    void *map; /* with what aligns `host` to a huge page, and a guard behind */
     uint8_t *host; /* private to core/mem.c and the engines' TLB fill, by way of mem_page */
     uint64_t size; /* bytes, a multiple of the page size */
     uint64_t used; /* handed out by ram_alloc */

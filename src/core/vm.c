@@ -34,7 +34,6 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct err *err)
     vm->perf_map = config->perf_map;
     vm->engine_times = config->engine_times;
     vm->tsc_hz = VM_TSC_HZ;
-    vm->ram.fd = -1;
     atomic_store(&vm->a20_mask, UINT64_MAX);
     space_init(&vm->ports, vm, "ports", true, PORT_LAST);
     space_init(&vm->memory, vm, "memory", false, MEMORY_LAST);

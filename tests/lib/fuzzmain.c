@@ -38,7 +38,7 @@ static int run_file(const char *path)
 int main(int argc, char **argv)
 {
     static uint8_t buf[4096];
-    uint64_t seed = (uint64_t)time(NULL) * 2654435761u + 1;
+    uint64_t seed = (uint64_t)time(NULL) * 2654435761u | 1;
     double seconds = 2;
     unsigned long runs = 0;
     struct timespec a, b;

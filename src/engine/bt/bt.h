@@ -274,7 +274,13 @@ struct bt_vm {
     uint32_t nblocks, nsites, nexits;
     _Atomic uint32_t ntraps;
     uint32_t *page_blocks; /* by RAM page: the first block of it */
-    uint8_t *page_kills;   /* by RAM page: how often stores have killed blocks of it */
+    /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
+    _Atomic uint8_t *page_kills;
+    /*
+     * Counts stores to jumps. What such a jump leads to was written before; the processor needs no
+     * more, but whoever leaves translated code reads it, so that C's rules hold as well.
+     */
+    _Atomic uint32_t patches;
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;

@@ -105,11 +105,13 @@ struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_
  */
 static void store32(struct bt_vm *bt, uint32_t at, uint32_t v)
 {
+    atomic_fetch_add_explicit(&bt->patches, 1, memory_order_release);
     __atomic_store_n((uint32_t *)(void *)(bt->code.rw + at), v, __ATOMIC_RELEASE);
 }
 
 static void store64(struct bt_vm *bt, uint32_t at, uint64_t v)
 {
+    atomic_fetch_add_explicit(&bt->patches, 1, memory_order_release);
     __atomic_store_n((uint64_t *)(void *)(bt->code.rw + at), v, __ATOMIC_RELEASE);
 }
 

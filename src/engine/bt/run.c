@@ -60,6 +60,7 @@ static void want(struct bt_vcpu *v, unsigned needs)
 /* Translated code has been left: all of the guest's is to be in struct interp. */
 static void take_back(struct bt_vcpu *v)
 {
+    (void)atomic_load_explicit(&v->bt->patches, memory_order_acquire);
     if (v->x87_saved)
         bt_x87_out(v);
 }
@@ -104,7 +105,8 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     interp_run_found(c, ran);
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
-    return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop && !b->dead &&
+    return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
+           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) &&
            !interp_boundary_due(c) && same_mode(v, s) && bt_mode_ok(c);
 }
 
