@@ -183,7 +183,7 @@ static void examine_memory(struct report *r)
         fclose(in);
     thp[strcspn(thp, "\n")] = 0;
     find(r, good_if(huge || (thp[0] && !strstr(thp, "[never]"))), "huge pages",
-         "fewer TLB misses for large guests", "%" PRIu64 " free; for shared memory: %s", huge,
+         "fewer TLB misses for large guests", "%" PRIu64 " free; transparent: %s", huge,
          thp[0] ? thp : "not available");
 }
 
