@@ -87,7 +87,7 @@ static void put_handler(uint8_t *ram, unsigned vector)
     memcpy(p, skip, sizeof(skip));
 }
 
-static void put_tables(uint8_t *ram, bool user, bool global)
+static void put_tables(uint8_t *ram, bool user, bool global, bool aliases)
 {
     uint64_t flags = 7; /* present, writable, user */
 
@@ -95,7 +95,7 @@ static void put_tables(uint8_t *ram, bool user, bool global)
     put_le64(ram + RIG_TABLES + 0x1000, (RIG_TABLES + 0x2000) | flags);
     put_le64(ram + RIG_TABLES + 0x2000, PT_AT | flags);
     put_le64(ram + RIG_TABLES + 0x2000 + 2 * 8, 0x400000 | 0x80 | flags); /* no RAM there */
-    put_le64(ram + RIG_TABLES + 0x2000 + 3 * 8, 0x80 | flags);
+    put_le64(ram + RIG_TABLES + 0x2000 + 3 * 8, aliases ? 0x80 | flags : 0);
     for (uint64_t i = 0; i < 512; i++) {
         uint64_t pte = i << PAGE_SHIFT | 3;
 
@@ -116,7 +116,8 @@ static void put_tables(uint8_t *ram, bool user, bool global)
             pte |= BIT(63);
             break;
         case 0x28: /* the first page of code again */
-            pte = RIG_CODE | (pte & PAGE_MASK);
+            if (aliases)
+                pte = RIG_CODE | (pte & PAGE_MASK);
             break;
         case 0x2a:
             pte = 0x500000 | (pte & PAGE_MASK);
@@ -163,6 +164,12 @@ static uint64_t any_value(uint8_t v)
     return values[v & 15] + (v >> 4) * 3;
 }
 
+/* Does memory have two addresses? */
+static bool aliases(const uint8_t *h)
+{
+    return h[2] & 0x80;
+}
+
 static void choose_state(struct rig *r, const uint8_t *h)
 {
     struct cpu_state *cs = &r->cs;
@@ -171,7 +178,8 @@ static void choose_state(struct rig *r, const uint8_t *h)
     rig_protected(r, true);
     cs->cr0 |= CR0_PG | CR0_WP | (h[0] & 2 ? CR0_TS : 0) | (h[0] & 4 ? CR0_AM : 0) |
                (h[0] & 8 ? CR0_MP : 0) | ((h[0] & 0x30) == 0x30 ? CR0_EM : 0);
-    if ((h[0] & 0xc0) == 0xc0)
+    /* The translator finds FDP by the page: any of its addresses. Without NE x87 is not translated. */
+    if (aliases(h))
         cs->cr0 &= ~CR0_NE;
     cs->cr3 = RIG_TABLES;
     cs->cr4 = CR4_PAE | (h[1] & 1 ? 0 : CR4_OSFXSR | CR4_OSXSAVE | CR4_OSXMMEXCPT) |
@@ -203,7 +211,7 @@ static void choose_state(struct rig *r, const uint8_t *h)
         for (unsigned k = 0; k < 64; k++)
             cs->fpu.zmm[i][k] = (uint8_t)(h[k % HEADER] + i * 7);
     /* The code lies so that some inputs cross a page. */
-    cs->rip = (h[2] & 0x40 ? HIGH : 0) + RIG_CODE + (h[22] & 3 ? 0 : PAGE_SIZE - 1 - (h[22] >> 2));
+    cs->rip = (aliases(h) && h[2] & 0x40 ? HIGH : 0) + RIG_CODE + (h[22] & 3 ? 0 : PAGE_SIZE - 1 - (h[22] >> 2));
 }
 
 /* ---- code ---------------------------------------------------------------------------------------- */
@@ -413,7 +421,7 @@ static void load(struct rig *r, uint8_t *ram, const uint8_t *data, size_t size)
 
     choose_state(r, data);
     put_system(ram, r);
-    put_tables(ram, data[0] & 1, data[1] & 4);
+    put_tables(ram, data[0] & 1, data[1] & 4, aliases(data));
     at = r->cs.rip & (LOW_BYTES - 1);
     memset(ram + RIG_CODE, 0xf4, 0x4000);
     len = make_code(ram + at, 0x2000, data, size);
