@@ -541,6 +541,12 @@ _Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
 
 /* ---- the stack's window ----------------------------------------------------------------------- */
 
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
+static bool near(int64_t disp)
+{
+    return disp > -(1 << 20) && disp < 1 << 20;
+}
+
 /* What an instruction touches by rsp as it is before it: bytes [*low, *high). False: nothing. */
 static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
 {
@@ -563,7 +569,7 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
         break;
     case FORM_NATIVE:
         if (!f->mem_size || f->masked || in->base != REG_RSP || in->index != R_NONE ||
-            in->asize != 8 || in->seg >= SEG_FS || f->x87 ||
+            !near(in->disp) || in->asize != 8 || in->seg >= SEG_FS || f->x87 ||
             (f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
             return false;
         *low = (int32_t)in->disp;
@@ -593,7 +599,8 @@ static bool rsp_moves(const struct form *f, int32_t *by)
         if (decode_gpr(f->ops[0].reg.value) != REG_RSP)
             return true;
         *by = (int32_t)in->disp;
-        return in->base == REG_RSP && in->index == R_NONE && f->ops[0].size == 64 && in->asize == 8;
+        return in->base == REG_RSP && in->index == R_NONE && f->ops[0].size == 64 &&
+               in->asize == 8 && near(in->disp);
     default:
         break;
     }
@@ -611,9 +618,11 @@ static bool rsp_moves(const struct form *f, int32_t *by)
             f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
             (f->zi.mnemonic != ZYDIS_MNEMONIC_ADD && f->zi.mnemonic != ZYDIS_MNEMONIC_SUB))
             return false;
+        if (!near(f->ops[1].imm.value.s))
+            return false;
         *by = (int32_t)f->ops[1].imm.value.s;
         *by = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -*by : *by;
-        return *by > -(1 << 20) && *by < 1 << 20;
+        return true;
     }
     return true;
 }
@@ -714,7 +723,7 @@ static bool sharable(const struct form *f)
 
     return f->class == FORM_NATIVE && f->mem_size && in->base < 16 && !is_stolen(in->base) &&
            in->base != REG_RSP && in->index == R_NONE && in->asize == 8 && in->seg < SEG_FS &&
-           !f->masked && !f->x87 && !f->traps && count_bits(f->stolen) <= 1 &&
+           near(in->disp) && !f->masked && !f->x87 && !f->traps && count_bits(f->stolen) <= 1 &&
            !(f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) && f->zi.mnemonic != ZYDIS_MNEMONIC_XCHG;
 }
 

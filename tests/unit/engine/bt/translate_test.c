@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the translator once did differently from processors, found by hostdiff and translate_fuzz. Each
+ * test runs code on the interpreter and, translated at once, on the translator.
+ */
+#define FIXTURE struct both *b
+#include "tests/lib/unit.h"
+
+#include "tests/unit/engine/interp/rig.h"
+
+#include "base/bytes.h"
+#include "engine/bt/bt.h"
+
+#define ABSENT 0x400000u /* the end of RAM; not mapped */
+
+struct both {
+    struct rig *r[2];
+};
+
+static struct both *setup(void)
+{
+    struct both *b = calloc(1, sizeof(*b));
+
+    for (unsigned k = 0; k < 2; k++) {
+        b->r[k] = rig_new_engine("max", k ? &engine_bt : &engine_interp, CLOCK_MANUAL);
+        rig_long(b->r[k]);
+        rig_put64(b->r[k], RIG_TABLES + 0x2000 + 2 * 8, 0);
+    }
+    bt_of(interp_of(b->r[1]->vcpu))->bt->warm = 1;
+    return b;
+}
+
+static void teardown(struct both *b)
+{
+    rig_free(b->r[0]);
+    rig_free(b->r[1]);
+    free(b);
+}
+
+static void set(struct both *b, unsigned reg, uint64_t value)
+{
+    b->r[0]->cs.gpr[reg] = b->r[1]->cs.gpr[reg] = value;
+}
+
+static void put64(struct both *b, gpa_t gpa, uint64_t value)
+{
+    rig_put64(b->r[0], gpa, value);
+    rig_put64(b->r[1], gpa, value);
+}
+
+/* Runs the code, then HLT. Returns the vector of the first exception, 0xff: none; *addr: CR2. */
+static unsigned run(struct both *b, const uint8_t *code, size_t len, uint64_t *addr)
+{
+    const struct interp *c;
+
+    for (unsigned k = 0; k < 2; k++) {
+        struct rig *r = b->r[k];
+        gpa_t at = r->cs.rip & PAGE_MASK ? RIG_CODE + (r->cs.rip & PAGE_MASK) : r->cs.rip;
+
+        rig_write(r, at, code, len);
+        rig_write(r, at + len, "\xf4", 1);
+        rig_run(r, UINT64_MAX);
+    }
+    assert_memory_equal(b->r[0]->cs.gpr, b->r[1]->cs.gpr, sizeof(b->r[0]->cs.gpr));
+    assert_int_equal(b->r[0]->cs.rip, b->r[1]->cs.rip);
+    assert_int_equal(b->r[0]->stop, b->r[1]->stop);
+    assert_memory_equal(&b->r[0]->cs.fpu, &b->r[1]->cs.fpu, sizeof(struct cpu_fpu));
+    assert_int_equal(rig_exception(b->r[0]), rig_exception(b->r[1]));
+    c = b->r[1]->vcpu->engine;
+    assert_int_equal(c->last_exc[0].rip, interp_of(b->r[0]->vcpu)->last_exc[0].rip);
+    if (addr)
+        *addr = c->last_exc[0].cr2;
+    return rig_exception(b->r[1]);
+}
+
+#define RUN(addr, ...) run(b, (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__}), addr)
+
+TEST_F(bit_operation_with_a_constant_touches_the_whole_operand)
+{
+    uint64_t addr;
+
+    set(b, REG_RDX, ABSENT - 7);
+    assert_int_equal(RUN(&addr, 0x48, 0x0f, 0xba, 0x3a, 0x8f), VEC_PF); /* btc qword [rdx], 143 */
+    assert_int_equal(addr, ABSENT);
+}
+
+TEST_F(bsf_of_nothing_keeps_its_register)
+{
+    for (unsigned reg = 12; reg < 16; reg++)
+        set(b, reg, 0x1234567890 + reg);
+    set(b, REG_RDI, 0);
+    /* bsf r13, rdi; bsr r14, rdi; bsf r15, rdi; bsf r12, rdi */
+    assert_int_equal(RUN(NULL, 0x4c, 0x0f, 0xbc, 0xef, 0x4c, 0x0f, 0xbd, 0xf7, 0x4c, 0x0f, 0xbc,
+                         0xff, 0x4c, 0x0f, 0xbc, 0xe7),
+                     0xff);
+    for (unsigned reg = 12; reg < 16; reg++)
+        assert_int_equal(b->r[1]->cs.gpr[reg], 0x1234567890 + reg);
+}
+
+TEST_F(conversion_of_memory_rounds_as_the_guest_says)
+{
+    b->r[0]->cs.fpu.mxcsr = b->r[1]->cs.fpu.mxcsr = 0x1f80 | 2 << 13; /* up */
+    put64(b, RIG_DATA, 0x3ff4000000000000); /* 1.25 */
+    set(b, REG_RBX, RIG_DATA);
+    assert_int_equal(RUN(NULL, 0xf2, 0x48, 0x0f, 0x2d, 0x03), 0xff); /* cvtsd2si rax, [rbx] */
+    assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 2);
+    assert_int_equal(b->r[1]->cs.fpu.mxcsr & 0x3f, 0x20);
+}
+
+TEST_F(misaligned_operand_faults_before_its_absent_page)
+{
+    set(b, REG_RBX, ABSENT + 8);
+    assert_int_equal(RUN(NULL, 0x0f, 0x58, 0x03), VEC_GP); /* addps xmm0, [rbx] */
+}
+
+TEST_F(call_whose_return_address_overwrites_its_target_still_faults)
+{
+    set(b, REG_RSI, RIG_STACK);
+    set(b, REG_RSP, RIG_STACK + 9);
+    put64(b, RIG_STACK, BIT(63));
+    assert_int_equal(RUN(NULL, 0xff, 0x16), VEC_GP); /* call [rsi] */
+    assert_int_equal(b->r[1]->cs.gpr[REG_RSP], RIG_STACK + 9);
+}
+
+TEST_F(accesses_two_gigabytes_apart_are_checked_each)
+{
+    uint64_t addr;
+
+    set(b, REG_RBX, RIG_DATA + 0x72b480b3);
+    put64(b, RIG_DATA, 0x5555);
+    /* mov eax, [rbx - 0x72b480b3]; mov ecx, [rbx + 0x62000000] */
+    assert_int_equal(RUN(&addr, 0x8b, 0x83, 0x4d, 0x7f, 0x4b, 0x8d, 0x8b, 0x8b, 0x00, 0x00, 0x00,
+                         0x62),
+                     VEC_PF);
+    assert_int_equal(addr, RIG_DATA + 0x72b480b3ull + 0x62000000);
+    assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 0x5555);
+}
+
+TEST_F(stack_accesses_two_gigabytes_apart_are_checked_each)
+{
+    uint64_t addr;
+
+    set(b, REG_RSP, RIG_STACK + 0x72b480b3);
+    /* mov eax, [rsp - 0x72b480b3]; mov ecx, [rsp + 0x62000000] */
+    assert_int_equal(RUN(&addr, 0x8b, 0x84, 0x24, 0x4d, 0x7f, 0x4b, 0x8d, 0x8b, 0x8c, 0x24, 0x00,
+                         0x00, 0x00, 0x62),
+                     VEC_PF);
+    assert_int_equal(addr, RIG_STACK + 0x72b480b3ull + 0x62000000);
+}
+
+TEST_F(branch_out_of_the_canonical_addresses_faults_where_it_is)
+{
+    const gva_t top = BIT(47) - PAGE_SIZE;
+
+    put64(b, RIG_TABLES + 255 * 8, (RIG_TABLES + 0x4000) | 7);
+    put64(b, RIG_TABLES + 0x4000 + 511 * 8, (RIG_TABLES + 0x5000) | 7);
+    put64(b, RIG_TABLES + 0x5000 + 511 * 8, (RIG_TABLES + 0x6000) | 7);
+    put64(b, RIG_TABLES + 0x6000 + 511 * 8, RIG_CODE | 7);
+    b->r[0]->cs.rip = b->r[1]->cs.rip = top + 0xff0;
+    assert_int_equal(RUN(NULL, 0xe8, 0x7f, 0, 0, 0), VEC_GP); /* call +127 */
+    assert_int_equal(interp_of(b->r[1]->vcpu)->last_exc[0].rip, top + 0xff0);
+}
