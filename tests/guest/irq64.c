@@ -91,6 +91,7 @@ IRQ_CASE(pit_through_the_pic_and_io_apic_pin_0, "PIT through the PIC and I/O API
     ioapic_w(0x10, 0x10000);
     out8(0x21, 0xff);
     out8(0x43, 0x30);
+    window(); /* what was under way: IRQ 7, as nothing asks any more */
 }
 
 IRQ_CASE(self_ipi_and_priorities, "self IPI and priorities")
