@@ -7,6 +7,8 @@
  * A kick is never lost: `attention` is cleared before vcpu->pending is looked at, and who posts sets
  * pending first.
  */
+#include <cpuid.h>
+
 #include "core/vm.h"
 #include "engine/bt/translate.h"
 #include "engine/bt/look.h"
@@ -39,6 +41,21 @@ static void leave_at_poll(struct bt_vcpu *v)
         atomic_store(&v->attention[n], 1);
 }
 
+/* Is any vector register longer than SSE knows? */
+static bool upper_in_use(const struct cpu_fpu *f)
+{
+    for (unsigned r = 0; r < 16; r++) {
+        uint64_t part[6], any = 0;
+
+        memcpy(part, f->zmm[r] + 16, sizeof(part));
+        for (unsigned i = 0; i < ARRAY_LEN(part); i++)
+            any |= part[i];
+        if (any)
+            return true;
+    }
+    return false;
+}
+
 /* The registers that a block needs are to be loaded before translated code goes on. */
 static void want(struct bt_vcpu *v, unsigned needs)
 {
@@ -47,6 +64,8 @@ static void want(struct bt_vcpu *v, unsigned needs)
         return;
     if (needs & NEED_X87)
         bt_x87_in(v);
+    if ((needs & NEED_VEC) && v->c.upper)
+        v->c.upper = upper_in_use(&v->c.s.fpu);
     v->live |= (uint8_t)needs;
     v->wanted |= (uint8_t)needs;
     /* A kick in between must not be overwritten: exchange first, then look. */
@@ -483,6 +502,14 @@ static void bt_vm_fini(struct vm *vm)
     interp_vm_fini(vm);
 }
 
+/* CPUID.(EAX=0Dh,ECX=1):EAX[2]: XGETBV with ECX = 1. */
+static bool has_xgetbv1(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & BIT(2));
+}
+
 static int bt_vm_init(struct vm *vm, struct err *err)
 {
     int r = interp_vm_create(vm, sizeof(struct bt_vm), err);
@@ -498,6 +525,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt->iv.code_written = bt_code_written;
     bt->has_avx = __builtin_cpu_supports("avx");
     bt->has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+    bt->has_xinuse = bt->has_avx && has_xgetbv1();
     r = bt_cache_init(bt, err);
     if (r == 0)
         r = bt_translate_init(bt, err);

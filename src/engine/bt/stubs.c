@@ -33,19 +33,22 @@ static void spill(struct emit *e)
             emit_store(e, r, GPR(r));
 }
 
+/* How much of a vector register is moved. */
+enum vector_part { PART_XMM, PART_YMM, PART_ZMM };
+
 /* movups, vmovups or vmovdqu64 between vector register n and its place; opcode 10/11 or 6f/7f. */
-static void vector_move(struct bt_vm *bt, struct emit *e, bool store, unsigned n)
+static void vector_move(struct emit *e, enum vector_part part, bool store, unsigned n)
 {
     struct rm m = rm_gs(GS(c.s.fpu.zmm) + 64 * (int32_t)n);
 
     emit8(e, 0x65);
-    if (bt->has_avx512) {
+    if (part == PART_ZMM) {
         emit8(e, 0x62);
         emit8(e, (~n >> 3 & 1) << 7 | 0x60 | (~n >> 4 & 1) << 4 | 1);
         emit8(e, 0xfe);
         emit8(e, 0x48);
         emit8(e, store ? 0x7f : 0x6f);
-    } else if (bt->has_avx) {
+    } else if (part == PART_YMM) {
         emit8(e, 0xc4);
         emit8(e, (~n >> 3 & 1) << 7 | 0x61);
         emit8(e, 0x7c);
@@ -77,10 +80,27 @@ static void mxcsr_move(struct emit *e, bool store, int32_t at)
     emit_op(e, false, 0x1ae, store ? 3 : 2, rm_gs(at));
 }
 
-static void vectors_move(struct bt_vm *bt, struct emit *e, bool store)
+static void emit_vzeroupper(struct emit *e)
 {
-    for (unsigned n = 0; n < (bt->has_avx512 ? 32u : 16u); n++)
-        vector_move(bt, e, store, n);
+    emit8(e, 0xc5);
+    emit8(e, 0xf8);
+    emit8(e, 0x77);
+}
+
+/* Registers 0 to 15 up to what SSE knows, or all of them. */
+static void low_move(struct bt_vm *bt, struct emit *e, bool whole, bool store)
+{
+    enum vector_part part = !whole || !bt->has_avx ? PART_XMM : bt->has_avx512 ? PART_ZMM : PART_YMM;
+
+    for (unsigned n = 0; n < 16; n++)
+        vector_move(e, part, store, n);
+}
+
+/* What only AVX-512 has. */
+static void high_move(struct bt_vm *bt, struct emit *e, bool store)
+{
+    for (unsigned n = 16; bt->has_avx512 && n < 32; n++)
+        vector_move(e, PART_ZMM, store, n);
     for (unsigned n = 0; bt->has_avx512 && n < 8; n++)
         mask_move(e, store, n);
 }
@@ -136,16 +156,63 @@ static void x87_out(struct emit *e)
     emit_patch(e, done, e->at);
 }
 
+#define UPPER_IN_USE (XCR0_AVX | XCR0_ZMM_HI256)
+
+/*
+ * An SSE instruction while the upper half of some register is not 0 costs hundreds of cycles, once
+ * (Intel's optimization manual, "Mixing AVX code with SSE code"). Most code never uses them: then they are
+ * neither stored nor loaded, and stay clean.
+ */
 static void vectors_out(struct bt_vm *bt, struct emit *e)
 {
-    vectors_move(bt, e, true);
+    uint32_t used, were_used, done;
+
     mxcsr_move(e, true, GS(c.s.fpu.mxcsr));
     mxcsr_move(e, false, GS(host_mxcsr));
-    if (bt->has_avx) {
-        emit8(e, 0xc5); /* vzeroupper */
-        emit8(e, 0xf8);
-        emit8(e, 0x77);
+    high_move(bt, e, true);
+    if (!bt->has_xinuse) {
+        low_move(bt, e, true, true);
+        if (bt->has_avx)
+            emit_vzeroupper(e);
+        return;
     }
+    emit_const(e, REG_RCX, 1);
+    emit_bytes(e, "\x0f\x01\xd0", 3); /* xgetbv */
+    emit8(e, 0xa8);                   /* test al, imm8 */
+    emit8(e, UPPER_IN_USE);
+    used = emit_jump(e, CC_NE, e->at);
+    byte_is_zero(e, GS(c.upper)); /* loaded whole: it is stored whole */
+    were_used = emit_jump(e, CC_NE, e->at);
+    low_move(bt, e, false, true);
+    done = emit_jump(e, CC_ALWAYS, e->at);
+    emit_patch(e, used, e->at);
+    emit_patch(e, were_used, e->at);
+    low_move(bt, e, true, true);
+    emit8(e, 0xa8);
+    emit8(e, UPPER_IN_USE);
+    emit_op(e, false, 0x195, 0, rm_gs(GS(c.upper))); /* setne */
+    emit_vzeroupper(e);
+    emit_patch(e, done, e->at);
+}
+
+static void vectors_in(struct bt_vm *bt, struct emit *e)
+{
+    uint32_t used, done;
+
+    high_move(bt, e, false);
+    mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
+    if (!bt->has_xinuse) {
+        low_move(bt, e, true, false);
+        return;
+    }
+    byte_is_zero(e, GS(c.upper));
+    used = emit_jump(e, CC_NE, e->at);
+    emit_vzeroupper(e);
+    low_move(bt, e, false, false);
+    done = emit_jump(e, CC_ALWAYS, e->at);
+    emit_patch(e, used, e->at);
+    low_move(bt, e, true, false);
+    emit_patch(e, done, e->at);
 }
 
 /* Whatever is live beside the general registers goes to memory; C may have the registers. */
@@ -180,8 +247,7 @@ static void wanted_in(struct bt_vm *bt, struct emit *e)
     emit_op(e, true, 0x1ae, 1, rm_gs(GS(fx))); /* fxrstor64 */
     emit_patch(e, skip, e->at);
     skip = unless(e, GS(wanted), NEED_VEC);
-    vectors_move(bt, e, false);
-    mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
+    vectors_in(bt, e);
     emit_patch(e, skip, e->at);
     byte_set(e, GS(wanted), 0);
     emit_patch(e, none, e->at);

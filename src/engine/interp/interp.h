@@ -170,6 +170,7 @@ struct interp {
     uint8_t stop;          /* a handler asks the run loop to leave: enum vcpu_stop + 1, or 0 */
     uint8_t exclusive;     /* inside vcpu_exclusive_begin/end: the run loop ends it if something is raised */
 
+    uint8_t upper;         /* 0: bytes 16 to 63 of vector registers 0 to 15 are all 0 */
     uint8_t ferr;          /* FERR# was driven, or may have been: to be taken back (thunk.c) */
 
     /* Of event.c. */

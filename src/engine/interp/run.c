@@ -282,7 +282,7 @@ static void interp_set(struct vcpu *vcpu, const struct cpu_state *cs)
     struct interp *c = interp_of(vcpu);
 
     c->s = *cs;
-    c->ferr = 1;
+    c->ferr = c->upper = 1;
     flags_set(c, cs->rflags);
     tlb_flush(c, true);
     interp_mode_changed(c);

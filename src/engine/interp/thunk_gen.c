@@ -848,8 +848,13 @@ static void emit_leave(struct code *o, const struct form *f)
     }
     if (f->mxcsr || f->x87)
         emit(o, 4, 0x10c48348); /* add rsp, 16 */
-    if (f->upper)
+    if (f->upper) {
+        emit(o, 1, rex(0, 0, f->s));
+        emit(o, 1, 0xc6); /* mov byte [upper], 1 */
+        emit_mem(o, 0, f->s, offsetof(struct interp, upper));
+        emit(o, 1, 1);
         emit(o, 3, 0x77f8c5); /* vzeroupper */
+    }
     if (f->rsp == REG_RBX || f->m == REG_RBX || f->s == REG_RBX)
         emit(o, 1, 0x5b);
     for (unsigned k = ARRAY_LEN(callee_saved); k-- > 0;)

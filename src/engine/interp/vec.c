@@ -562,6 +562,7 @@ static void op_xrstor(struct interp *c, const struct insn *i)
     if (rfbm & XCR0_SSE)
         for (unsigned r = 0; r < nregs(c); r++)
             memcpy(c->s.fpu.zmm[r], bv & XCR0_SSE ? buf + FX_XMM + r * 16 : zero, 16);
+    c->upper |= (rfbm & bv & (XCR0_AVX | XCR0_ZMM_HI256)) != 0;
     for (size_t n = 0; n < ARRAY_LEN(components); n++) {
         const struct component *m = &components[n];
 
@@ -631,6 +632,7 @@ static void op_gather_vex(struct interp *c, const struct insn *i)
     uint8_t *dst, *mask;
 
     BEGIN(c, i);
+    c->upper = 1;
     dst = c->s.fpu.zmm[i->reg & 15];
     mask = c->s.fpu.zmm[i->aux & 15];
     for (unsigned at = 0; at < end; at += size)
@@ -654,6 +656,7 @@ static void op_gather_evex(struct interp *c, const struct insn *i)
     uint8_t *dst;
 
     BEGIN(c, i);
+    c->upper = 1;
     dst = c->s.fpu.zmm[i->reg & 31];
     mask = &c->s.fpu.k[i->aux & 7];
     for (unsigned j = 0; j < count; j++) {
