@@ -24,7 +24,8 @@
  * then needs no more than the instruction itself. While there is no window, window_none makes every
  * address fail. Where the stack's page ends in the middle of what a block touches, another form of
  * the block runs, which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
- * that nothing changes in between share one check of all their bytes.
+ * that only constants are added to in between share one check of all their bytes, and without it each has
+ * its own (BT_KEY_NO_SHARE).
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -109,6 +110,7 @@ struct bt_counts {
 #define NEED_VEC 1 /* vector and mask registers, MXCSR */
 #define NEED_X87 2 /* x87 or MMX registers */
 #define BT_NEEDS 4
+#define BT_SHARES 4
 #define BT_WINDOW_SPAN 512 /* bytes of the stack that one check covers */
 
 struct bt_vcpu {
@@ -123,6 +125,7 @@ struct bt_vcpu {
     uint64_t target;        /* of the last indirect branch */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
+    uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta; /* of the stack: its page, and SD */
     uint64_t window_none;          /* all ones: there is none; 0: there is */
     uint64_t window_limit;         /* between a block and the stub that looks for the window, ... */
@@ -151,8 +154,8 @@ struct bt_vcpu {
         struct block *block;
         uint64_t flushes; /* of the interpreter's blocks and the code buffer, when it was found */
     } single[BT_SINGLES]; /* what run_one found, by site */
-    bool no_window;   /* the next block has to do without, and comes from ... */
-    uint32_t no_window_site;
+    uint64_t without;      /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
+    uint32_t without_site;
     unsigned mode_id; /* of mode_key */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
@@ -204,7 +207,7 @@ enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_GROUP, SITE_TSC };
 struct bt_site {
     uint32_t block;
     uint32_t retry;  /* SITE_ACCESS: the check */
-    /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW: the jump to the block without one. */
+    /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW and SITE_GROUP: the jump to the block without. */
     uint32_t resume;
     uint16_t off;    /* of the instruction, from the block's start */
     uint8_t len;
@@ -286,6 +289,7 @@ struct bt_vm {
     unsigned nmodes;
     unsigned warm; /* runs of cold code before it is translated */
     bool has_avx, has_avx512;
+    bool has_bmi2;
     bool has_xinuse; /* XGETBV tells which parts of vector registers are in use */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
@@ -303,7 +307,10 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
-#define BT_KEY_NO_WINDOW   BIT(MODE_BITS + 3) /* of a block, not of a mode */
+/* Of a block, not of a mode: what it has to do without. */
+#define BT_KEY_NO_WINDOW BIT(62)
+#define BT_KEY_NO_SHARE  BIT(63)
+#define BT_KEY_WITHOUT   (BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
@@ -358,8 +365,8 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
-/* The window's site goes to this block when it has none. */
-void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
+/* The site of a window or a shared check goes to this block when that fails. */
+void bt_cache_link_without(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
 /* Before translated code of this mode number runs on the vCPU. */
 void bt_targets_use(struct bt_vcpu *v, unsigned mode);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);

@@ -130,14 +130,15 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     bt->linked++;
 }
 
-void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b)
+void bt_cache_link_without(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b)
 {
     const struct bt_block *from = &bt->blocks[s->block];
 
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
     if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
-        b->key == (s->key | BT_KEY_NO_WINDOW))
+        (b->key & ~BT_KEY_WITHOUT) == s->key &&
+        (b->key & (s->kind == SITE_WINDOW ? BT_KEY_NO_WINDOW : BT_KEY_NO_SHARE)))
         store32(bt, s->resume, b->entry - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }

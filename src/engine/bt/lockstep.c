@@ -331,7 +331,7 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
     v->cap = cap;
     if (cap)
         b = bt_cache_find(v->bt, c->s.rip,
-                          v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0) |
+                          v->mode_key | v->without |
                               (uint64_t)cap << BT_KEY_CAP_SHIFT,
                           phys);
     if (!b)
@@ -402,14 +402,14 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
         for (unsigned n = 0; n < BT_NEEDS; n++)
             v->attention[n] = n & ~(unsigned)v->live ? 1 : 0;
         second_left(l, bt_enter(v, b));
-        if (!v->no_window)
+        if (!v->without)
             break;
         /* What is left of the block does without the stack's window. */
         rest = b->insns - (l->b.insns - done);
         done = l->b.insns;
         bt_use_mode(v);
         b = translate(v, rest, (b->phys & ~PAGE_MASK) | (c->s.rip & PAGE_MASK));
-        v->no_window = false;
+        v->without = 0;
         if (!b)
             break;
     }

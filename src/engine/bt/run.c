@@ -132,6 +132,14 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */
 static const struct insn access_insn = {.seg = SEG_DS, .base = R_NONE, .index = R_NONE};
 
+/* The block that goes on at the site is one that does without what could not be had. */
+static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s,
+                       uint64_t what)
+{
+    v->without = (b->key & BT_KEY_WITHOUT) | what;
+    v->without_site = (uint32_t)(s - v->bt->sites);
+}
+
 /* The stack's page, if all that the block touches lies in it; else it runs without a window. */
 static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
@@ -141,8 +149,7 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
     if (!bt_window_set(v, addr, s->span) &&
         !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
         v->c.s.rip = b->va + s->off;
-        v->no_window = true;
-        v->no_window_site = (uint32_t)(s - v->bt->sites);
+        do_without(v, b, s, BT_KEY_NO_WINDOW);
         return 0;
     }
     want(v, b->needs);
@@ -192,8 +199,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         c->block = NULL;
         c->cur = &access_insn;
         if (!group(v, s)) {
-            v->no_window = true;
-            v->no_window_site = BT_NONE;
+            do_without(v, b, s, BT_KEY_NO_SHARE);
             return 0;
         }
         to = s->retry;
@@ -295,7 +301,7 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     if (!access_host(c, rip, 1, ACCESS_EXEC, c->key))
         return NULL;
     page = c->tlb_ram_page[TLB_SLOT(rip)];
-    b = bt_cache_find(v->bt, rip, v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0),
+    b = bt_cache_find(v->bt, rip, v->mode_key | v->without,
                       (uint64_t)page << PAGE_SHIFT | (rip & PAGE_MASK));
     v->n.lookups++;
     if (b) {
@@ -421,12 +427,12 @@ void bt_run_some(struct bt_vcpu *v)
     bt_use_mode(v);
     b = bt_find(v);
     if (b) {
-        if (v->no_window && v->no_window_site != BT_NONE)
-            bt_cache_link_window(v->bt, &v->bt->sites[v->no_window_site], b);
-        v->no_window = false;
+        if (v->without)
+            bt_cache_link_without(v->bt, &v->bt->sites[v->without_site], b);
+        v->without = 0;
         left(v, bt_enter(v, b));
-    } else if (!(v->no_window || warm(v)) || !translate_here(v)) {
-        v->no_window = false;
+    } else if (!(v->without || warm(v)) || !translate_here(v)) {
+        v->without = 0;
         run_cold(v, false);
     }
 }
@@ -524,6 +530,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
     bt->has_avx = __builtin_cpu_supports("avx");
+    bt->has_bmi2 = __builtin_cpu_supports("bmi2");
     bt->has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
     bt->has_xinuse = bt->has_avx && has_xgetbv1();
     r = bt_cache_init(bt, err);

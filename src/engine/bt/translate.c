@@ -406,6 +406,16 @@ static void emit_stub(struct translation *t, const struct stub *s)
     case STUB_MISS: /* T0 ^= tag gives the address back */
         emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
         emit_store(e, T0, rm_gs(GS(slow_addr)));
+        if (t->bt->sites[s->index].kind == SITE_GROUP) {
+            align_jump(e, 1); /* to the block without shared checks, once there is one */
+            t->bt->sites[s->index].resume = emit_jump(e, CC_ALWAYS, e->at);
+            emit_patch(e, e->at - 4, e->at);
+        }
+        emit_site(t, e, s->index);
+        break;
+    case STUB_MISS_CONSTANT:
+        emit_const(e, T0, s->addr);
+        emit_store(e, T0, rm_gs(GS(slow_addr)));
         emit_site(t, e, s->index);
         break;
     case STUB_TRAP:
@@ -485,7 +495,7 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
             base = T0;
         }
         if (index != R_NONE && is_stolen(index)) {
-            t->share = false;
+            t1_lost(t);
             emit_load(e, T1, GPR(index));
             index = T1;
         }
@@ -512,10 +522,14 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
     struct stub *s;
 
-    t->share = false;
+    t1_lost(t);
 
-    emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-    emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    if (t->bt->has_bmi2) {
+        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
+    } else {
+        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    }
     emit8(e, PAGE_SHIFT - 5);
     emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
     emit32(e, (TLB_ENTRIES - 1) << 5);
@@ -582,49 +596,68 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
     return true;
 }
 
+static bool is_reg(const ZydisDecodedOperand *op, unsigned reg)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && (decode_gpr(op->reg.value) & ~R_HIGH) == reg;
+}
+
+static bool writes_register(const struct form *f, unsigned reg)
+{
+    for (unsigned k = 0; k < f->zi.operand_count; k++)
+        if (is_reg(&f->ops[k], reg) && (f->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            return true;
+    return false;
+}
+
+/* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
+static bool reg_moves(const struct form *f, unsigned reg, int32_t *by)
+{
+    const struct insn *in = &f->in;
+    int64_t add;
+
+    *by = 0;
+    if (!writes_register(f, reg))
+        return true;
+    if (f->ops[0].size != 64 || !is_reg(&f->ops[0], reg))
+        return false;
+    if (f->class == FORM_LEA) {
+        add = in->disp;
+        if (in->base != reg || in->index != R_NONE || in->asize != 8)
+            return false;
+    } else if (f->class != FORM_NATIVE) {
+        return false;
+    } else if (f->zi.mnemonic == ZYDIS_MNEMONIC_INC || f->zi.mnemonic == ZYDIS_MNEMONIC_DEC) {
+        add = f->zi.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+    } else if (f->zi.mnemonic == ZYDIS_MNEMONIC_ADD || f->zi.mnemonic == ZYDIS_MNEMONIC_SUB) {
+        if (f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !near(f->ops[1].imm.value.s))
+            return false;
+        add = f->ops[1].imm.value.s;
+        add = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -add : add;
+    } else {
+        return false;
+    }
+    *by = (int32_t)add;
+    return near(add);
+}
+
 /* How far an instruction moves rsp. False: nobody knows. */
 static bool rsp_moves(const struct form *f, int32_t *by)
 {
-    const struct insn *in = &f->in;
-
-    *by = 0;
     switch (f->class) {
     case FORM_PUSH:
         *by = -8;
         return true;
     case FORM_POP:
         *by = 8;
-        return in->reg != REG_RSP;
-    case FORM_LEA:
-        if (decode_gpr(f->ops[0].reg.value) != REG_RSP)
-            return true;
-        *by = (int32_t)in->disp;
-        return in->base == REG_RSP && in->index == R_NONE && f->ops[0].size == 64 &&
-               in->asize == 8 && near(in->disp);
+        return f->in.reg != REG_RSP;
+    case FORM_SYSTEM:
+        *by = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ  ? -8
+              : f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ ? 8
+                                                       : 0;
+        return *by || !writes_register(f, REG_RSP);
     default:
-        break;
+        return reg_moves(f, REG_RSP, by);
     }
-    for (unsigned k = 0; k < f->zi.operand_count; k++) {
-        const ZydisDecodedOperand *op = &f->ops[k];
-
-        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || decode_gpr(op->reg.value) != REG_RSP ||
-            !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        if (f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ) {
-            *by = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ? -8 : 8;
-            return f->class == FORM_SYSTEM;
-        }
-        if (f->class != FORM_NATIVE || op->size != 64 ||
-            f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
-            (f->zi.mnemonic != ZYDIS_MNEMONIC_ADD && f->zi.mnemonic != ZYDIS_MNEMONIC_SUB))
-            return false;
-        if (!near(f->ops[1].imm.value.s))
-            return false;
-        *by = (int32_t)f->ops[1].imm.value.s;
-        *by = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -*by : *by;
-        return true;
-    }
-    return true;
 }
 
 /* What is touched from form n on, relative to rsp before it; as much as fits the largest room. */
@@ -662,7 +695,7 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     uint32_t site = add_site(t, f, SITE_WINDOW);
     struct stub *s;
 
-    t->share = false;
+    t1_lost(t);
 
     flags_to_slot(t, f->live_in);
     t->bt->sites[site].retry = e->at;
@@ -723,18 +756,8 @@ static bool sharable(const struct form *f)
 
     return f->class == FORM_NATIVE && f->mem_size && in->base < 16 && !is_stolen(in->base) &&
            in->base != REG_RSP && in->index == R_NONE && in->asize == 8 && in->seg < SEG_FS &&
-           near(in->disp) && !f->masked && !f->x87 && !f->traps && count_bits(f->stolen) <= 1 &&
+           near(in->disp) && !f->masked && !f->x87 && count_bits(f->stolen) <= 1 &&
            !(f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) && f->zi.mnemonic != ZYDIS_MNEMONIC_XCHG;
-}
-
-static bool writes_register(const struct form *f, unsigned reg)
-{
-    for (unsigned k = 0; k < f->zi.operand_count; k++)
-        if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            (f->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
-            (decode_gpr(f->ops[k].reg.value) & ~R_HIGH) == reg)
-            return true;
-    return false;
 }
 
 /* Does T1 outlive an instruction that is none of the group? */
@@ -742,7 +765,7 @@ static bool leaves_share(const struct form *f)
 {
     switch (f->class) {
     case FORM_NATIVE:
-        return !f->traps && count_bits(f->stolen) <= 1 &&
+        return count_bits(f->stolen) <= 1 &&
                (!f->mem_size || (f->in.base == REG_RSP && f->in.index == R_NONE));
     case FORM_NOTHING:
     case FORM_JCC:
@@ -756,64 +779,147 @@ static bool leaves_share(const struct form *f)
     }
 }
 
-/* How many accesses from form n on are by its base, and their extent. */
-static unsigned share_extent(const struct translation *t, unsigned n, int32_t *low, int32_t *high,
-                             enum access *how)
+void t1_lost(struct translation *t)
+{
+    for (unsigned k = 0; k < BT_SHARES; k++)
+        t->share[k].in_t1 = false;
+}
+
+/* Does what a check has shown hold no longer after this? */
+static bool ends_shares(const struct form *f)
+{
+    return f->class == FORM_SLOW || f->class == FORM_END ||
+           (f->class == FORM_SYSTEM && !(f->in.flags & (INSN_REP | INSN_REPNE | INSN_MEM)));
+}
+
+static void track_shares(struct translation *t, const struct form *f)
+{
+    int32_t by;
+
+    if (!sharable(f) && !leaves_share(f))
+        t1_lost(t);
+    for (unsigned k = 0; k < BT_SHARES; k++) {
+        struct share *s = &t->share[k];
+
+        if (ends_shares(f) || !reg_moves(f, s->base, &by) || !near(s->moved + by))
+            s->live = false;
+        else
+            s->moved += by;
+    }
+}
+
+/*
+ * How many accesses from form n on are by its base, their extent, and whether T1 is needed for something
+ * else in between.
+ */
+static unsigned share_extent(const struct translation *t, unsigned n, struct share *s)
 {
     unsigned base = t->forms[n].in.base, count = 0;
+    int32_t off = 0, by;
+    bool lost = false;
 
+    *s = (struct share){.live = true, .in_t1 = true, .base = (uint8_t)base, .how = ACCESS_READ};
     for (; n < t->n; n++) {
         const struct form *f = &t->forms[n];
+        bool ours = sharable(f) && f->in.base == base;
 
-        if (sharable(f) && f->in.base == base) {
-            int32_t l = (int32_t)f->in.disp, h = l + f->mem_size;
+        if (ours) {
+            int32_t l = off + (int32_t)f->in.disp, h = l + f->mem_size;
 
-            l = count && *low < l ? *low : l;
-            h = count && *high > h ? *high : h;
-            if (h - l > SHARE_SPAN)
-                break;
-            *low = l;
-            *high = h;
-            *how = f->mem_write || (count && *how == ACCESS_WRITE) ? ACCESS_WRITE : ACCESS_READ;
-            count++;
-        } else if (!leaves_share(f)) {
-            break;
+            l = count && s->low < l ? s->low : l;
+            h = count && s->high > h ? s->high : h;
+            if (h - l <= SHARE_SPAN) {
+                s->low = l;
+                s->high = h;
+                s->how = f->mem_write ? ACCESS_WRITE : s->how;
+                s->kept |= lost;
+                count++;
+            }
         }
-        if (writes_register(f, base))
+        lost |= !ours && !leaves_share(f);
+        if (ends_shares(f) || !reg_moves(f, base, &by) || !near(off + by))
             break;
+        off += by;
     }
     return count;
 }
 
-/* Is the operand under a shared check, after emitting it perhaps? */
+static bool covers(const struct share *s, const struct form *f, enum access how)
+{
+    int32_t at = s->moved + (int32_t)f->in.disp;
+
+    return s->live && (s->in_t1 || s->kept) && s->base == f->in.base && at >= s->low &&
+           at + f->mem_size <= s->high && how <= (enum access)s->how;
+}
+
+/* Is the operand under a shared check, after emitting it perhaps? Then T1 makes it a host address. */
 static bool use_share(struct translation *t, const struct form *f, enum access how)
 {
-    int32_t low, high, disp = (int32_t)f->in.disp;
-    enum access all = ACCESS_READ;
-    struct bt_site *s;
-    uint32_t site;
+    struct share s;
+    struct bt_site *site;
+    unsigned k;
+    uint32_t n;
 
-    if (!t->windows || !sharable(f))
+    if (!t->shares || !sharable(f))
         return false;
-    if (t->share && t->share_base == f->in.base && disp >= t->share_low &&
-        disp + f->mem_size <= t->share_high && how <= (enum access)t->share_how)
-        return true;
-    if (share_extent(t, (unsigned)(f - t->forms), &low, &high, &all) < 2)
+    for (k = 0; k < BT_SHARES; k++)
+        if (covers(&t->share[k], f, how)) {
+            if (!t->share[k].in_t1)
+                emit_load(&t->hot, T1, rm_gs(GS(shares) + 8 * (int32_t)k));
+            t1_lost(t);
+            t->share[k].in_t1 = true;
+            return true;
+        }
+    if (share_extent(t, (unsigned)(f - t->forms), &s) < 2)
         return false;
-    site = add_site(t, f, SITE_GROUP);
-    s = &t->bt->sites[site];
+    n = add_site(t, f, SITE_GROUP);
+    site = &t->bt->sites[n];
     flags_to_slot(t, f->live_in);
-    s->retry = t->hot.at;
-    s->moved = disp - low;
-    s->first_how = (uint8_t)how;
-    s->first_size = f->mem_size;
-    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, low));
-    emit_check(t, site, (unsigned)(high - low), all, offsetof(struct bt_entry, addend));
-    t->share = true;
-    t->share_base = f->in.base;
-    t->share_how = (uint8_t)all;
-    t->share_low = low;
-    t->share_high = high;
+    site->retry = t->hot.at;
+    site->moved = (int32_t)f->in.disp - s.low;
+    site->first_how = (uint8_t)how;
+    site->first_size = f->mem_size;
+    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, s.low));
+    emit_check(t, n, (unsigned)(s.high - s.low), s.how, offsetof(struct bt_entry, addend));
+    k = t->next_share++ % BT_SHARES;
+    t->share[k] = s;
+    if (s.kept)
+        emit_store(&t->hot, T1, rm_gs(GS(shares) + 8 * (int32_t)k));
+    return true;
+}
+
+/* An address that is known needs no more than a look whether its page is there: T0 is the page. */
+static bool use_constant(struct translation *t, const struct form *f, unsigned size,
+                         enum access how, struct place *p)
+{
+    struct emit *e = &t->hot;
+    const struct insn *in = &f->in;
+    bool relative = in->base == R_RIP;
+    gva_t addr = (uint64_t)in->disp + (relative ? t->va + f->off + in->len : 0);
+    int32_t entry = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table) +
+                                        TLB_SLOT(addr) * sizeof(struct bt_entry));
+    gva_t page = addr & ~PAGE_MASK;
+    struct rm tag = rm_gs(entry + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how));
+    struct bt_site *s = &t->bt->sites[p->site];
+
+    if ((!relative && in->base != R_NONE) || in->index != R_NONE || in->asize != 8 ||
+        in->seg >= SEG_FS || (addr & PAGE_MASK) > PAGE_SIZE - size || (addr + BIT(47)) >> 48 ||
+        (s->aligned && (addr & (size - 1))))
+        return false;
+    s->size = (uint8_t)size;
+    s->how = (uint8_t)how;
+    if ((int64_t)page == (int32_t)page) {
+        emit_op(e, true, 0x81, 7, tag);
+        emit32(e, (uint32_t)page);
+    } else {
+        t1_lost(t);
+        emit_const(e, T1, page);
+        emit_op(e, true, OP_CMP, T1, tag);
+    }
+    add_stub(t, STUB_MISS_CONSTANT, emit_jump(e, CC_NE, e->at), p->site)->addr = addr;
+    emit_load(e, T0, rm_gs(entry + (int32_t)offsetof(struct bt_entry, page)));
+    t->host = false;
+    p->rm = rm_mem(T0, NO_REG, 0, (int32_t)(addr & PAGE_MASK));
     return true;
 }
 
@@ -843,6 +949,8 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
     /* A pending #MF comes before any fault of the operand, and may keep a store from its own. */
     t->bt->sites[p.site].masked = f->masked || f->x87;
     t->bt->sites[p.site].aligned = aligned;
+    if (use_constant(t, f, size, how, &p))
+        return p;
     emit_address(t, f, true);
     if (simple) {
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
@@ -877,7 +985,7 @@ void resume_here(struct translation *t, uint32_t site)
 {
     if (site == BT_NONE)
         return;
-    t->share = false; /* who comes here has other temporaries */
+    t1_lost(t); /* who comes here has other temporaries */
     t->bt->sites[site].resume = t->hot.at;
 }
 
@@ -926,13 +1034,16 @@ static bool emit_native(struct translation *t, const struct form *f)
     if (regs > 2 || (f->mem_size && regs > 1))
         return false;
     if (regs > 1)
-        t->share = false;
+        t1_lost(t);
     if (f->mem_size) {
         p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
         mem = &p.rm;
-        if (regs && p.rm.base == T0) { /* both temporaries hold the address */
-            emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
-            p.rm = rm_mem(T0, NO_REG, 0, 0);
+        if (regs && p.rm.base == T0) {
+            if (p.rm.index == T1) { /* both temporaries hold the address */
+                emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
+                p.rm = rm_mem(T0, NO_REG, 0, 0);
+            }
+            t1_lost(t);
             spare[0] = T1;
         }
     }
@@ -944,7 +1055,8 @@ static bool emit_native(struct translation *t, const struct form *f)
                 spare[0] = T0;
             } else {
                 emit_store(e, T0, rm_reg(T1));
-                p.rm = rm_mem(T1, NO_REG, 0, 0);
+                p.rm = rm_mem(T1, NO_REG, 0, p.rm.disp);
+                t1_lost(t);
                 spare[0] = T0;
             }
         }
@@ -971,8 +1083,6 @@ static bool emit_native(struct translation *t, const struct form *f)
             emit_store(e, map[r], GPR(r));
     if (mem)
         resume_here(t, p.site);
-    if (trap != BT_NONE)
-        resume_here(t, trap);
     if (f->flags_may) {
         t->host = true;
         t->slot = false;
@@ -987,7 +1097,7 @@ static void emit_lea(struct translation *t, const struct form *f)
 
     dst = is_stolen(reg) || size == 2 ? T0 : reg;
     if (size == 2)
-        t->share = false; /* T1 is needed */
+        t1_lost(t); /* T1 is needed */
     if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || is_stolen(in->base) ||
         is_stolen(in->index) || dst == T0) {
         emit_address(t, f, false);
@@ -1199,8 +1309,7 @@ static void emit_form(struct translation *t, const struct form *f)
         break;
     }
     track_rsp(t, f);
-    if (t->share && (writes_register(f, t->share_base) || !(sharable(f) || leaves_share(f))))
-        t->share = false;
+    track_shares(t, f);
 }
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
@@ -1240,7 +1349,8 @@ static void emit_entries(struct translation *t)
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
     t->host = false;
     t->slot = live;
-    t->window = t->share = false;
+    t->window = false;
+    memset(t->share, 0, sizeof(t->share));
     if (live)
         flags_to_host(t);
     else if (t->windows && window_extent(t, 0, &low, &high))
@@ -1292,7 +1402,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         return NULL;
     find_live(t);
     *b = (struct bt_block){.va = t->va,
-                           .key = t->key | (t->windows ? 0 : BT_KEY_NO_WINDOW) |
+                           .key = t->key | t->v->without |
                                   (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
@@ -1352,7 +1462,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->bt = bt;
         t->v = v;
         t->key = bt_key(&v->c);
-        t->windows = !v->no_window;
+        t->windows = !(v->without & BT_KEY_NO_WINDOW);
+        t->shares = !(v->without & BT_KEY_NO_SHARE);
         t->va = v->c.s.rip;
         t->off = t->va & PAGE_MASK;
         t->live_page = host - t->off;

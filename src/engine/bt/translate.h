@@ -13,6 +13,7 @@
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
     STUB_MISS,     /* of a TLB check */
+    STUB_MISS_CONSTANT,
     STUB_WINDOW,   /* the stack's window is not here */
     STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
     STUB_SITE,     /* leave at the instruction */
@@ -28,7 +29,20 @@ struct stub {
     int32_t tag;    /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
     uint16_t span;  /* STUB_WINDOW: bytes, and ... */
     uint32_t back;  /* ... where the block goes on */
+    gva_t addr;     /* STUB_MISS_CONSTANT */
     bool save;      /* flags: from the host's to the slot */
+};
+
+/*
+ * One check of several accesses: bytes [low, high) of what the base register was when it was made. It has
+ * `moved` by so much since.
+ */
+struct share {
+    bool live;
+    bool in_t1; /* T1 makes host addresses of them ... */
+    bool kept;  /* ... and so does bt_vcpu.shares */
+    uint8_t base, how;
+    int32_t low, high, moved;
 };
 
 struct translation {
@@ -49,9 +63,9 @@ struct translation {
     bool windows;    /* this block may use the stack's window */
     bool window;     /* checked: rsp has moved by window_off since, and these offsets are good */
     int32_t window_off, window_low, window_high;
-    bool share; /* T1 makes host addresses of bytes [share_low, share_high) of this register */
-    uint8_t share_base, share_how;
-    int32_t share_low, share_high;
+    bool shares; /* this block may share checks */
+    unsigned next_share;
+    struct share share[BT_SHARES];
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
@@ -84,6 +98,8 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                 size_t member);
+/* T1 is something else from here on. */
+void t1_lost(struct translation *t);
 void move_rsp(struct translation *t, int32_t by);
 void resume_here(struct translation *t, uint32_t site);
 /* T0: where to, in the mode of t->key. Flags in the slot or dead. */
