@@ -23,7 +23,8 @@
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
  * then needs no more than the instruction itself. While there is no window, window_none makes every
  * address fail. Where the stack's page ends in the middle of what a block touches, another form of
- * the block runs, which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
+ * the block runs, made for just that place of the page's end, which has two pages (BT_KEY_PAIR); and where that
+ * varies, one which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
  * that only constants are added to in between share one check of all their bytes, and without it each has
  * its own (BT_KEY_NO_SHARE).
  *
@@ -128,6 +129,7 @@ struct bt_vcpu {
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta; /* of the stack: its page, and SD */
     uint64_t window_none;          /* all ones: there is none; 0: there is */
+    uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
     uint64_t window_limit;         /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;          /* ... and where to go on without */
     uint32_t host_mxcsr;
@@ -201,13 +203,16 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_GROUP, SITE_TSC };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC };
 
 /* An instruction that may have to leave its block. */
 struct bt_site {
     uint32_t block;
     uint32_t retry;  /* SITE_ACCESS: the check */
-    /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW and SITE_GROUP: the jump to the block without. */
+    /*
+     * Behind the instruction; BT_NONE: nowhere. SITE_WINDOW, SITE_PAIR, SITE_GROUP: the jump to the block
+     * without.
+     */
     uint32_t resume;
     uint16_t off;    /* of the instruction, from the block's start */
     uint8_t len;
@@ -218,7 +223,9 @@ struct bt_site {
     uint16_t fop;  /* ... and what FOP is after it */
     uint64_t key;  /* bt_key before it */
     uint16_t live_in, live_out; /* arithmetic flags before and after it */
-    uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
+    uint16_t span; /* SITE_WINDOW, SITE_PAIR: bytes from rsp + `moved` on */
+    uint16_t at;   /* SITE_PAIR: where in its page they must begin */
+    uint8_t misses; /* SITE_PAIR: how often they have begun elsewhere */
     uint8_t first_how, first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
     int32_t moved; /* an indirect branch has already moved rsp by this much */
 };
@@ -308,9 +315,10 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
 /* Of a block, not of a mode: what it has to do without. */
+#define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
-#define BT_KEY_WITHOUT   (BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
+#define BT_KEY_WITHOUT   (BT_KEY_PAIR | BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
@@ -344,6 +352,8 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
 /* No window until the next bt_window_set, which makes addr's page it; false: it cannot be. */
 void bt_window_drop(struct bt_vcpu *v);
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
+/* The same for addr's page and the next one. May fill the table. */
+bool bt_pair_set(struct bt_vcpu *v, gva_t addr);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);
 extern const struct interp_listener bt_listener;
@@ -366,7 +376,7 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
 /* The site of a window or a shared check goes to this block when that fails. */
-void bt_cache_link_without(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
+void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b);
 /* Before translated code of this mode number runs on the vCPU. */
 void bt_targets_use(struct bt_vcpu *v, unsigned mode);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);

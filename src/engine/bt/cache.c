@@ -130,15 +130,20 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     bt->linked++;
 }
 
-void bt_cache_link_without(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b)
+#define PAIR_MISSES 32 /* of a pair's site: the stack is at many places there */
+
+void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b)
 {
+    static const uint64_t key[] = {[SITE_WINDOW] = BT_KEY_PAIR | BT_KEY_NO_WINDOW,
+                                   [SITE_PAIR] = BT_KEY_NO_WINDOW,
+                                   [SITE_GROUP] = BT_KEY_NO_SHARE};
     const struct bt_block *from = &bt->blocks[s->block];
 
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
     if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
         (b->key & ~BT_KEY_WITHOUT) == s->key &&
-        (b->key & (s->kind == SITE_WINDOW ? BT_KEY_NO_WINDOW : BT_KEY_NO_SHARE)))
+        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES))
         store32(bt, s->resume, b->entry - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }

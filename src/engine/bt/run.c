@@ -136,7 +136,9 @@ static const struct insn access_insn = {.seg = SEG_DS, .base = R_NONE, .index = 
 static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s,
                        uint64_t what)
 {
-    v->without = (b->key & BT_KEY_WITHOUT) | what;
+    const uint64_t stack = BT_KEY_PAIR | BT_KEY_NO_WINDOW;
+
+    v->without = (b->key & BT_KEY_WITHOUT & ~(what & stack ? stack : 0)) | what;
     v->without_site = (uint32_t)(s - v->bt->sites);
 }
 
@@ -148,6 +150,20 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
 
     if (!bt_window_set(v, addr, s->span) &&
         !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
+        v->c.s.rip = b->va + s->off;
+        do_without(v, b, s, bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
+        return 0;
+    }
+    want(v, b->needs);
+    return (uint64_t)(uintptr_t)v->bt->code.rx + s->retry;
+}
+
+/* The stack's two pages; a block is made for one place of the border between them. */
+static uint64_t pair(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
+{
+    gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
+
+    if ((addr & PAGE_MASK) != s->at || !bt_pair_set(v, addr)) {
         v->c.s.rip = b->va + s->off;
         do_without(v, b, s, BT_KEY_NO_WINDOW);
         return 0;
@@ -181,6 +197,8 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 
     if (s->kind == SITE_WINDOW)
         return window(v, b, s);
+    if (s->kind == SITE_PAIR)
+        return pair(v, b, s);
     if (s->kind == SITE_TSC) {
         interp_read_tsc(c);
         want(v, b->needs);

@@ -261,6 +261,8 @@ static void emit_window_drop(struct emit *e)
 {
     emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
     emit32(e, UINT32_MAX); /* sign-extended */
+    emit_op(e, true, 0xc7, 0, rm_gs(GS(pair_none)));
+    emit32(e, UINT32_MAX);
 }
 
 /* Everything interp_mode_changed derives from the new privilege. */

@@ -26,7 +26,7 @@
 /* Bytes that one check may cover. */
 #define SHARE_SPAN 248
 #define ROOM_HOT  (16u << 10)
-#define ROOM_COLD (24u << 10)
+#define ROOM_COLD (32u << 10)
 
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
@@ -246,10 +246,33 @@ static void get_flags(struct emit *e)
     emit_store(e, T0, rm_reg(REG_RAX));
 }
 
+void t0_lost(struct translation *t)
+{
+    t->temp[0] = 0;
+}
+
+void t1_lost(struct translation *t)
+{
+    for (unsigned k = 0; k < BT_SHARES; k++)
+        t->share[k].in_t1 = false;
+    t->pair_t1 = 0;
+    t->temp[1] = 0;
+}
+
+static bool t1_in_use(const struct translation *t)
+{
+    bool used = t->pair_t1 || t->temp[1];
+
+    for (unsigned k = 0; k < BT_SHARES; k++)
+        used |= t->share[k].live && t->share[k].in_t1;
+    return used;
+}
+
 /* The host's flags may be destroyed from here on. */
 void flags_to_slot(struct translation *t, uint16_t live)
 {
     if (live && t->host && !t->slot) {
+        t0_lost(t);
         put_flags(&t->hot);
         t->slot = true;
     }
@@ -258,6 +281,7 @@ void flags_to_slot(struct translation *t, uint16_t live)
 void flags_to_host(struct translation *t)
 {
     if (!t->host && t->slot) {
+        t0_lost(t);
         get_flags(&t->hot);
         t->host = true;
     }
@@ -267,8 +291,12 @@ void flags_to_host(struct translation *t)
 
 struct stub *add_stub(struct translation *t, enum stub_kind kind, uint32_t from, uint32_t index)
 {
-    struct stub *s = &t->stubs[t->nstubs++];
+    struct stub *s = &t->stubs[t->nstubs];
 
+    if (t->nstubs < MAX_STUBS - 1)
+        t->nstubs++;
+    else
+        t->failed = true;
     *s = (struct stub){.kind = kind, .from = from, .from2 = BT_NONE, .index = index};
     return s;
 }
@@ -391,6 +419,14 @@ void emit_indirect(struct translation *t, uint32_t site)
     emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
 }
 
+/* To the block that does without, once there is one; until then to what follows. */
+static void emit_jump_without(struct translation *t, struct emit *e, uint32_t site)
+{
+    align_jump(e, 1);
+    t->bt->sites[site].resume = emit_jump(e, CC_ALWAYS, e->at);
+    emit_patch(e, e->at - 4, e->at);
+}
+
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
@@ -398,7 +434,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
-    else
+    else if (s->kind != STUB_RESUME)
         emit_patch(e, s->from, e->at);
     if (s->from2 != BT_NONE)
         emit_patch(e, s->from2, e->at);
@@ -406,12 +442,23 @@ static void emit_stub(struct translation *t, const struct stub *s)
     case STUB_MISS: /* T0 ^= tag gives the address back */
         emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
         emit_store(e, T0, rm_gs(GS(slow_addr)));
-        if (t->bt->sites[s->index].kind == SITE_GROUP) {
-            align_jump(e, 1); /* to the block without shared checks, once there is one */
-            t->bt->sites[s->index].resume = emit_jump(e, CC_ALWAYS, e->at);
-            emit_patch(e, e->at - 4, e->at);
-        }
+        if (t->bt->sites[s->index].kind == SITE_GROUP)
+            emit_jump_without(t, e, s->index);
         emit_site(t, e, s->index);
+        break;
+    case STUB_PAIR:
+        emit_jump_without(t, e, s->index);
+        emit_site(t, e, s->index);
+        break;
+    case STUB_RESUME:
+        if (s->save)
+            t->bt->sites[s->index].retry = e->at;
+        else
+            t->bt->sites[s->index].resume = e->at;
+        for (unsigned k = 0; k < 2; k++)
+            if (s->temp[k])
+                emit_load(e, T0 + k, GPR(s->temp[k]));
+        emit_jump(e, CC_ALWAYS, s->back);
         break;
     case STUB_MISS_CONSTANT:
         emit_const(e, T0, s->addr);
@@ -442,9 +489,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_store(e, T1, rm_gs(GS(window_else)));
         emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
         emit_patch(e, els, e->at);
-        align_jump(e, 1); /* to the block without a window, once there is one */
-        t->bt->sites[s->index].resume = emit_jump(e, CC_ALWAYS, e->at);
-        emit_patch(e, e->at - 4, e->at);
+        emit_jump_without(t, e, s->index);
         emit_site(t, e, s->index);
         break;
     case STUB_SLOW:
@@ -475,6 +520,20 @@ void slow_if(struct translation *t, unsigned cc, uint32_t site)
 
 /* ---- memory operands -------------------------------------------------------------------------- */
 
+/* The temporary that holds a guest's register, or 0. */
+static unsigned holds(const struct translation *t, unsigned reg)
+{
+    return t->temp[0] == reg ? T0 : t->temp[1] == reg ? T1 : 0;
+}
+
+/* It has another value now. */
+static void forget_held(struct translation *t, unsigned reg)
+{
+    for (unsigned k = 0; k < 2; k++)
+        if (t->temp[k] == reg)
+            t->temp[k] = 0;
+}
+
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
 void emit_address(struct translation *t, const struct form *f, bool segment)
 {
@@ -491,18 +550,32 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
         emit_const(e, T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
     } else {
         if (base != R_NONE && is_stolen(base)) {
-            emit_load(e, T0, GPR(base));
-            base = T0;
+            unsigned held = holds(t, base);
+
+            if (!held && index != R_NONE && holds(t, index) == T0)
+                t0_lost(t);
+            if (!held)
+                emit_load(e, T0, GPR(base));
+            base = held ? held : T0;
         }
         if (index != R_NONE && is_stolen(index)) {
-            t1_lost(t);
-            emit_load(e, T1, GPR(index));
-            index = T1;
+            unsigned held = holds(t, index);
+
+            if (!held && base == T1) {
+                emit_store(e, T1, rm_reg(T0));
+                base = T0;
+            }
+            if (!held) {
+                t1_lost(t);
+                emit_load(e, T1, GPR(index));
+            }
+            index = held ? held : T1;
         }
         emit_op(e, wide, OP_LEA, T0,
                 rm_mem(base == R_NONE ? NO_REG : base, index == R_NONE ? NO_REG : index, in->scale,
                        (int32_t)in->disp));
     }
+    t0_lost(t);
     if (segment && in->seg >= SEG_FS)
         emit_op(e, true, OP_ADD, T0,
                 rm_gs(GS(c.s.seg) + (int32_t)(in->seg * sizeof(struct cpu_seg) +
@@ -522,8 +595,8 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
     struct stub *s;
 
+    t0_lost(t);
     t1_lost(t);
-
     if (t->bt->has_bmi2) {
         emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
     } else {
@@ -687,17 +760,58 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
     return any;
 }
 
+/*
+ * The same in two pages. False: they all lie in one, as far as one can tell, or rsp has become something
+ * else since the translation began.
+ */
+static bool emit_pair(struct translation *t, const struct form *f, int32_t low, int32_t high)
+{
+    struct emit *e = &t->hot;
+    unsigned span = (unsigned)(high - low), at;
+    struct bt_site *s;
+    uint32_t site;
+
+    at = (t->v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)(t->rsp_off + low)) & PAGE_MASK;
+    if (!t->rsp_known || at + span <= PAGE_SIZE)
+        return false;
+    flags_to_slot(t, f->live_in);
+    site = add_site(t, f, SITE_PAIR);
+    s = &t->bt->sites[site];
+    s->retry = e->at;
+    s->moved = low;
+    s->span = (uint16_t)span;
+    s->at = (uint16_t)at;
+    t0_lost(t);
+    t->pair_t1 = 0;
+    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
+    emit_op(e, true, 0x2b, T0, rm_gs(GS(pair)));
+    emit_op(e, true, 0x0b, T0, rm_gs(GS(pair_none)));
+    emit_op(e, true, 0x81, 7, rm_reg(T0));
+    emit32(e, at);
+    add_stub(t, STUB_PAIR, emit_jump(e, CC_NE, e->at), site);
+    t->host = false;
+    t->window = t->pair = true;
+    t->window_off = 0;
+    t->window_low = low;
+    t->window_high = high;
+    t->window_split = low + (int32_t)(PAGE_SIZE - at);
+    return true;
+}
+
 /* The check that bytes [low, high) of rsp now, and SD, are in the window. */
 static void emit_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
     struct emit *e = &t->hot;
     unsigned span = (unsigned)(high - low);
-    uint32_t site = add_site(t, f, SITE_WINDOW);
+    uint32_t site;
     struct stub *s;
 
-    t1_lost(t);
-
+    if ((t->v->without & BT_KEY_PAIR) && emit_pair(t, f, low, high))
+        return;
+    site = add_site(t, f, SITE_WINDOW);
     flags_to_slot(t, f->live_in);
+    t0_lost(t);
+    t1_lost(t);
     t->bt->sites[site].retry = e->at;
     t->bt->sites[site].moved = low;
     t->bt->sites[site].span = (uint16_t)span;
@@ -712,9 +826,17 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     s->back = e->at;
     t->host = false;
     t->window = true;
+    t->pair = false;
     t->window_off = 0;
     t->window_low = low;
     t->window_high = high;
+}
+
+/* Neither of the two pages alone has them? */
+static bool split(const struct translation *t, int32_t low, int32_t high)
+{
+    return t->pair && t->window_off + low < t->window_split &&
+           t->window_off + high > t->window_split;
 }
 
 /* Are bytes [low, high) of rsp as it is before f in the window, after a check perhaps? */
@@ -725,21 +847,38 @@ static bool use_window(struct translation *t, const struct form *f, int32_t low,
     if (!t->windows)
         return false;
     if (t->window && t->window_off + low >= t->window_low && t->window_off + high <= t->window_high)
-        return true;
+        return !split(t, low, high);
     if (!window_extent(t, (unsigned)(f - t->forms), &from, &to) || low < from || high > to)
         return false;
     emit_window(t, f, from, to);
-    return true;
+    return !split(t, low, high);
+}
+
+/* Where that is. */
+static struct rm window_rm(struct translation *t, int32_t disp)
+{
+    unsigned page = t->window_off + disp >= t->window_split;
+
+    if (!t->pair)
+        return rm_mem(REG_RSP, SD, 0, disp);
+    if (t->pair_t1 != page + 1) {
+        t1_lost(t);
+        emit_load(&t->hot, T1, rm_gs(GS(pair_delta) + 8 * (int32_t)page));
+        t->pair_t1 = (uint8_t)(page + 1);
+    }
+    return rm_mem(REG_RSP, T1, 0, disp);
 }
 
 static void track_rsp(struct translation *t, const struct form *f)
 {
     int32_t by;
 
-    if (rsp_moves(f, &by))
+    if (rsp_moves(f, &by) && near(t->rsp_off + by)) {
         t->window_off += by;
-    else
-        t->window = false;
+        t->rsp_off += by;
+    } else {
+        t->window = t->rsp_known = false;
+    }
 }
 
 static unsigned count_bits(unsigned v)
@@ -777,12 +916,6 @@ static bool leaves_share(const struct form *f)
     default:
         return false;
     }
-}
-
-void t1_lost(struct translation *t)
-{
-    for (unsigned k = 0; k < BT_SHARES; k++)
-        t->share[k].in_t1 = false;
 }
 
 /* Does what a check has shown hold no longer after this? */
@@ -836,7 +969,8 @@ static unsigned share_extent(const struct translation *t, unsigned n, struct sha
                 count++;
             }
         }
-        lost |= !ours && !leaves_share(f);
+        lost |= !ours && (!leaves_share(f) ||
+                          ((t->v->without & BT_KEY_PAIR) && stack_bytes(f, &by, &by)));
         if (ends_shares(f) || !reg_moves(f, base, &by) || !near(off + by))
             break;
         off += by;
@@ -864,9 +998,10 @@ static bool use_share(struct translation *t, const struct form *f, enum access h
         return false;
     for (k = 0; k < BT_SHARES; k++)
         if (covers(&t->share[k], f, how)) {
-            if (!t->share[k].in_t1)
+            if (!t->share[k].in_t1) {
+                t1_lost(t);
                 emit_load(&t->hot, T1, rm_gs(GS(shares) + 8 * (int32_t)k));
-            t1_lost(t);
+            }
             t->share[k].in_t1 = true;
             return true;
         }
@@ -908,6 +1043,7 @@ static bool use_constant(struct translation *t, const struct form *f, unsigned s
         return false;
     s->size = (uint8_t)size;
     s->how = (uint8_t)how;
+    t0_lost(t);
     if ((int64_t)page == (int32_t)page) {
         emit_op(e, true, 0x81, 7, tag);
         emit32(e, (uint32_t)page);
@@ -923,6 +1059,19 @@ static bool use_constant(struct translation *t, const struct form *f, unsigned s
     return true;
 }
 
+/* Where the temporaries hold registers of the guest's, those come first. */
+static void come_back_here(struct translation *t, uint32_t site, bool retry)
+{
+    struct stub *s;
+
+    if (!t->temp[0] && !t->temp[1])
+        return;
+    s = add_stub(t, STUB_RESUME, BT_NONE, site);
+    memcpy(s->temp, t->temp, sizeof(s->temp));
+    s->back = t->hot.at;
+    s->save = retry;
+}
+
 /* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
 static struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                                  enum access how)
@@ -936,7 +1085,7 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
 
     if (in->base == REG_RSP && simple && !aligned && !f->masked && !f->x87 &&
         use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
-        p.rm = rm_mem(REG_RSP, SD, 0, (int32_t)in->disp);
+        p.rm = window_rm(t, (int32_t)in->disp);
         return p;
     }
     if (simple && use_share(t, f, how)) {
@@ -951,6 +1100,7 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
     t->bt->sites[p.site].aligned = aligned;
     if (use_constant(t, f, size, how, &p))
         return p;
+    come_back_here(t, p.site, true);
     emit_address(t, f, true);
     if (simple) {
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
@@ -969,7 +1119,7 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
     struct place p = {.site = BT_NONE};
 
     if (base == REG_RSP && use_window(t, f, disp, disp + 8)) {
-        p.rm = rm_mem(REG_RSP, SD, 0, disp);
+        p.rm = window_rm(t, disp);
         return p;
     }
     p.site = add_site(t, f, SITE_ACCESS);
@@ -983,10 +1133,15 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
 
 void resume_here(struct translation *t, uint32_t site)
 {
+    uint8_t held = t->temp[1];
+
     if (site == BT_NONE)
         return;
-    t1_lost(t); /* who comes here has other temporaries */
+
     t->bt->sites[site].resume = t->hot.at;
+    come_back_here(t, site, false);
+    t1_lost(t); /* who comes here has other temporaries */
+    t->temp[1] = held;
 }
 
 void move_rsp(struct translation *t, int32_t by)
@@ -1018,12 +1173,44 @@ static void add_trap(struct translation *t, uint32_t at, uint32_t site, bool sav
     atomic_store(&t->bt->ntraps, n + 1);
 }
 
+/*
+ * Gives each of the guest's registers that have no host register a temporary, out of the set `spare`: the one
+ * that holds it already, or one that holds nothing.
+ */
+static void place_stolen(struct translation *t, const struct form *f, uint8_t map[16],
+                         unsigned spare)
+{
+    unsigned todo = f->stolen, k;
+
+    for (unsigned r = SD; r <= T1; r++) {
+        k = holds(t, r) - T0;
+        if ((todo >> r & 1) && k < 2 && (spare >> k & 1)) {
+            map[r] = (uint8_t)(T0 + k);
+            spare &= ~BIT(k);
+            todo &= ~BIT(r);
+        }
+    }
+    for (unsigned r = SD; r <= T1; r++) {
+        if (!(todo >> r & 1))
+            continue;
+        k = !(spare & BIT(0)) || ((spare & BIT(1)) && t->temp[0] && !t1_in_use(t));
+        spare &= ~BIT(k);
+        map[r] = (uint8_t)(T0 + k);
+        if (k)
+            t1_lost(t);
+        else
+            t0_lost(t);
+        if (f->stolen_read >> r & 1)
+            emit_load(&t->hot, map[r], GPR(r));
+    }
+}
+
 /* False: not possible like this, nothing has been written. */
 static bool emit_native(struct translation *t, const struct form *f)
 {
     struct emit *e = &t->hot;
     uint8_t map[16];
-    unsigned regs = count_bits(f->stolen), spare[2] = {T0, T1}, next = 0;
+    unsigned regs = count_bits(f->stolen), spare = BIT(0); /* of the temporaries */
     struct place p = {.site = BT_NONE};
     struct rm *mem = NULL;
     uint32_t trap = BT_NONE;
@@ -1033,8 +1220,6 @@ static bool emit_native(struct translation *t, const struct form *f)
         map[r] = (uint8_t)r;
     if (regs > 2 || (f->mem_size && regs > 1))
         return false;
-    if (regs > 1)
-        t1_lost(t);
     if (f->mem_size) {
         p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
         mem = &p.rm;
@@ -1044,7 +1229,9 @@ static bool emit_native(struct translation *t, const struct form *f)
                 p.rm = rm_mem(T0, NO_REG, 0, 0);
             }
             t1_lost(t);
-            spare[0] = T1;
+            spare = BIT(1);
+        } else if (p.rm.index != T1) {
+            spare |= BIT(1);
         }
     }
     if (wants && !t->host) { /* get_flags needs T0 for a moment */
@@ -1052,23 +1239,17 @@ static bool emit_native(struct translation *t, const struct form *f)
             if (mem->index == T1) {
                 emit_op(e, true, OP_LEA, T1, rm_mem(T0, T1, 0, 0));
                 p.rm = rm_mem(T1, NO_REG, 0, 0);
-                spare[0] = T0;
+                spare = BIT(0);
             } else {
                 emit_store(e, T0, rm_reg(T1));
                 p.rm = rm_mem(T1, NO_REG, 0, p.rm.disp);
                 t1_lost(t);
-                spare[0] = T0;
+                spare = BIT(0);
             }
         }
         flags_to_host(t);
     }
-    for (unsigned r = SD; r <= T1; r++) {
-        if (!(f->stolen >> r & 1))
-            continue;
-        map[r] = (uint8_t)spare[next++];
-        if (f->stolen_read >> r & 1)
-            emit_load(e, map[r], GPR(r));
-    }
+    place_stolen(t, f, map, f->mem_size ? spare : BIT(0) | BIT(1));
     if (f->traps) {
         trap = add_site(t, f, SITE_INSN);
         if (f->x87) {
@@ -1078,9 +1259,14 @@ static bool emit_native(struct translation *t, const struct form *f)
         add_trap(t, e->at, trap, f->live_in && t->host && !t->slot);
     }
     form_emit(e, f, map, mem);
-    for (unsigned r = SD; r <= T1; r++)
+    for (unsigned r = SD; r <= T1; r++) {
         if (f->stolen_written >> r & 1)
             emit_store(e, map[r], GPR(r));
+        if (f->stolen >> r & 1) {
+            forget_held(t, r);
+            t->temp[map[r] - T0] = (uint8_t)r;
+        }
+    }
     if (mem)
         resume_here(t, p.site);
     if (f->flags_may) {
@@ -1109,6 +1295,7 @@ static void emit_lea(struct translation *t, const struct form *f)
             emit8(&t->hot, 0x44);
             emit8(&t->hot, OP_STORE);
             emit_modrm(&t->hot, T1, &(struct rm){.kind = RM_GS, .base = NO_REG, .index = NO_REG, .disp = GPR(reg).disp}, false);
+            forget_held(t, reg);
             return;
         }
         if (size == 2) {
@@ -1119,6 +1306,10 @@ static void emit_lea(struct translation *t, const struct form *f)
         if (size == 4)
             emit_op(&t->hot, false, OP_STORE, T0, rm_reg(T0)); /* cut to 32 bits */
         emit_store(&t->hot, T0, is_stolen(reg) ? GPR(reg) : rm_reg(reg));
+        if (is_stolen(reg)) {
+            forget_held(t, reg);
+            t->temp[0] = (uint8_t)reg;
+        }
         return;
     }
     emit_op(&t->hot, size == 8 && in->asize == 8, OP_LEA, reg,
@@ -1263,7 +1454,11 @@ static void plant(struct translation *t, const struct form *f)
 static void emit_form(struct translation *t, const struct form *f)
 {
     gva_t va = t->va + f->off;
+    bool holds_on = f->class == FORM_NATIVE || f->class == FORM_JCC || f->class == FORM_NOTHING ||
+                    f->class == FORM_LEA;
 
+    if (!holds_on)
+        t->temp[0] = t->temp[1] = 0;
     switch (f->class) {
     case FORM_NATIVE:
         if (!emit_native(t, f))
@@ -1308,6 +1503,8 @@ static void emit_form(struct translation *t, const struct form *f)
         emit_slow(t, f);
         break;
     }
+    if (!holds_on)
+        t->temp[0] = t->temp[1] = 0;
     track_rsp(t, f);
     track_shares(t, f);
 }
@@ -1349,7 +1546,10 @@ static void emit_entries(struct translation *t)
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
     t->host = false;
     t->slot = live;
-    t->window = false;
+    t->window = t->pair = false;
+    t->rsp_known = true;
+    t->rsp_off = 0;
+    t->pair_t1 = t->temp[0] = t->temp[1] = 0;
     memset(t->share, 0, sizeof(t->share));
     if (live)
         flags_to_host(t);
