@@ -71,8 +71,9 @@ class Boot(unittest.TestCase):
     def tearDown(self):
         shutil.rmtree(self.dir)
 
-    def vm(self, kernel="cloud", append="", args=(), **kw):
-        vmlinuz, initrd = guest_files(kernel, self.shared)
+    def vm(self, kernel="cloud", append="", args=(), vmlinuz=None, **kw):
+        default, initrd = guest_files(kernel, self.shared)
+        vmlinuz = vmlinuz or default
         self.unknown = os.path.join(self.dir, "unknown")
         return VM(["--kernel", vmlinuz, "--initrd", initrd, "--append", (CONSOLE + " " + append).strip(),
                    "--disk", self.disk, "--net", "none", "--display", "none",
@@ -167,6 +168,15 @@ class Ends(Boot):
             vm.expect(r"doppel-guest: \S+, ", BOOT)
             vm.process.terminate()
             self.assertEqual(vm.wait(BOOT), 10)
+
+    def test_reboot_without_a_kernel_file_ends_the_machine(self):
+        kernel = os.path.join(self.dir, "vmlinuz")
+        shutil.copy(os.path.join(harness.GUESTS, "cloud", "vmlinuz"), kernel)
+        with self.vm(append="doppel.test=reboot", vmlinuz=kernel) as vm:
+            vm.expect(r"doppel-guest: \S+, ", BOOT)
+            os.truncate(kernel, 0)
+            self.assertEqual(vm.wait(BOOT), 4)
+            self.assertIn("cannot boot again: " + kernel + " is empty", vm.errors())
 
     def test_panic_with_a_timeout_is_a_reboot(self):
         with self.vm(append="doppel.test=panic panic=-1", args=["--no-reboot"]) as vm:
