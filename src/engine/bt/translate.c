@@ -381,8 +381,10 @@ static void emit_jcc(struct translation *t, const struct form *f)
 void emit_indirect(struct translation *t, uint32_t site)
 {
     struct emit *e = &t->hot;
-    int32_t table = GS(targets) + (int32_t)(bt_mode_id(t->bt, t->key) * BT_TARGETS * 8);
+    unsigned mode = bt_mode_id(t->bt, t->key);
+    int32_t table = GS(targets) + (int32_t)(mode % BT_MODES * BT_TARGETS * 8);
 
+    t->failed |= mode == BT_MODES;
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
@@ -1308,8 +1310,6 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         if (unlikely(bt->plant))
             plant(t, &t->forms[i]);
     }
-    if (t->failed)
-        return NULL;
     if (t->open) {
         const struct form *last = &t->forms[t->n - 1];
 
@@ -1320,7 +1320,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         emit_stub(t, &t->stubs[i]);
     b->granules = t->granules;
     block_note(c, page, t->granules);
-    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
+    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         return NULL;
     }
@@ -1361,6 +1361,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->failed = false;
         t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
         b = translate(t, page, gen);
+        *full = t->failed;
     } else {
         *full = true;
     }
