@@ -200,25 +200,46 @@ struct bt_block {
 
 enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_GROUP, SITE_TSC };
 
-/* An instruction that may have to leave its block. */
+/* An instruction that may have to leave its block. There are many: kept small. */
 struct bt_site {
     uint32_t block;
-    uint32_t retry;  /* SITE_ACCESS: the check */
+    uint32_t retry; /* SITE_ACCESS: the check */
     /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW: the jump to the block without one. */
     uint32_t resume;
-    uint16_t off;    /* of the instruction, from the block's start */
-    uint8_t len;
-    uint8_t kind, how, size;
-    bool masked;  /* no fault but the interpreter's */
-    bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
-    uint8_t seg;   /* SITE_INSN of x87: of the operand ... */
-    uint16_t fop;  /* ... and what FOP is after it */
-    uint64_t key;  /* bt_key before it */
-    uint16_t live_in, live_out; /* arithmetic flags before and after it */
-    uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
-    uint8_t first_how, first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
-    int32_t moved; /* an indirect branch has already moved rsp by this much */
+    union {
+        int32_t moved; /* an indirect branch has already moved rsp by this much */
+        struct {       /* SITE_INSN of x87: */
+            uint16_t fop; /* what FOP is after it */
+            uint8_t seg;  /* of the operand */
+        };
+    };
+    uint16_t off : 12, len : 4; /* of the instruction, from the block's start */
+    union {
+        uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
+        struct {
+            uint8_t size;
+            uint8_t first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
+        };
+    };
+    uint8_t live_in, live_out; /* arithmetic flags before and after it, by site_flags */
+    uint8_t kind;
+    uint8_t how : 1, first_how : 1;
+    uint8_t masked : 1;   /* no fault but the interpreter's */
+    uint8_t aligned : 1;  /* a misaligned operand is the interpreter's: the host may punish split locks */
+    uint8_t other_ac : 1; /* STAC or CLAC came before it in its block */
 };
+_Static_assert(sizeof(struct bt_site) == 24, "a site has no holes");
+
+/* Arithmetic flags in a byte: OF in the place of bit 1. */
+static inline uint8_t site_flags(uint16_t flags)
+{
+    return (uint8_t)((flags & 0xd5) | (flags >> 10 & 2));
+}
+
+static inline uint16_t site_flags_of(uint8_t packed)
+{
+    return (uint16_t)((packed & 0xd5) | (packed & 2) << 10);
+}
 
 /* A direct branch to somewhere. */
 struct bt_exit {
@@ -308,6 +329,13 @@ static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
            (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0);
+}
+
+/* bt_key before the instruction of a site. */
+static inline uint64_t site_key(const struct bt_block *b, const struct bt_site *s)
+{
+    return (b->key & (BT_KEY_NO_WINDOW - 1)) ^
+           (s->other_ac ? (KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC) << BT_KEY_TABLE_SHIFT : 0);
 }
 
 /* A block that lockstep made shorter than it would be. */

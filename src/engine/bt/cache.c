@@ -137,7 +137,7 @@ void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struc
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
     if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
-        b->key == (s->key | BT_KEY_NO_WINDOW))
+        b->key == (site_key(from, s) | BT_KEY_NO_WINDOW))
         store32(bt, s->resume, b->entry - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }

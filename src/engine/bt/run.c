@@ -23,9 +23,9 @@
 /* ---- at the border ---------------------------------------------------------------------------- */
 
 /* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
-static bool same_mode(struct bt_vcpu *v, const struct bt_site *s)
+static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
-    return s->key == bt_key(&v->c);
+    return site_key(b, s) == bt_key(&v->c);
 }
 
 /* May translated code run in this mode at all? */
@@ -126,7 +126,7 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
            !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) &&
-           !interp_boundary_due(c) && same_mode(v, s) && bt_mode_ok(c);
+           !interp_boundary_due(c) && same_mode(v, b, s) && bt_mode_ok(c);
 }
 
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */

@@ -283,9 +283,9 @@ uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind
                           .off = f->off,
                           .len = f->in.len,
                           .kind = (uint8_t)kind,
-                          .key = t->key,
-                          .live_in = f->live_in,
-                          .live_out = f->live_out};
+                          .other_ac = key_table(t->key) != key_table(t->b->key),
+                          .live_in = site_flags(f->live_in),
+                          .live_out = site_flags(f->live_out)};
     return t->bt->nsites++;
 }
 
