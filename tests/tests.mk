@@ -81,7 +81,7 @@ check-list:
 	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine lockstep --clock virtual))
 	$(call line,lockstep/plants,300,tests/guest/lockstep_plants.sh $(BUILD)/doppel)
 	$(if $(WITH_BOOTS),$(call line,lockstep/linux,400,python3 tests/e2e/linux_boot.py Lockstep))
-	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
+	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Idle Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
 	$(if $(WITH_BOOTS),$(call line,e2e/control,300,python3 tests/e2e/control_test.py))
 
 $(BUILD)/tests/cpu/hostdiff: $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.o) $(TESTLIB_OBJ) $(BUILD)/libdoppel.a

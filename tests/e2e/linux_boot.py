@@ -218,6 +218,24 @@ class Ends(Boot):
         self.assertEqual(guest_lines(text, "file"), ["hello from the host"])
 
 
+class Idle(Boot):
+    LIMIT = 40 * 1024
+
+    def test_at_a_shell_the_process_holds_little_beside_guest_memory(self):
+        with self.vm(args=["--memory", "512M"]) as vm:
+            vm.expect(r"(?m)^/ # ", BOOT)
+            deadline = time.monotonic() + 30
+            # What only translating needs is given back some time after the last of it.
+            while True:
+                time.sleep(1)
+                over, guest = harness.resident(vm.process.pid, 512)
+                if over <= self.LIMIT or time.monotonic() > deadline:
+                    break
+            self.assertGreater(guest, 64 * 1024)
+            self.assertLessEqual(over, self.LIMIT)
+            print("idle: %.1f MiB over guest memory" % (over / 1024))
+
+
 class Virtual(Boot):
     def test_two_runs_are_the_same(self):
         ends = []
@@ -278,5 +296,5 @@ if __name__ == "__main__":
         Soak.count = int(sys.argv.pop())
         sys.argv[1] = "Soak"
     elif all(arg.startswith("-") for arg in sys.argv[1:]):
-        sys.argv += ["Quick", "Kernels", "Ends", "Virtual", "Lockstep"]
+        sys.argv += ["Quick", "Kernels", "Ends", "Idle", "Virtual", "Lockstep"]
     unittest.main()

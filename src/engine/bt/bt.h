@@ -298,10 +298,13 @@ struct bt_vm {
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
-     * Counts stores to jumps. What such a jump leads to was written before; the processor needs no
-     * more, but whoever leaves translated code reads it, so that C's rules hold as well.
+     * Counts new blocks and stores to jumps. What such a jump leads to was written before; the processor
+     * needs no more, but whoever leaves translated code reads it, so that C's rules hold as well.
      */
     _Atomic uint32_t patches;
+    _Atomic uint32_t rested; /* patches when bt_cache_rest last dropped the view, ... */
+    uint32_t rest_seen;      /* ... and when it looked, ... */
+    uint64_t rest_ns;        /* ... which was then */
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;
@@ -386,6 +389,8 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
+/* Whenever a vCPU halts: gives memory back that only writing code needs. */
+void bt_cache_rest(struct bt_vm *bt);
 /* The window's site goes to this block when it has none. */
 void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
 /* Before translated code of this mode number runs on the vCPU. */

@@ -13,12 +13,16 @@
 #include "base/bytes.h"
 #include "engine/bt/look.h"
 
+/* Grows page by page: a host that gives huge pages unasked would round each array up by megabytes. */
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, bytes, MADV_NOHUGEPAGE); /* fails where there are none */
+    return p;
 }
 
 static void release(void *p, size_t bytes)
@@ -186,6 +190,7 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
 
     if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
         return false;
+    atomic_fetch_add_explicit(&bt->patches, 1, memory_order_release);
     supersede(bt, b, h);
     b->page_next = bt->page_blocks[page];
     bt->page_blocks[page] = n + 1;
@@ -267,6 +272,31 @@ void bt_cache_flush(struct bt_vcpu *v)
             drop_targets(bt_of(interp_of(bt->vm->vcpus[i])));
     pthread_mutex_unlock(&bt->lock);
     vcpu_exclusive_end(v->c.vcpu);
+}
+
+#define REST_NS  ((uint64_t)NS_PER_SEC / 5)
+#define REST_FEW 512
+
+/*
+ * The buffer's pages count twice while its writable view has them as well. When little is written, that
+ * view lets go of them: the memory stays the executable view's, and the next store finds it again.
+ */
+void bt_cache_rest(struct bt_vm *bt)
+{
+    uint32_t n = atomic_load_explicit(&bt->patches, memory_order_relaxed);
+    uint64_t now;
+
+    if (n == atomic_load_explicit(&bt->rested, memory_order_relaxed) ||
+        pthread_mutex_trylock(&bt->lock))
+        return;
+    now = bt_host_ns();
+    if (now - bt->rest_ns >= REST_NS) {
+        if (n - bt->rest_seen < REST_FEW && !madvise(bt->code.rw, bt->code.size, MADV_DONTNEED))
+            atomic_store_explicit(&bt->rested, n, memory_order_relaxed);
+        bt->rest_seen = n;
+        bt->rest_ns = now;
+    }
+    pthread_mutex_unlock(&bt->lock);
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */

@@ -476,6 +476,8 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     }
     run_loop(v);
     why = interp_run_end(c);
+    if (why == VCPU_STOP_HALT)
+        bt_cache_rest(v->bt);
     bt_phase(v, BT_OUTSIDE);
     return why;
 }
