@@ -240,6 +240,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .engine_plant = config->engine_plant,
         .perf_map = config->perf_map,
         .engine_times = config->engine_times,
+        .host_without = config->host_without,
         .with_loop = true,
     };
     int r = vm_init(&m->vm, &vm, err);
@@ -254,7 +255,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
     if (r)
         return r;
     r = cpu_model_init(&m->model, config->cpu ? config->cpu : "max", config->ncpus, m->vm.tsc_hz,
-                       err);
+                       m->vm.host, err);
     for (unsigned i = 0; r == 0 && i < config->ncpus; i++)
         r = vm_add_vcpu(&m->vm, &m->model, err) ? 0 : -EINVAL;
     if (r == 0 && config->trace)

@@ -309,8 +309,6 @@ struct bt_vm {
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;
     unsigned warm; /* runs of cold code before it is translated */
-    bool has_avx, has_avx512;
-    bool has_xinuse; /* XGETBV tells which parts of vector registers are in use */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
     enum bt_plant plant;

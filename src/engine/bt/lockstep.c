@@ -703,7 +703,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
     if (l->over)
         return VCPU_STOP_HALT;
     hostcode_enter_thread(&v->bt->code);
-    hostcode_set_gs(v);
+    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     l->outer = &raise_to;
     if (sigsetjmp(raise_to, 0)) {
