@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CPUID: SDM vol. 2A; vector state: vol. 1 chapter 13; FSGSBASE: Linux, Documentation/x86/x86_64/fsgs.rst. */
+/* SDM vol. 2A "CPUID", vol. 1 chapter 13; Linux, Documentation/x86/x86_64/fsgs.rst. */
 #include "base/hostcpu.h"
 
 #include <cpuid.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What doppel uses of the processor it runs on where that has it: the one place that asks. A VM keeps the
- * answer (struct vm, host), so that a test can make one that does without.
+ * What doppel uses of the processor it runs on where that has it: the one place that asks. A VM
+ * keeps the answer (struct vm, host), so that a test can make one that does without.
  */
 #ifndef BASE_HOSTCPU_H
 #define BASE_HOSTCPU_H
@@ -10,7 +10,7 @@
 
 #define HOST_AVX      BIT(0) /* and its kernel saves the registers */
 #define HOST_AVX512   BIT(1) /* F and BW, likewise */
-#define HOST_XINUSE   BIT(2) /* XGETBV with ECX = 1 tells which parts of vector registers are in use */
+#define HOST_XINUSE   BIT(2) /* XGETBV with ECX = 1: which parts of registers are in use */
 #define HOST_FSGSBASE BIT(3) /* programs may set the GS base by themselves */
 #define HOST_BMI2     BIT(4)
 /* Not to be done without: facts, and what every 64-bit processor but the first ones has. */

@@ -274,8 +274,8 @@ static int set_cpu(struct run_options *o, const char *value, struct err *err)
 }
 
 /*
- * without=FEATURE, and FEATURE after it: for tests, host features not to be used. 1: it was that. What
- * the list goes on with is anything that is no feature.
+ * without=FEATURE, and FEATURE after it: for tests, host features not to be used. 1: it was that.
+ * What the list goes on with is anything that is no feature.
  */
 static int without_field(struct run_options *o, const char *field, struct err *err)
 {
@@ -302,8 +302,8 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
         return 0;
     }
     if (strncmp(field, "warm=", 5))
-        return err_set(err, EINVAL, "--engine bt takes warm=N, times and without=FEATURE, not '%s'.",
-                       field);
+        return err_set(err, EINVAL,
+                       "--engine bt takes warm=N, times and without=FEATURE, not '%s'.", field);
     r = parse_number("--engine bt,warm", field + 5, 255, &warm, err);
     if (r == 0)
         o->machine.engine_warm = (unsigned)warm;
@@ -514,7 +514,8 @@ static const struct option options[] = {
     {"trace", "PATTERNS", NULL, "print accesses, e.g. 'i8254.*,irq,msr' (docs/control.md)",
      set_trace, 0},
     {"trace-file", "FILE", "stderr", "where --trace prints", set_trace_file, 0},
-    {"perf-map", NULL, NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map, 0},
+    {"perf-map", NULL, NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map,
+     0},
     {"debug-exit", "[PORT]", NULL,
      "a write of V to this port (501h) ends the VM with status V * 2 + 1 (8 bits)", set_debug_exit,
      OPT_OPTIONAL},

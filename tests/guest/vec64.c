@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vector registers as long as the processor offers them: they outlive whatever is done in between, and
- * what is not offered is not there. Run on hosts, or engines, with fewer features it is another test:
- * the first case says which. SDM vol. 1 chapters 13 to 15; vol. 2A section 2.8.
+ * Vector registers as long as the processor offers them: they outlive whatever is done in between,
+ * and what is not offered is not there. Run on hosts, or engines, with fewer features it is another
+ * test: the first case says which. SDM vol. 1 chapters 13 to 15; vol. 2A section 2.8.
  */
 #include "rt/hot.h"
 #include "rt/irq.h"
@@ -47,7 +47,7 @@ CASE(offered, "what is offered")
     CHECK_EQ(kind >= HAS_AVX, offers(1, 2, 28));
 }
 
-/* ---- what is not offered ----------------------------------------------------------------------- */
+/* ---- what is not offered ------------------------------------------------ */
 
 CASE(avx_or_not, "AVX: there, or #UD and no state of it")
 {
@@ -107,14 +107,15 @@ CASE(xgetbv1_or_not, "XGETBV with ECX = 1: there, or #GP")
             FAULTS(GP, 0, "xgetbv", .c = 1);
             continue;
         }
-        __asm__ volatile("vpcmpeqd %%xmm1, %%xmm1, %%xmm1; vinsertf128 $1, %%xmm1, %%ymm1, %%ymm1; xgetbv"
-                         : "=a"(lo), "=d"(hi)
-                         : "c"(1));
+        __asm__ volatile(
+            "vpcmpeqd %%xmm1, %%xmm1, %%xmm1; vinsertf128 $1, %%xmm1, %%ymm1, %%ymm1; xgetbv"
+            : "=a"(lo), "=d"(hi)
+            : "c"(1));
         CHECK_EQ(lo & 4, 4);
     }
 }
 
-/* ---- what is, is kept -------------------------------------------------------------------------- */
+/* ---- what is, is kept ------------------------------------------------ */
 
 #define EACH16 ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15;"
 #define EACH32 \
@@ -126,11 +127,11 @@ CASE(xgetbv1_or_not, "XGETBV with ECX = 1: there, or #GP")
 #define STORE_XMM EACH16 "movups %%xmm\\n, vec_out+64*\\n(%%rip); .endr;"
 #define LOAD_YMM  EACH16 "vmovups vec_in+64*\\n(%%rip), %%ymm\\n; .endr;"
 #define STORE_YMM EACH16 "vmovups %%ymm\\n, vec_out+64*\\n(%%rip); .endr;"
-#define LOAD_ZMM                                                      \
-    EACH32 "vmovups vec_in+64*\\n(%%rip), %%zmm\\n; .endr;" EACH_K    \
+#define LOAD_ZMM                                                   \
+    EACH32 "vmovups vec_in+64*\\n(%%rip), %%zmm\\n; .endr;" EACH_K \
            "kmovw mask_in+8*\\n(%%rip), %%k\\n; .endr;"
-#define STORE_ZMM                                                     \
-    EACH32 "vmovups %%zmm\\n, vec_out+64*\\n(%%rip); .endr;" EACH_K   \
+#define STORE_ZMM                                                   \
+    EACH32 "vmovups %%zmm\\n, vec_out+64*\\n(%%rip); .endr;" EACH_K \
            "kmovw %%k\\n, mask_out+8*\\n(%%rip); .endr;"
 
 static uint64_t pattern(unsigned turn, unsigned reg, unsigned part)
@@ -166,15 +167,15 @@ static bool same(void)
 }
 
 /* Registers are loaded, `between` is done, and they are stored: rdi is a page. */
-#define KEEPS(between, page)                                                                     \
-    do {                                                                                         \
-        uintptr_t d_ = (page);                                                                   \
-        if (kind == HAS_AVX512)                                                                  \
-            __asm__ volatile(LOAD_ZMM between STORE_ZMM : "+D"(d_) : : KEEPS_CLOBBER);           \
-        else if (kind == HAS_AVX)                                                                \
-            __asm__ volatile(LOAD_YMM between STORE_YMM : "+D"(d_) : : KEEPS_CLOBBER);           \
-        else                                                                                     \
-            __asm__ volatile(LOAD_XMM between STORE_XMM : "+D"(d_) : : KEEPS_CLOBBER);           \
+#define KEEPS(between, page)                                                           \
+    do {                                                                               \
+        uintptr_t d_ = (page);                                                         \
+        if (kind == HAS_AVX512)                                                        \
+            __asm__ volatile(LOAD_ZMM between STORE_ZMM : "+D"(d_) : : KEEPS_CLOBBER); \
+        else if (kind == HAS_AVX)                                                      \
+            __asm__ volatile(LOAD_YMM between STORE_YMM : "+D"(d_) : : KEEPS_CLOBBER); \
+        else                                                                           \
+            __asm__ volatile(LOAD_XMM between STORE_XMM : "+D"(d_) : : KEEPS_CLOBBER); \
     } while (0)
 #define KEEPS_CLOBBER "rax", "rbx", "rcx", "rdx", "rsi", "memory", "cc"
 
@@ -248,15 +249,18 @@ static bool hook_that_computes(struct frame *f)
     if (f->vector < 0x20)
         return false;
     if (kind == HAS_AVX512)
-        __asm__ volatile("vmovups %%zmm1, spill; vmovups %%zmm18, spill+64;"
-                         "vpternlogd $255, %%zmm1, %%zmm1, %%zmm1; vpternlogd $255, %%zmm18, %%zmm18, %%zmm18;"
-                         "vmovups spill, %%zmm1; vmovups spill+64, %%zmm18" ::: "memory");
+        __asm__ volatile(
+            "vmovups %%zmm1, spill; vmovups %%zmm18, spill+64;"
+            "vpternlogd $255, %%zmm1, %%zmm1, %%zmm1; vpternlogd $255, %%zmm18, %%zmm18, %%zmm18;"
+            "vmovups spill, %%zmm1; vmovups spill+64, %%zmm18" ::
+                : "memory");
     else if (kind == HAS_AVX)
         __asm__ volatile("vmovups %%ymm1, spill; vxorps %%ymm1, %%ymm1, %%ymm1;"
-                         "vmovups spill, %%ymm1" ::: "memory");
+                         "vmovups spill, %%ymm1" ::
+                             : "memory");
     else
-        __asm__ volatile("movups %%xmm1, spill; pcmpeqd %%xmm1, %%xmm1; movups spill, %%xmm1" :::
-                             "memory");
+        __asm__ volatile("movups %%xmm1, spill; pcmpeqd %%xmm1, %%xmm1; movups spill, %%xmm1" ::
+                             : "memory");
     return irq_hook(f);
 }
 

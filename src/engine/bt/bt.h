@@ -207,8 +207,8 @@ struct bt_site {
     /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW: the jump to the block without one. */
     uint32_t resume;
     union {
-        int32_t moved; /* an indirect branch has already moved rsp by this much */
-        struct {       /* SITE_INSN of x87: */
+        int32_t moved;    /* an indirect branch has already moved rsp by this much */
+        struct {          /* SITE_INSN of x87: */
             uint16_t fop; /* what FOP is after it */
             uint8_t seg;  /* of the operand */
         };
@@ -225,7 +225,7 @@ struct bt_site {
     uint8_t kind;
     uint8_t how : 1, first_how : 1;
     uint8_t masked : 1;   /* no fault but the interpreter's */
-    uint8_t aligned : 1;  /* a misaligned operand is the interpreter's: the host may punish split locks */
+    uint8_t aligned : 1;  /* misaligned it is the interpreter's: the host may punish split locks */
     uint8_t other_ac : 1; /* STAC or CLAC came before it in its block */
 };
 _Static_assert(sizeof(struct bt_site) == 24, "a site has no holes");
@@ -298,8 +298,9 @@ struct bt_vm {
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
-     * Counts new blocks and stores to jumps. What such a jump leads to was written before; the processor
-     * needs no more, but whoever leaves translated code reads it, so that C's rules hold as well.
+     * Counts new blocks and stores to jumps. What such a jump leads to was written before; the
+     * processor needs no more, but whoever leaves translated code reads it, so that C's rules hold
+     * as well.
      */
     _Atomic uint32_t patches;
     _Atomic uint32_t rested; /* patches when bt_cache_rest last dropped the view, ... */
@@ -308,7 +309,7 @@ struct bt_vm {
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;
-    unsigned warm; /* runs of cold code before it is translated */
+    unsigned warm;            /* runs of cold code before it is translated */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
     enum bt_plant plant;

@@ -13,7 +13,7 @@
 #include "base/bytes.h"
 #include "engine/bt/look.h"
 
-/* Grows page by page: a host that gives huge pages unasked would round each array up by megabytes. */
+/* Page by page: a host that gives huge pages unasked would round each array up by megabytes. */
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -278,8 +278,9 @@ void bt_cache_flush(struct bt_vcpu *v)
 #define REST_FEW 512
 
 /*
- * The buffer's pages count twice while its writable view has them as well. When little is written, that
- * view lets go of them: the memory stays the executable view's, and the next store finds it again.
+ * The buffer's pages count twice while its writable view has them as well. When little is written,
+ * that view lets go of them: the memory stays the executable view's, and the next store finds it
+ * again.
  */
 void bt_cache_rest(struct bt_vm *bt)
 {

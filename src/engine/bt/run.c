@@ -123,8 +123,8 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
-           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) &&
-           !interp_boundary_due(c) && same_mode(v, b, s) && bt_mode_ok(c);
+           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) && !interp_boundary_due(c) &&
+           same_mode(v, b, s) && bt_mode_ok(c);
 }
 
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */

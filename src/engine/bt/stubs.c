@@ -95,7 +95,9 @@ static void emit_vzeroupper(struct emit *e)
 /* Registers 0 to 15 up to what SSE knows, or all of them. */
 static void low_move(struct bt_vm *bt, struct emit *e, bool whole, bool store)
 {
-    enum vector_part part = !whole || !has(bt, HOST_AVX) ? PART_XMM : has(bt, HOST_AVX512) ? PART_ZMM : PART_YMM;
+    enum vector_part part = !whole || !has(bt, HOST_AVX) ? PART_XMM
+                            : has(bt, HOST_AVX512)       ? PART_ZMM
+                                                         : PART_YMM;
 
     for (unsigned n = 0; n < 16; n++)
         vector_move(e, part, store, n);

@@ -34,6 +34,6 @@ TEST(this_host_has_what_the_compiler_sees_in_it)
 
     assert_int_equal(!!(have & HOST_AVX), !!__builtin_cpu_supports("avx"));
     assert_int_equal(!!(have & HOST_BMI2), !!__builtin_cpu_supports("bmi2"));
-    assert_int_equal(!!(have & HOST_AVX512), __builtin_cpu_supports("avx512f") &&
-                                                 __builtin_cpu_supports("avx512bw"));
+    assert_int_equal(!!(have & HOST_AVX512),
+                     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"));
 }

@@ -285,8 +285,8 @@ static void offers_none(uint32_t without, const enum cpu_feature *list, size_t n
         assert_false(cpu_has(&m, list[i]));
 }
 
-#define OFFERS_NONE(without, ...)                                    \
-    offers_none(without, (const enum cpu_feature[]){__VA_ARGS__},    \
+#define OFFERS_NONE(without, ...)                                 \
+    offers_none(without, (const enum cpu_feature[]){__VA_ARGS__}, \
                 sizeof((const enum cpu_feature[]){__VA_ARGS__}) / sizeof(enum cpu_feature))
 
 TEST(what_the_host_does_without_the_guest_is_not_offered)

@@ -19,8 +19,8 @@ static void teardown(struct rig *r)
 static struct rig *without(uint32_t features)
 {
     /* divps xmm3, xmm2; mulps xmm9, [rbx]; fld1; faddp; hlt */
-    static const uint8_t code[] = {0x0f, 0x5e, 0xda, 0x44, 0x0f, 0x59, 0x0b,
-                                   0xd9, 0xe8, 0xde, 0xc1, 0xf4};
+    static const uint8_t code[] = {0x0f, 0x5e, 0xda, 0x44, 0x0f, 0x59,
+                                   0x0b, 0xd9, 0xe8, 0xde, 0xc1, 0xf4};
     struct rig *r = rig_new_without("max", &engine_bt, CLOCK_MANUAL, features);
 
     rig_long(r);

@@ -112,9 +112,11 @@ static inline struct rig *rig_new_without(const char *model, const struct engine
 {
     struct rig *r = calloc(1, sizeof(*r));
     struct err err = {{0}};
-    struct vm_config config = {
-        .name = "rig", .ram_bytes = RIG_RAM, .clock = clock, .engine = engine,
-        .host_without = host_without};
+    struct vm_config config = {.name = "rig",
+                               .ram_bytes = RIG_RAM,
+                               .clock = clock,
+                               .engine = engine,
+                               .host_without = host_without};
 
     if (!r || vm_init(&r->vm, &config, &err))
         rig_die("vm_init", &err);
