@@ -259,6 +259,7 @@ static void load_state(struct hd_vm *v, const struct hd_case *tc)
         c->s.seg[SEG_GS].base = tc->regs.gs_base;
     }
     c->s.fpu = tc->fpu;
+    c->upper = 1;
     interp_mode_changed(c);
 }
 
