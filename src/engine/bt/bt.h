@@ -205,30 +205,50 @@ struct bt_block {
 
 enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC };
 
-/* An instruction that may have to leave its block. */
+/* An instruction that may have to leave its block. There are many: kept small. */
 struct bt_site {
     uint32_t block;
-    uint32_t retry;  /* SITE_ACCESS: the check */
+    uint32_t retry; /* SITE_ACCESS: the check */
     /*
      * Behind the instruction; BT_NONE: nowhere. SITE_WINDOW, SITE_PAIR, SITE_GROUP: the jump to the block
      * without.
      */
     uint32_t resume;
-    uint16_t off;    /* of the instruction, from the block's start */
-    uint8_t len;
-    uint8_t kind, how, size;
-    bool masked;  /* no fault but the interpreter's */
-    bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
-    uint8_t seg;   /* SITE_INSN of x87: of the operand ... */
-    uint16_t fop;  /* ... and what FOP is after it */
-    uint64_t key;  /* bt_key before it */
-    uint16_t live_in, live_out; /* arithmetic flags before and after it */
-    uint16_t span; /* SITE_WINDOW, SITE_PAIR: bytes from rsp + `moved` on */
-    uint16_t at;   /* SITE_PAIR: where in its page they must begin */
-    uint8_t misses; /* SITE_PAIR: how often they have begun elsewhere */
-    uint8_t first_how, first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
-    int32_t moved; /* an indirect branch has already moved rsp by this much */
+    union {
+        int32_t moved;    /* an indirect branch has already moved rsp by this much */
+        struct {          /* SITE_INSN of x87: */
+            uint16_t fop; /* what FOP is after it */
+            uint8_t seg;  /* of the operand */
+        };
+    };
+    uint16_t off : 12, len : 4; /* of the instruction, from the block's start */
+    union {
+        uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
+        uint16_t at;   /* SITE_PAIR: where in its page they must begin */
+        struct {
+            uint8_t size;
+            uint8_t first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
+        };
+    };
+    uint8_t live_in, live_out; /* arithmetic flags before and after it, by site_flags */
+    uint8_t kind;
+    uint8_t how : 1, first_how : 1;
+    uint8_t masked : 1;   /* no fault but the interpreter's */
+    uint8_t aligned : 1;  /* misaligned it is the interpreter's: the host may punish split locks */
+    uint8_t other_ac : 1; /* STAC or CLAC came before it in its block */
+    uint8_t misses;       /* SITE_PAIR: how often they have begun elsewhere */
 };
+
+/* Arithmetic flags in a byte: OF in the place of bit 1. */
+static inline uint8_t site_flags(uint16_t flags)
+{
+    return (uint8_t)((flags & 0xd5) | (flags >> 10 & 2));
+}
+
+static inline uint16_t site_flags_of(uint8_t packed)
+{
+    return (uint16_t)((packed & 0xd5) | (packed & 2) << 10);
+}
 
 /* A direct branch to somewhere. */
 struct bt_exit {
@@ -287,17 +307,18 @@ struct bt_vm {
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
-     * Counts stores to jumps. What such a jump leads to was written before; the processor needs no
-     * more, but whoever leaves translated code reads it, so that C's rules hold as well.
+     * Counts new blocks and stores to jumps. What such a jump leads to was written before; the
+     * processor needs no more, but whoever leaves translated code reads it, so that C's rules hold
+     * as well.
      */
     _Atomic uint32_t patches;
+    _Atomic uint32_t rested; /* patches when bt_cache_rest last dropped the view, ... */
+    uint32_t rest_seen;      /* ... and when it looked, ... */
+    uint64_t rest_ns;        /* ... which was then */
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     uint64_t mode_keys[BT_MODES];
     unsigned nmodes;
-    unsigned warm; /* runs of cold code before it is translated */
-    bool has_avx, has_avx512;
-    bool has_bmi2;
-    bool has_xinuse; /* XGETBV tells which parts of vector registers are in use */
+    unsigned warm;            /* runs of cold code before it is translated */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
     enum bt_plant plant;
@@ -314,7 +335,8 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
-/* Of a block, not of a mode: what it has to do without. */
+/* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without. */
+#define BT_KEY_CAP_SHIFT 48
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
@@ -325,8 +347,12 @@ static inline uint64_t bt_key(const struct interp *c)
            (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0);
 }
 
-/* A block that lockstep made shorter than it would be. */
-#define BT_KEY_CAP_SHIFT 48
+/* bt_key before the instruction of a site. */
+static inline uint64_t site_key(const struct bt_block *b, const struct bt_site *s)
+{
+    return (b->key & (BIT(BT_KEY_CAP_SHIFT) - 1)) ^
+           (s->other_ac ? (KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC) << BT_KEY_TABLE_SHIFT : 0);
+}
 
 static inline unsigned key_table(uint64_t key)
 {
@@ -377,6 +403,8 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
 void bt_cache_flush(struct bt_vcpu *v);
 /* The site of a window or a shared check goes to this block when that fails. */
 void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b);
+/* Whenever a vCPU halts: gives memory back that only writing code needs. */
+void bt_cache_rest(struct bt_vm *bt);
 /* Before translated code of this mode number runs on the vCPU. */
 void bt_targets_use(struct bt_vcpu *v, unsigned mode);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);

@@ -376,7 +376,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
     case BT_LEAVE_SITE:
         s = &bt->sites[v->id];
         c->s.rip = bt->blocks[s->block].va + s->off;
-        l->live = s->live_in;
+        l->live = site_flags_of(s->live_in);
         l->b.insns = insns_before(l, s);
         break;
     case BT_LEAVE_SLOW:
@@ -384,9 +384,9 @@ static void second_left(struct lockstep *l, enum bt_leave why)
         l->b.insns = insns_before(l, s);
         if (c->s.icount != v->slow_icount) {
             l->b.insns++;
-            l->live = s->live_out;
+            l->live = site_flags_of(s->live_out);
         } else {
-            l->live = s->live_in;
+            l->live = site_flags_of(s->live_in);
         }
         break;
     }
@@ -478,7 +478,7 @@ static void second(struct lockstep *l, const struct bt_block *b)
     case JUMP_RAISED:
         l->b.raised = true;
         if (l->v->slow_site != BT_NONE)
-            l->live = l->v->bt->sites[l->v->slow_site].live_in;
+            l->live = site_flags_of(l->v->bt->sites[l->v->slow_site].live_in);
         break;
     default:
         l->b.device = true;
@@ -703,7 +703,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
     if (l->over)
         return VCPU_STOP_HALT;
     hostcode_enter_thread(&v->bt->code);
-    hostcode_set_gs(v);
+    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     l->outer = &raise_to;
     if (sigsetjmp(raise_to, 0)) {

@@ -7,8 +7,6 @@
  * A kick is never lost: `attention` is cleared before vcpu->pending is looked at, and who posts sets
  * pending first.
  */
-#include <cpuid.h>
-
 #include "core/vm.h"
 #include "engine/bt/translate.h"
 #include "engine/bt/look.h"
@@ -23,9 +21,9 @@
 /* ---- at the border ---------------------------------------------------------------------------- */
 
 /* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
-static bool same_mode(struct bt_vcpu *v, const struct bt_site *s)
+static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
-    return s->key == bt_key(&v->c);
+    return site_key(b, s) == bt_key(&v->c);
 }
 
 /* May translated code run in this mode at all? */
@@ -125,8 +123,8 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
-           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) &&
-           !interp_boundary_due(c) && same_mode(v, s) && bt_mode_ok(c);
+           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) && !interp_boundary_due(c) &&
+           same_mode(v, b, s) && bt_mode_ok(c);
 }
 
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */
@@ -491,7 +489,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
         return engine_interp.run(vcpu, budget);
     hostcode_enter_thread(&v->bt->code);
-    hostcode_set_gs(v);
+    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     bt_phase(v, BT_IN_LOOP);
     if (sigsetjmp(raise_to, 0)) {
@@ -500,6 +498,8 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     }
     run_loop(v);
     why = interp_run_end(c);
+    if (why == VCPU_STOP_HALT)
+        bt_cache_rest(v->bt);
     bt_phase(v, BT_OUTSIDE);
     return why;
 }
@@ -526,14 +526,6 @@ static void bt_vm_fini(struct vm *vm)
     interp_vm_fini(vm);
 }
 
-/* CPUID.(EAX=0Dh,ECX=1):EAX[2]: XGETBV with ECX = 1. */
-static bool has_xgetbv1(void)
-{
-    unsigned a, b, c, d;
-
-    return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & BIT(2));
-}
-
 static int bt_vm_init(struct vm *vm, struct err *err)
 {
     int r = interp_vm_create(vm, sizeof(struct bt_vm), err);
@@ -547,10 +539,6 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt_look_init(bt);
     bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
-    bt->has_avx = __builtin_cpu_supports("avx");
-    bt->has_bmi2 = __builtin_cpu_supports("bmi2");
-    bt->has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-    bt->has_xinuse = bt->has_avx && has_xgetbv1();
     r = bt_cache_init(bt, err);
     if (r == 0)
         r = bt_translate_init(bt, err);

@@ -311,9 +311,9 @@ uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind
                           .off = f->off,
                           .len = f->in.len,
                           .kind = (uint8_t)kind,
-                          .key = t->key,
-                          .live_in = f->live_in,
-                          .live_out = f->live_out};
+                          .other_ac = key_table(t->key) != key_table(t->b->key),
+                          .live_in = site_flags(f->live_in),
+                          .live_out = site_flags(f->live_out)};
     return t->bt->nsites++;
 }
 
@@ -409,8 +409,10 @@ static void emit_jcc(struct translation *t, const struct form *f)
 void emit_indirect(struct translation *t, uint32_t site)
 {
     struct emit *e = &t->hot;
-    int32_t table = GS(targets) + (int32_t)(bt_mode_id(t->bt, t->key) * BT_TARGETS * 8);
+    unsigned mode = bt_mode_id(t->bt, t->key);
+    int32_t table = GS(targets) + (int32_t)(mode % BT_MODES * BT_TARGETS * 8);
 
+    t->failed |= mode == BT_MODES;
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
@@ -597,7 +599,7 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
 
     t0_lost(t);
     t1_lost(t);
-    if (t->bt->has_bmi2) {
+    if (t->bt->vm->host & HOST_BMI2) {
         emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
     } else {
         emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
@@ -779,7 +781,6 @@ static bool emit_pair(struct translation *t, const struct form *f, int32_t low, 
     s = &t->bt->sites[site];
     s->retry = e->at;
     s->moved = low;
-    s->span = (uint16_t)span;
     s->at = (uint16_t)at;
     t0_lost(t);
     t->pair_t1 = 0;
@@ -1618,8 +1619,6 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         if (unlikely(bt->plant))
             plant(t, &t->forms[i]);
     }
-    if (t->failed)
-        return NULL;
     if (t->open) {
         const struct form *last = &t->forms[t->n - 1];
 
@@ -1630,7 +1629,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         emit_stub(t, &t->stubs[i]);
     b->granules = t->granules;
     block_note(c, page, t->granules);
-    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
+    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         return NULL;
     }
@@ -1672,6 +1671,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->failed = false;
         t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
         b = translate(t, page, gen);
+        *full = t->failed;
     } else {
         *full = true;
     }

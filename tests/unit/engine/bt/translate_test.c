@@ -160,3 +160,23 @@ TEST_F(branch_out_of_the_canonical_addresses_faults_where_it_is)
     assert_int_equal(RUN(NULL, 0xe8, 0x7f, 0, 0, 0), VEC_GP); /* call +127 */
     assert_int_equal(interp_of(b->r[1]->vcpu)->last_exc[0].rip, top + 0xff0);
 }
+
+TEST_F(branch_in_one_mode_too_many_has_a_table)
+{
+    struct bt_vcpu *v = bt_of(interp_of(b->r[1]->vcpu));
+
+    for (unsigned k = 0; k < 2; k++)
+        b->r[k]->cs.cr4 |= CR4_SMAP;
+    assert_int_equal(RUN(NULL, 0x90), 0xff);
+    for (unsigned i = v->bt->nmodes; i < BT_MODES; i++)
+        v->bt->mode_keys[i] = BIT(62) + i;
+    v->bt->nmodes = BT_MODES;
+    for (unsigned k = 0; k < 2; k++) {
+        b->r[k]->cs.rip = RIG_CODE + 0x100;
+        b->r[k]->cs.activity = CPU_RUNNING;
+    }
+    set(b, REG_RAX, RIG_CODE + 0x105);
+    /* stac; jmp rax; rax: clac */
+    assert_int_equal(RUN(NULL, 0x0f, 0x01, 0xcb, 0xff, 0xe0, 0x0f, 0x01, 0xca), 0xff);
+    assert_true(v->bt->nmodes < BT_MODES);
+}
