@@ -261,6 +261,12 @@ static bool run_single(struct interp *c, struct block *b)
     return whole;
 }
 
+/* Is the mode another one than when the block began? STAC and CLAC may change the table. */
+static bool other_mode(const struct bt_vcpu *v)
+{
+    return (bt_key(&v->c) ^ v->mode_key) & ~(KEY_MODE << BT_KEY_TABLE_SHIFT);
+}
+
 /* Is there anything but its successor that may follow the instruction at rip? */
 static bool goes_elsewhere(const struct interp *c, uint64_t rip, unsigned len)
 {
@@ -289,7 +295,7 @@ static enum lockstep_cut first_insns(struct lockstep *l, unsigned most)
         }
         if (l->code_written)
             return CUT_ACCEPT;
-        if (goes_elsewhere(c, rip, len))
+        if (goes_elsewhere(c, rip, len) || other_mode(l->v))
             return CUT_NATURAL;
     }
     return CUT_NATURAL;
