@@ -215,7 +215,8 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
     const ZydisDecodedOperand *mem = mem_operand(f);
 
     if (f->zi.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || f->zi.mnemonic == ZYDIS_MNEMONIC_VZEROALL) {
-        if (!(c->mode & MODE_AVX) || (c->mode & MODE_TS))
+        /* Of the others' sixteen registers it leaves half alone. */
+        if (!c->code64 || !(c->mode & MODE_AVX) || (c->mode & MODE_TS))
             return FORM_SLOW;
         f->vec = true;
         return FORM_NATIVE;
