@@ -432,7 +432,13 @@ static bool emit_legacy(struct emit *e, const struct form *f, const uint8_t *map
 
     for (unsigned k = 0; k < zi->raw.prefix_count; k++) {
         uint8_t p = zi->raw.prefixes[k].value;
+        bool again = false;
 
+        /* Once is enough: with REX and SIB it would become longer than an instruction may be. */
+        for (unsigned i = 0; i < k; i++)
+            again |= zi->raw.prefixes[i].value == p && zi->raw.prefixes[i].type == zi->raw.prefixes[k].type;
+        if (again)
+            continue;
         /* A repeat prefix that is no part of the opcode is a hint, or nothing. */
         if ((p == 0x66 && (!code16 || zi->raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY)) ||
             p == 0xf0 ||
