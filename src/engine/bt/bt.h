@@ -337,6 +337,12 @@ static inline uint64_t bt_cs_word(const struct interp *c)
     return c->mode & MODE_CS_SEGMENTED ? (uint32_t)cs->base | (uint64_t)cs->limit << 32 : 0;
 }
 
+/* RIP of code is no more. */
+static inline uint64_t bt_code_limit(const struct interp *c)
+{
+    return c->code64 ? UINT64_MAX : min_u64(c->s.seg[SEG_CS].limit, c->rip_mask);
+}
+
 /* A block that lockstep made shorter than it would be. */
 #define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
 

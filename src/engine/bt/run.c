@@ -311,7 +311,7 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     c->block = NULL;
     c->block_rip = rip;
     c->cur = &block_fetch_insn;
-    if (!c->code64 && rip > min_u64(c->s.seg[SEG_CS].limit, c->rip_mask))
+    if (rip > bt_code_limit(c))
         return NULL;
     if (!access_host(c, lin, 1, ACCESS_EXEC, c->key))
         return NULL;

@@ -1503,6 +1503,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
     uint32_t page, gen;
 
     *full = false;
+    if (v->c.s.rip > bt_code_limit(&v->c))
+        return NULL;
     host = block_code_page(&v->c, lin, &page, &gen);
     if (!host)
         return NULL;
@@ -1515,7 +1517,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->cs_word = bt_cs_word(&v->c);
         t->mode = bt_mode_id(bt, t->key, t->cs_word);
         t->code64 = v->c.code64;
-        t->limit = t->code64 ? UINT64_MAX : min_u64(v->c.s.seg[SEG_CS].limit, v->c.rip_mask);
+        t->limit = bt_code_limit(&v->c);
         t->rip_mask = v->c.rip_mask;
         t->va = v->c.s.rip;
         t->lin = lin;
