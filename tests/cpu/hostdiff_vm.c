@@ -249,6 +249,7 @@ static void load_state(struct hd_vm *v, const struct hd_case *tc)
 
     hd_fill_data(v->data, v->shared->pattern, tc);
     c->s = v->base;
+    c->upper = 1;
     memcpy(c->s.gpr, tc->regs.gpr, sizeof(c->s.gpr));
     c->s.rip = tc->regs.rip;
     flags_set(c, tc->regs.rflags | RFLAGS_IF | (tc->step ? RFLAGS_TF : 0));

@@ -59,7 +59,8 @@ struct bt_entry {
 #define BT_TABLES     3
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
 #define BT_EXEC_SLOTS 1024
-#define BT_MODES      8
+#define BT_MODES      8   /* tables of indirect branches; the last one is shared by many modes */
+#define BT_MODE_LIST  256 /* modes that have translations */
 #define BT_TARGETS    16384
 #define BT_RUNS       16384
 #define BT_SINGLES    2048
@@ -113,6 +114,11 @@ struct bt_counts {
 #define BT_NEEDS 4
 #define BT_SHARES 4
 #define BT_WINDOW_SPAN 512 /* bytes of the stack that one check covers */
+/*
+ * Outside of 64-bit code, addresses wrap at 4 GiB, but those made of rsp and SD do not: no window so
+ * near to either end that a block could come there. A power of 2.
+ */
+#define BT_WINDOW_EDGE 20
 
 struct bt_vcpu {
     struct interp c; /* first: gs points here */
@@ -123,6 +129,7 @@ struct bt_vcpu {
     uint32_t indirect_from; /* site of the last indirect branch */
     uint32_t slow_site;     /* of the last bt_slow ... */
     uint64_t slow_icount;   /* ... and s.icount then */
+    uint32_t mode_number;   /* of what runs, if its table of indirect branches is the shared one */
     uint64_t target;        /* of the last indirect branch */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
@@ -149,7 +156,7 @@ struct bt_vcpu {
     struct bt_log log[BT_TABLES], local_log; /* local: not global, of the supervisor's table */
     struct bt_log exec_log[2];
     bool exec_local; /* a page that is not global is in exec[1] */
-    uint64_t mode_key;
+    uint64_t mode_key, mode_cs; /* bt_key and bt_cs_word as of bt_use_mode */
     uint64_t window_drops;
     struct {
         uint32_t site;
@@ -158,7 +165,7 @@ struct bt_vcpu {
     } single[BT_SINGLES]; /* what run_one found, by site */
     uint64_t without;      /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
     uint32_t without_site;
-    unsigned mode_id; /* of mode_key */
+    unsigned mode_id, mode_table; /* number, and table of indirect branches */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
     struct bt_counts n;
@@ -188,8 +195,10 @@ static inline unsigned exec_slot(gva_t addr)
 
 /* All offsets are into the code buffer. */
 struct bt_block {
-    gva_t va;
-    uint64_t key;  /* bt_key */
+    gva_t va;         /* RIP of its first instruction, and ... */
+    gva_t lin;        /* ... its linear address */
+    uint64_t key;     /* bt_key */
+    uint64_t cs_word; /* bt_cs_word */
     uint64_t phys; /* RAM page << 12 | offset */
     uint64_t granules;
     uint32_t entry;      /* flags in the slot if live; polls */
@@ -316,9 +325,12 @@ struct bt_vm {
     uint32_t rest_seen;      /* ... and when it looked, ... */
     uint64_t rest_ns;        /* ... which was then */
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
-    uint64_t mode_keys[BT_MODES];
-    unsigned nmodes;
-    unsigned warm;            /* runs of cold code before it is translated */
+    struct {
+        uint64_t key, cs_word;
+        unsigned table;
+    } modes[BT_MODE_LIST];
+    unsigned nmodes, nmode_tables; /* tables: those of one mode only */
+    unsigned warm; /* runs of cold code before it is translated */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
     enum bt_plant plant;
@@ -336,15 +348,36 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
 /* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without. */
-#define BT_KEY_CAP_SHIFT 48
+#define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
 #define BT_KEY_WITHOUT   (BT_KEY_PAIR | BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
+/* A bit per segment, outside of 64-bit code: only limit and base stand between an offset and memory. */
+#define BT_KEY_READ_SHIFT  (MODE_BITS + 4)
+#define BT_KEY_WRITE_SHIFT (MODE_BITS + 10)
+
+/* The segments' part of bt_key. */
+uint64_t bt_key_segments(const struct interp *c);
+
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
-           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0);
+           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->code64 ? 0 : bt_key_segments(c));
+}
+
+/* Base and limit of CS, if code depends on them. */
+static inline uint64_t bt_cs_word(const struct interp *c)
+{
+    const struct cpu_seg *cs = &c->s.seg[SEG_CS];
+
+    return c->mode & MODE_CS_SEGMENTED ? (uint32_t)cs->base | (uint64_t)cs->limit << 32 : 0;
+}
+
+/* RIP of code is no more. */
+static inline uint64_t bt_code_limit(const struct interp *c)
+{
+    return c->code64 ? UINT64_MAX : min_u64(c->s.seg[SEG_CS].limit, c->rip_mask);
 }
 
 /* bt_key before the instruction of a site. */
@@ -395,7 +428,8 @@ void bt_translate_fini(struct bt_vm *bt);
 /* cache.c */
 int bt_cache_init(struct bt_vm *bt, struct err *err);
 void bt_cache_fini(struct bt_vm *bt);
-struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t phys);
+struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t cs_word,
+                               uint64_t phys);
 /* Under the lock. False: its bytes have changed since `gen`. */
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 /* The jump of an exit goes to the block from now on. */
@@ -405,8 +439,8 @@ void bt_cache_flush(struct bt_vcpu *v);
 void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b);
 /* Whenever a vCPU halts: gives memory back that only writing code needs. */
 void bt_cache_rest(struct bt_vm *bt);
-/* Before translated code of this mode number runs on the vCPU. */
-void bt_targets_use(struct bt_vcpu *v, unsigned mode);
+/* Before translated code of a mode with this table of indirect branches runs on the vCPU. */
+void bt_targets_use(struct bt_vcpu *v, unsigned table);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);
 uint64_t bt_trap_target(void *opaque, uint64_t rip);
 const struct bt_trap *bt_trap_find(struct bt_vm *bt, uint64_t rip); /* or NULL */
@@ -428,5 +462,7 @@ void bt_use_mode(struct bt_vcpu *v);
 struct bt_block *bt_find(struct bt_vcpu *v);
 enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b);
 void bt_undo_indirect(struct bt_vcpu *v);
+/* May an indirect near branch go there? */
+bool bt_target_ok(const struct interp *c, uint64_t target);
 
 #endif

@@ -39,7 +39,7 @@ static void forget_all(struct bt_vm *bt)
     bt->cold = BT_COLD;
     bt->nblocks = bt->nsites = bt->nexits = 0;
     bt->ntraps = 0;
-    bt->nmodes = 0;
+    bt->nmodes = bt->nmode_tables = 0;
     for (unsigned i = 0; i < ARRAY_LEN(bt->hash); i++)
         bt->hash[i] = BT_NONE;
 }
@@ -80,20 +80,22 @@ void bt_cache_fini(struct bt_vm *bt)
 
 /* ---- finding ------------------------------------------------------------------------------- */
 
-static unsigned hash_of(gva_t va, uint64_t key)
+static unsigned hash_of(gva_t va, uint64_t key, uint64_t cs_word)
 {
-    return (unsigned)((va ^ key << 20) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+    return (unsigned)((va ^ key << 20 ^ cs_word << 8) * 0x9e3779b97f4a7c15ull >>
+                      (64 - BT_HASH_BITS));
 }
 
 /* Without the lock: chains only grow at their head, and blocks are whole before they are there. */
-struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t phys)
+struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t cs_word,
+                               uint64_t phys)
 {
-    uint32_t n = atomic_load_explicit(&bt->hash[hash_of(va, key)], memory_order_acquire);
+    uint32_t n = atomic_load_explicit(&bt->hash[hash_of(va, key, cs_word)], memory_order_acquire);
 
     for (; n != BT_NONE; n = __atomic_load_n(&bt->blocks[n].hash_next, __ATOMIC_ACQUIRE)) {
         struct bt_block *b = &bt->blocks[n];
 
-        if (b->va == va && b->phys == phys && b->key == key &&
+        if (b->va == va && b->phys == phys && b->key == key && b->cs_word == cs_word &&
             !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE))
             return b;
     }
@@ -124,7 +126,7 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     uint32_t to = b->entry_host;
 
     if (e->word != BT_NONE) {
-        uint64_t word = exec_word(b->va, (uint32_t)(b->phys >> PAGE_SHIFT));
+        uint64_t word = exec_word(b->lin, (uint32_t)(b->phys >> PAGE_SHIFT));
 
         /* Not aligned: a mixture of the two words is that of no page, and leads to the stub. */
         memcpy(bt->code.rw + e->word, &word, sizeof(word));
@@ -146,8 +148,8 @@ void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
     if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
-        (b->key & ~BT_KEY_WITHOUT) == site_key(from, s) && (b->key & key[s->kind]) &&
-        (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES))
+        b->cs_word == from->cs_word && (b->key & ~BT_KEY_WITHOUT) == site_key(from, s) &&
+        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES))
         store32(bt, s->resume, b->entry - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }
@@ -177,7 +179,8 @@ static void supersede(struct bt_vm *bt, const struct bt_block *b, unsigned h)
         struct bt_block *d = &bt->blocks[n];
 
         next = d->hash_next;
-        if (!d->dead || d->va != b->va || d->phys != b->phys || d->key != b->key) {
+        if (!d->dead || d->va != b->va || d->phys != b->phys || d->key != b->key ||
+            d->cs_word != b->cs_word) {
             before = d;
             continue;
         }
@@ -192,7 +195,7 @@ static void supersede(struct bt_vm *bt, const struct bt_block *b, unsigned h)
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
 {
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
-    unsigned h = hash_of(b->va, b->key);
+    unsigned h = hash_of(b->va, b->key, b->cs_word);
 
     if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
         return false;
@@ -242,15 +245,15 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
                       granules);
 }
 
-/* Tables of modes that are not used stay untouched memory. */
-void bt_targets_use(struct bt_vcpu *v, unsigned mode)
+/* Tables that are not used stay untouched memory. */
+void bt_targets_use(struct bt_vcpu *v, unsigned table)
 {
     const uint8_t *miss = v->bt->code.rx + v->bt->stubs.leave_indirect;
 
-    if (v->targets[mode][0])
+    if (v->targets[table][0])
         return;
     for (unsigned i = 0; i < BT_TARGETS; i++)
-        v->targets[mode][i] = miss;
+        v->targets[table][i] = miss;
 }
 
 static void drop_targets(struct bt_vcpu *v)

@@ -164,16 +164,18 @@ static void find_registers(struct form *f)
 static enum form_class branch_class(struct form *f, const struct interp *c)
 {
     const ZydisDecodedOperand *op = &f->ops[0];
-    bool near = f->zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR, wide = f->in.osize == 8;
+    bool near = f->zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR;
+    bool wide = c->code64 ? f->in.osize == 8 : f->in.osize >= 2;
     bool relative = op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 
-    (void)c;
     if (!near)
         return FORM_END;
     switch (f->zi.mnemonic) {
         M(JMP) : return !wide ? FORM_END : relative ? FORM_JMP : FORM_JMP_INDIRECT;
         M(CALL) : return !wide ? FORM_END : relative ? FORM_CALL : FORM_CALL_INDIRECT;
         M(RET) : return wide ? FORM_RET : FORM_END;
+        M(LOOP) : M(LOOPE) : M(LOOPNE) : M(JCXZ) : M(JECXZ)
+            : M(JRCXZ) : return wide ? FORM_LOOP : FORM_END;
     default:
         break;
     }
@@ -185,16 +187,17 @@ static enum form_class branch_class(struct form *f, const struct interp *c)
     return FORM_END;
 }
 
-static enum form_class stack_class(const struct form *f)
+static enum form_class stack_class(const struct form *f, const struct interp *c)
 {
     const ZydisDecodedOperand *op = &f->ops[0];
     bool reg = op->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(op->reg.value) != R_NONE;
 
-    if (f->in.osize != 8)
+    if (c->code64 && f->in.osize != 8)
         return FORM_SLOW;
     if (f->zi.mnemonic == ZYDIS_MNEMONIC_PUSH)
         return reg || op->type != ZYDIS_OPERAND_TYPE_REGISTER ? FORM_PUSH : FORM_SLOW;
-    return reg ? FORM_POP : FORM_SLOW;
+    /* POP SP: what the two writes leave of ESP depends on the stack's width. */
+    return reg && (f->in.osize > 2 || f->in.reg != REG_RSP) ? FORM_POP : FORM_SLOW;
 }
 
 /*
@@ -212,7 +215,8 @@ static enum form_class thunk_class(struct form *f, const struct interp *c)
     const ZydisDecodedOperand *mem = mem_operand(f);
 
     if (f->zi.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || f->zi.mnemonic == ZYDIS_MNEMONIC_VZEROALL) {
-        if (!(c->mode & MODE_AVX) || (c->mode & MODE_TS))
+        /* Of the others' sixteen registers it leaves half alone. */
+        if (!c->code64 || !(c->mode & MODE_AVX) || (c->mode & MODE_TS))
             return FORM_SLOW;
         f->vec = true;
         return FORM_NATIVE;
@@ -257,8 +261,6 @@ static enum form_class integer_class(struct form *f)
         if (insn_row(f->zi.mnemonic)->shape == SHAPE_BITS &&
             f->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
             return FORM_SLOW;
-        if (!(f->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM)) /* MOV of an absolute address */
-            return FORM_SLOW;
         f->mem_size = (uint8_t)(mem->size / 8); /* in.msize is each handler's own */
         f->mem_write = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
         if (!f->mem_size)
@@ -266,6 +268,36 @@ static enum form_class integer_class(struct form *f)
     }
     f->traps = may_trap(f->zi.mnemonic);
     return FORM_NATIVE;
+}
+
+/*
+ * Is an instruction of 32- or 16-bit code that is no integer one the same in 64-bit code? There, W
+ * widens general registers and what has their size, and operands are 32 bits wide by default.
+ */
+static bool same_encoding(const struct form *f, const struct interp *c)
+{
+    bool vector = thunk_uses_vectors(&f->zi, f->ops) ||
+                  (f->in.thunk && (f->in.thunk->flags & THUNK_X87));
+
+    switch (f->zi.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+        return (c->mode & MODE_CODE) == MODE_CODE32 || vector || !f->in.thunk;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        if (!f->zi.raw.vex.W)
+            return true;
+        break;
+    default:
+        return false;
+    }
+    for (unsigned k = 0; k < f->zi.operand_count; k++)
+        if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(f->ops[k].reg.value) != R_NONE)
+            return false;
+    switch (f->zi.mnemonic) {
+    M(VMOVD) : M(VMOVQ) : M(VPINSRD) : M(VPINSRQ) : M(VPEXTRD) : M(VPEXTRQ) : M(VCVTSI2SS)
+        : M(VCVTSI2SD) : return false;
+    default:
+        return true;
+    }
 }
 
 static enum form_class classify(struct form *f, const struct interp *c, bool end)
@@ -278,15 +310,15 @@ static enum form_class classify(struct form *f, const struct interp *c, bool end
         M(NOP) : M(PREFETCHT0) : M(PREFETCHT1) : M(PREFETCHT2) : M(PREFETCHNTA) : M(PREFETCHW)
             : M(ENDBR64) : M(ENDBR32) : return FORM_NOTHING;
         M(LEA) : return FORM_LEA;
-        M(PUSH) : M(POP) : return end ? FORM_END : stack_class(f);
-        M(LEAVE) : return f->in.osize == 2 ? FORM_SLOW : FORM_LEAVE;
+        M(PUSH) : M(POP) : return end ? FORM_END : stack_class(f, c);
+        M(LEAVE) : return c->code64 && f->in.osize == 2 ? FORM_SLOW : FORM_LEAVE;
     default:
         break;
     }
     if (end)
         return branch_class(f, c);
     if (row->prep == prep_thunk || f->in.thunk) /* MOVSD and CMPSD are strings too */
-        return thunk_class(f, c);
+        return c->code64 || same_encoding(f, c) ? thunk_class(f, c) : FORM_SLOW;
     return integer_class(f);
 }
 
@@ -303,12 +335,21 @@ static bool high_bytes_in_the_way(const struct form *f)
 void form_classify(struct form *f, const struct interp *c, bool end)
 {
     f->mem_size = 0;
+    f->simple = f->windowed = f->stack_windowed = f->sreg_push = f->sreg_pop = false;
+    f->stack = c->code64 ? 8 : f->in.osize;
     f->mem_write = f->masked = f->vec = f->x87 = f->traps = false;
     f->stolen = f->stolen_read = f->stolen_written = 0;
     f->class = classify(f, c, end);
     find_registers(f);
     if (f->class == FORM_NATIVE && (high_bytes_in_the_way(f) || f->in.len > 15))
         f->class = FORM_SLOW;
+    find_flags(f);
+}
+
+void form_is_slow(struct form *f)
+{
+    f->class = FORM_SLOW;
+    f->vec = f->x87 = f->traps = false;
     find_flags(f);
 }
 
@@ -340,26 +381,79 @@ static unsigned field(const struct form *f, ZydisOperandEncoding enc, const uint
     return map[n];
 }
 
+/* In 16-bit code: does prefix 66 make it 64-bit code's instruction of 16-bit operands? */
+static bool operands_of_16(const struct form *f)
+{
+    if (f->vec || f->x87 || f->zi.operand_width != 16)
+        return false;
+    switch (f->zi.mnemonic) {
+    M(CMPXCHG8B) : M(MOVNTI) : M(LFENCE) : M(MFENCE) : M(SFENCE) : M(PAUSE) : M(CLC) : M(STC)
+        : M(CMC) : M(LAHF) : M(SAHF) : return false;
+    default:
+        return true;
+    }
+}
+
+/* One-byte opcodes that 64-bit code does not have, or that name no register or memory there. */
+static bool other_opcode(const struct form *f, const uint8_t *map, unsigned *opcode, unsigned *reg,
+                         struct rm *m)
+{
+    static const uint8_t moves[4] = {0x8a, 0x8b, 0x88, 0x89};
+    bool wide = f->zi.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+
+    if (f->zi.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    if (*opcode == 0x82 && !wide)
+        *opcode = 0x80;
+    if (*opcode >= 0xa0 && *opcode <= 0xa3) { /* MOV of an absolute address */
+        *opcode = moves[*opcode & 3];
+        *reg = map[REG_RAX];
+        return true;
+    }
+    if ((*opcode & 0xf0) == 0x40 && !wide) { /* INC, DEC */
+        *m = rm_reg(map[*opcode & 7]);
+        *reg = *opcode >> 3 & 1;
+        *opcode = 0xff;
+        return true;
+    }
+    return false;
+}
+
 static bool emit_legacy(struct emit *e, const struct form *f, const uint8_t *map, struct rm m)
 {
     const ZydisDecodedInstruction *zi = &f->zi;
     bool has_modrm = zi->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     bool had_rex = zi->attributes & ZYDIS_ATTRIB_HAS_REX;
+    bool code16 = zi->machine_mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_16 ||
+                  zi->machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16 ||
+                  zi->machine_mode == ZYDIS_MACHINE_MODE_REAL_16;
     unsigned reg = 0, rex = had_rex && zi->raw.rex.W ? 8 : 0, opcode = zi->opcode;
+    bool other = other_opcode(f, map, &opcode, &reg, &m);
 
     for (unsigned k = 0; k < zi->raw.prefix_count; k++) {
         uint8_t p = zi->raw.prefixes[k].value;
+        bool again = false;
 
+        /* Once is enough: with REX and SIB it would become longer than an instruction may be. */
+        for (unsigned i = 0; i < k; i++)
+            again |= zi->raw.prefixes[i].value == p && zi->raw.prefixes[i].type == zi->raw.prefixes[k].type;
+        if (again)
+            continue;
         /* A repeat prefix that is no part of the opcode is a hint, or nothing. */
-        if (p == 0x66 || p == 0xf0 ||
+        if ((p == 0x66 && (!code16 || zi->raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY)) ||
+            p == 0xf0 ||
             ((p == 0xf2 || p == 0xf3) &&
              (zi->raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY ||
               zi->mnemonic == ZYDIS_MNEMONIC_PAUSE)))
             emit8(e, p);
     }
+    if (code16 && operands_of_16(f))
+        emit8(e, 0x66);
     if (m.kind == RM_GS)
         emit8(e, 0x65);
-    if (has_modrm) {
+    if (other) {
+        rex |= (reg >> 3 & 1) << 2 | rm_rex(&m);
+    } else if (has_modrm) {
         reg = field(f, ZYDIS_OPERAND_ENCODING_MODRM_REG, map,
                     zi->raw.modrm.reg | (had_rex ? zi->raw.rex.R << 3 : 0));
         rex |= (reg >> 3 & 1) << 2 | rm_rex(&m);
@@ -392,7 +486,7 @@ static bool emit_legacy(struct emit *e, const struct form *f, const uint8_t *map
         return false;
     }
     emit8(e, opcode);
-    if (has_modrm)
+    if (has_modrm || other)
         emit_modrm(e, reg, &m, false);
     return true;
 }
@@ -407,6 +501,8 @@ static bool emit_vex(struct emit *e, const struct form *f, const uint8_t *map, s
     unsigned reg = field(f, ZYDIS_OPERAND_ENCODING_MODRM_REG, map, f->zi.raw.modrm.reg | r << 3);
     unsigned v = field(f, ZYDIS_OPERAND_ENCODING_NDSNDD, map, ~wvlp >> 3 & 15), rxb;
 
+    if (f->zi.machine_mode != ZYDIS_MACHINE_MODE_LONG_64) /* eight registers only */
+        v &= 7;
     wvlp = (wvlp & ~0x78u) | (~v & 15) << 3;
     rxb = (reg >> 3 & 1) << 2 | rm_rex(&m);
     if (m.kind == RM_GS)
@@ -459,7 +555,7 @@ bool form_emit(struct emit *e, const struct form *f, const uint8_t map[16], cons
     if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
         const uint8_t *p = f->in.bytes + zi->raw.vex.offset;
 
-        b = p[0] == 0xc4 ? ~p[1] >> 5 & 1 : 0;
+        b = p[0] == 0xc4 && zi->machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? ~p[1] >> 5 & 1 : 0;
     } else if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
         b = ~f->in.bytes[zi->raw.evex.offset + 1] >> 5 & 1;
     }
@@ -480,8 +576,13 @@ bool form_emit(struct emit *e, const struct form *f, const uint8_t map[16], cons
     default:
         return false;
     }
-    for (unsigned k = 0; ok && k < 2; k++)
-        if (zi->raw.imm[k].size)
-            emit_bytes(e, f->in.bytes + zi->raw.imm[k].offset, zi->raw.imm[k].size / 8);
+    for (unsigned k = 0; ok && k < 2; k++) {
+        if (!zi->raw.imm[k].size)
+            continue;
+        emit_bytes(e, f->in.bytes + zi->raw.imm[k].offset, zi->raw.imm[k].size / 8);
+        if (zi->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+            encoded(f, ZYDIS_OPERAND_ENCODING_IS4))
+            e->buf[e->at - 1] &= 0x7f; /* a register of eight */
+    }
     return ok;
 }

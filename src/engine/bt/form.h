@@ -21,6 +21,7 @@ enum form_class {
     FORM_POP,
     FORM_LEAVE,
     FORM_JCC,
+    FORM_LOOP, /* LOOP and its family, JCXZ and its */
     FORM_JMP,
     FORM_CALL,
     FORM_JMP_INDIRECT,
@@ -35,6 +36,12 @@ struct form {
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     enum form_class class;
     uint8_t mem_size; /* bytes of the memory operand of a copied instruction; 0: none */
+    uint8_t stack;    /* bytes that PUSH, POP, CALL, RET, LEAVE, PUSHF, POPF move */
+    /* Of the memory operand: its address is a register's value and a displacement, nothing else ... */
+    bool simple;
+    bool sreg_push, sreg_pop; /* PUSH and POP of a segment register */
+    bool windowed;       /* ... that of rsp, and near */
+    bool stack_windowed; /* of what PUSH and its like do */
     bool mem_write;
     bool masked; /* some elements of the operand only: the others do not fault */
     bool vec;    /* works on vector registers */
@@ -56,7 +63,8 @@ struct form {
 /* Fills everything but `in`, `zi`, `ops` and `off` in. `end`: the interpreter's decoder ends here. */
 void form_classify(struct form *f, const struct interp *c, bool end);
 
-/* What form_classify said is not to be: the interpreter runs it, and the block ends. */
+/* What form_classify said is not to be: the interpreter runs it (and the block ends). */
+void form_is_slow(struct form *f);
 void form_is_end(struct form *f);
 
 /*

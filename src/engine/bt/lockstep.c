@@ -172,6 +172,13 @@ static bool is_x87(const struct insn *i)
     return name && name[0] == 'f';
 }
 
+static bool is_conditional(unsigned mnemonic)
+{
+    return (mnemonic >= ZYDIS_MNEMONIC_JB && mnemonic <= ZYDIS_MNEMONIC_JZ) ||
+           mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+           mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+}
+
 static bool can_repeat(const struct interp *c, const struct insn *i)
 {
     switch (i->mnemonic) {
@@ -209,8 +216,7 @@ static bool can_repeat(const struct interp *c, const struct insn *i)
     if ((c->ferr || !(c->s.cr0 & CR0_NE)) && is_x87(i))
         return false;
     /* A conditional branch to its successor: taken or not, one can not tell. */
-    return i->mnemonic < ZYDIS_MNEMONIC_JB || i->mnemonic > ZYDIS_MNEMONIC_JZ ||
-           i->bytes[i->len - 1] != 0;
+    return i->bytes[i->len - 1] != 0 || !is_conditional(i->mnemonic);
 }
 
 /* block_find for one instruction of 64-bit code, which is looked for all the time. */
@@ -255,6 +261,12 @@ static bool run_single(struct interp *c, struct block *b)
     return whole;
 }
 
+/* Is the mode another one than when the block began? STAC and CLAC may change the table. */
+static bool other_mode(const struct bt_vcpu *v)
+{
+    return (bt_key(&v->c) ^ v->mode_key) & ~(KEY_MODE << BT_KEY_TABLE_SHIFT);
+}
+
 /* Is there anything but its successor that may follow the instruction at rip? */
 static bool goes_elsewhere(const struct interp *c, uint64_t rip, unsigned len)
 {
@@ -283,7 +295,7 @@ static enum lockstep_cut first_insns(struct lockstep *l, unsigned most)
         }
         if (l->code_written)
             return CUT_ACCEPT;
-        if (goes_elsewhere(c, rip, len))
+        if (goes_elsewhere(c, rip, len) || other_mode(l->v))
             return CUT_NATURAL;
     }
     return CUT_NATURAL;
@@ -333,7 +345,7 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
         b = bt_cache_find(v->bt, c->s.rip,
                           v->mode_key | v->without |
                               (uint64_t)cap << BT_KEY_CAP_SHIFT,
-                          phys);
+                          v->mode_cs, phys);
     if (!b)
         b = bt_translate(v, &full);
     v->cap = 0;
@@ -369,7 +381,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
         break;
     case BT_LEAVE_INDIRECT:
         v->slow_site = v->indirect_from;
-        if ((v->target + BIT(47)) >> 48)
+        if (!bt_target_ok(c, v->target))
             bt_undo_indirect(v);
         c->s.rip = v->target;
         break;
@@ -423,6 +435,13 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
     }
 }
 
+static gva_t stack_at(const struct interp *c, int64_t off)
+{
+    uint64_t sp = (c->s.gpr[REG_RSP] + (uint64_t)off) & c->sp_mask;
+
+    return c->code64 ? sp : (uint32_t)(c->s.seg[SEG_SS].base + sp);
+}
+
 /*
  * The stack's page gets its write tag, if that needs no more than the table: the window depends on
  * it, and the interpreter may have read only.
@@ -471,8 +490,8 @@ static void second(struct lockstep *l, const struct bt_block *b)
     c->raise_to = &l->jump;
     switch (sigsetjmp(l->jump, 0)) {
     case 0:
-        open_stack(l, c->s.gpr[REG_RSP] - 8);
-        open_stack(l, c->s.gpr[REG_RSP]);
+        open_stack(l, stack_at(c, -8));
+        open_stack(l, stack_at(c, 0));
         second_insns(l, b);
         break;
     case JUMP_RAISED:

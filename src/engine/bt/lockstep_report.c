@@ -24,13 +24,19 @@ static void hex(FILE *out, const uint8_t *p, unsigned n)
 
 /* ---- code ---- */
 
-static void code(FILE *out, const uint8_t *p, unsigned n, uint64_t at, unsigned most)
+static void code(FILE *out, const uint8_t *p, unsigned n, uint64_t at, unsigned most,
+                 uint64_t mode)
 {
     ZydisFormatter formatter;
     ZydisDecoder decoder;
 
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    if (mode == MODE_CODE64)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else if (mode == MODE_CODE32)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    else
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     for (unsigned done = 0, len; n && done < most; p += len, at += len, n -= len, done++) {
         ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
         ZydisDecodedInstruction zi;
@@ -55,7 +61,7 @@ static void guest_code(FILE *out, const struct lockstep *l, const struct bt_bloc
 
     fprintf(out, "guest code:\n");
     if (b->phys < ram->size)
-        code(out, ram->host + b->phys, PAGE_SIZE - off, b->va, b->insns);
+        code(out, ram->host + b->phys, PAGE_SIZE - off, b->va, b->insns, b->key & MODE_CODE);
 }
 
 static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *b)
@@ -64,9 +70,10 @@ static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *
 
     fprintf(out, "host code (enter at %" PRIx64 ", gs at struct bt_vcpu: gpr %#x, aflags %#x):\n",
             (uint64_t)(uintptr_t)rx + b->entry, GS(c.s.gpr), GS(c.aflags));
-    code(out, rw + b->entry, b->hot_end - b->entry, (uintptr_t)rx + b->entry, UINT32_MAX);
+    code(out, rw + b->entry, b->hot_end - b->entry, (uintptr_t)rx + b->entry, UINT32_MAX,
+         MODE_CODE64);
     fprintf(out, "its cold part:\n");
-    code(out, rw + b->cold, b->cold_end - b->cold, (uintptr_t)rx + b->cold, UINT32_MAX);
+    code(out, rw + b->cold, b->cold_end - b->cold, (uintptr_t)rx + b->cold, UINT32_MAX, MODE_CODE64);
 }
 
 /* ---- state ---- */

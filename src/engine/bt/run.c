@@ -29,8 +29,16 @@ static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct 
 /* May translated code run in this mode at all? */
 bool bt_mode_ok(const struct interp *c)
 {
-    return (c->mode & MODE_CODE) == MODE_CODE64 && !(c->mode & MODE_STEP) &&
-           (c->key & KEY_MODE) != KEY_USER_ALIGNED;
+    uint64_t upper = 0;
+
+    if ((c->mode & MODE_STEP) || (c->key & KEY_MODE) == KEY_USER_ALIGNED)
+        return false;
+    if (c->code64)
+        return true;
+    /* Its addresses are computed from whole registers; 32-bit code that begins so stays so. */
+    for (unsigned r = 0; r < 8; r++)
+        upper |= c->s.gpr[r];
+    return !(upper >> 32);
 }
 
 static void leave_at_poll(struct bt_vcpu *v)
@@ -149,7 +157,7 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
     if (!bt_window_set(v, addr, s->span) &&
         !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
         v->c.s.rip = b->va + s->off;
-        do_without(v, b, s, bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
+        do_without(v, b, s, v->c.code64 && bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
         return 0;
     }
     want(v, b->needs);
@@ -267,39 +275,50 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
 /* ---- finding and making blocks ------------------------------------------------------------------ */
 
 /* All vCPUs get the new mode's table: translated code goes from one mode to another by itself. */
-unsigned bt_mode_id(struct bt_vm *bt, uint64_t key)
+unsigned bt_mode_id(struct bt_vm *bt, uint64_t key, uint64_t cs_word)
 {
-    unsigned n;
+    bool own = (key & MODE_CODE) == MODE_CODE64 && bt->nmode_tables < BT_MODES - 1;
+    unsigned n, table;
 
-    for (n = 0; n < bt->nmodes && bt->mode_keys[n] != key; n++)
-        ;
-    if (n < bt->nmodes || n == BT_MODES)
+    for (n = 0; n < bt->nmodes; n++)
+        if (bt->modes[n].key == key && bt->modes[n].cs_word == cs_word)
+            return n;
+    if (n == BT_MODE_LIST)
         return n;
+    table = own ? bt->nmode_tables++ : BT_MODES - 1;
     for (unsigned i = 0; i < bt->vm->nvcpus; i++)
         if (bt->vm->vcpus[i]->engine)
-            bt_targets_use(bt_of(interp_of(bt->vm->vcpus[i])), n);
-    bt->mode_keys[bt->nmodes++] = key;
+            bt_targets_use(bt_of(interp_of(bt->vm->vcpus[i])), table);
+    bt->modes[n].key = key;
+    bt->modes[n].cs_word = cs_word;
+    bt->modes[n].table = table;
+    bt->nmodes++;
     return n;
 }
 
 void bt_use_mode(struct bt_vcpu *v)
 {
     struct bt_vm *bt = v->bt;
-    uint64_t key = bt_key(&v->c);
+    uint64_t key = bt_key(&v->c), cs_word = bt_cs_word(&v->c);
     unsigned n;
 
-    if (likely(v->mode_key == key))
+    if (likely(v->mode_key == key && v->mode_cs == cs_word)) {
+        v->mode_number = v->mode_id; /* translated code may have been in another one */
         return;
+    }
     pthread_mutex_lock(&bt->lock);
-    n = bt_mode_id(bt, key);
+    n = bt_mode_id(bt, key, cs_word);
+    if (n < BT_MODE_LIST)
+        v->mode_table = bt->modes[n].table;
     pthread_mutex_unlock(&bt->lock);
-    if (n == BT_MODES) {
+    if (n == BT_MODE_LIST) {
         bt_cache_flush(v);
         bt_use_mode(v);
         return;
     }
     v->mode_key = key;
-    v->mode_id = n;
+    v->mode_cs = cs_word;
+    v->mode_id = v->mode_number = n;
     bt_window_drop(v);
 }
 
@@ -307,22 +326,24 @@ void bt_use_mode(struct bt_vcpu *v)
 struct bt_block *bt_find(struct bt_vcpu *v)
 {
     struct interp *c = &v->c;
-    gva_t rip = c->s.rip;
+    gva_t rip = c->s.rip, lin = block_linear(c, rip);
     struct bt_block *b;
     uint32_t page;
 
     c->block = NULL;
     c->block_rip = rip;
     c->cur = &block_fetch_insn;
-    if (!access_host(c, rip, 1, ACCESS_EXEC, c->key))
+    if (rip > bt_code_limit(c))
         return NULL;
-    page = c->tlb_ram_page[TLB_SLOT(rip)];
-    b = bt_cache_find(v->bt, rip, v->mode_key | v->without,
-                      (uint64_t)page << PAGE_SHIFT | (rip & PAGE_MASK));
+    if (!access_host(c, lin, 1, ACCESS_EXEC, c->key))
+        return NULL;
+    page = c->tlb_ram_page[TLB_SLOT(lin)];
+    b = bt_cache_find(v->bt, rip, v->mode_key | v->without, v->mode_cs,
+                      (uint64_t)page << PAGE_SHIFT | (lin & PAGE_MASK));
     v->n.lookups++;
     if (b) {
         v->n.found++;
-        bt_exec_fill(v, rip, page);
+        bt_exec_fill(v, lin, page);
     }
     return b;
 }
@@ -338,7 +359,10 @@ void bt_undo_indirect(struct bt_vcpu *v)
     const struct bt_site *s = &v->bt->sites[v->indirect_from];
     struct interp *c = &v->c;
 
-    c->s.gpr[REG_RSP] -= (uint64_t)(int64_t)s->moved;
+    if (c->code64)
+        c->s.gpr[REG_RSP] -= (uint64_t)(int64_t)s->moved;
+    else
+        set_sp(c, c->s.gpr[REG_RSP] - (uint64_t)(int64_t)s->moved);
     c->s.rip = c->block_rip = v->bt->blocks[s->block].va + s->off;
     c->block = NULL;
     c->cur = &access_insn;
@@ -348,6 +372,11 @@ void bt_undo_indirect(struct bt_vcpu *v)
 static bool canonical(gva_t addr)
 {
     return (addr + BIT(47)) >> 48 == 0;
+}
+
+bool bt_target_ok(const struct interp *c, uint64_t target)
+{
+    return c->code64 ? canonical(target) : target <= c->s.seg[SEG_CS].limit;
 }
 
 static void left(struct bt_vcpu *v, enum bt_leave why)
@@ -377,7 +406,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         pthread_mutex_unlock(&bt->lock);
         return;
     case BT_LEAVE_INDIRECT:
-        if (unlikely(!canonical(v->target))) {
+        if (unlikely(!bt_target_ok(c, v->target))) {
             bt_undo_indirect(v);
             return;
         }
@@ -387,7 +416,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
                  b != NULL, 0);
         if (b)
-            v->targets[v->mode_id][v->target & (BT_TARGETS - 1)] = bt->code.rx + b->entry_indirect;
+            v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] = bt->code.rx + b->entry_indirect;
         return;
     case BT_LEAVE_SLOW:
         return;
@@ -397,8 +426,9 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
 /* Has the code at s.rip been run often enough? */
 static bool warm(struct bt_vcpu *v)
 {
-    uint8_t *runs = &v->runs[jump_slot(v->c.s.rip) & (BT_RUNS - 1)];
-    uint32_t page = v->c.tlb_ram_page[TLB_SLOT(v->c.s.rip)];
+    gva_t lin = block_linear(&v->c, v->c.s.rip);
+    uint8_t *runs = &v->runs[jump_slot(lin) & (BT_RUNS - 1)];
+    uint32_t page = v->c.tlb_ram_page[TLB_SLOT(lin)];
     bool changing = v->bt->warm > 1 && page < v->bt->iv.pages &&
                     v->bt->page_kills[page] >= CHANGING;
 

@@ -19,18 +19,24 @@
 
 static bool kernel(const struct translation *t)
 {
-    return mode_cpl(t->key) == 0 && !(t->key & (MODE_REAL | MODE_V86));
+    return mode_cpl(t->key) == 0 && !(t->key & MODE_V86);
 }
 
-/* REP STOS and MOVS of 64-bit addresses, no segment base: elements of `size` bytes, or 0. */
-static unsigned string_size(const struct form *f)
+/* REP STOS and MOVS whose addresses are whole registers: bytes of an element, or 0. */
+static unsigned string_size(const struct translation *t, const struct form *f)
 {
-    if (!(f->in.flags & (INSN_REP | INSN_REPNE)) || f->in.asize != 8 || f->in.seg >= SEG_FS)
+    if (!(f->in.flags & (INSN_REP | INSN_REPNE)))
+        return 0;
+    if (t->code64 ? f->in.asize != 8 || f->in.seg >= SEG_FS
+                  : f->in.asize != 4 || !seg_flat(t, f->in.seg) || !seg_flat(t, SEG_ES))
         return 0;
     switch (f->zi.mnemonic) {
     case ZYDIS_MNEMONIC_STOSB:
     case ZYDIS_MNEMONIC_MOVSB:
         return 1;
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_MOVSW:
+        return 2;
     case ZYDIS_MNEMONIC_STOSD:
         return 4;
     case ZYDIS_MNEMONIC_STOSQ:
@@ -45,26 +51,27 @@ static unsigned string_size(const struct form *f)
 
 static bool is_movs(const struct form *f)
 {
-    return IS(f, MOVSB) || IS(f, MOVSD) || IS(f, MOVSQ);
+    return IS(f, MOVSB) || IS(f, MOVSW) || IS(f, MOVSD) || IS(f, MOVSQ);
 }
 
 /* BT and its family with a bit number in a register. */
-static bool bit_string(const struct form *f)
+static bool bit_string(const struct translation *t, const struct form *f)
 {
     return (IS(f, BT) || IS(f, BTS) || IS(f, BTR) || IS(f, BTC)) && (f->in.flags & INSN_MEM) &&
            f->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER && f->in.osize >= 4 &&
-           f->in.asize == 8 && f->in.seg < SEG_FS;
+           (t->code64 ? f->in.asize == 8 && f->in.seg < SEG_FS
+                      : f->in.asize == 4 && seg_flat(t, f->in.seg));
 }
 
 bool system_form(const struct translation *t, struct form *f)
 {
     if (f->in.mnemonic == ZYDIS_MNEMONIC_INVALID)
         return false;
-    if (string_size(f)) {
+    if (string_size(t, f)) {
         f->flags_read = f->flags_may = f->flags_must = 0;
         return true;
     }
-    if (f->class == FORM_SLOW && bit_string(f)) {
+    if (f->class == FORM_SLOW && bit_string(t, f)) {
         f->flags_must = RFLAGS_CF;
         return true;
     }
@@ -82,27 +89,31 @@ bool system_form(const struct translation *t, struct form *f)
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         f->flags_read = f->flags_may = f->flags_must = 0;
-        return kernel(t) && (t->key & BT_KEY_SMAP);
+        return kernel(t) && !(t->key & MODE_REAL) && (t->key & BT_KEY_SMAP);
     case ZYDIS_MNEMONIC_SWAPGS:
         f->flags_read = f->flags_may = f->flags_must = 0;
-        return kernel(t);
+        return t->code64 && kernel(t);
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
         f->flags_read = FLAGS_ALL;
         f->flags_may = f->flags_must = 0;
-        return f->in.osize == 8;
+        return !(t->key & MODE_V86) && (!t->code64 || f->in.osize == 8);
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
         f->flags_read = 0;
         f->flags_may = f->flags_must = FLAGS_ALL;
-        f->poll_after = kernel(t) && f->in.osize == 8;
+        f->poll_after = kernel(t) && (!t->code64 || f->in.osize == 8);
         return f->poll_after;
     case ZYDIS_MNEMONIC_SYSCALL:
         f->flags_read = f->flags_may = FLAGS_ALL;
         f->flags_must = 0;
-        return (t->key & MODE_SCE) && mode_cpl(t->key) == 3 && !(t->key & MODE_IOPL);
+        return t->code64 && (t->key & MODE_SCE) && mode_cpl(t->key) == 3 && !(t->key & MODE_IOPL);
     case ZYDIS_MNEMONIC_SYSRET:
         f->flags_read = f->flags_may = FLAGS_ALL;
         f->flags_must = 0;
-        return (t->key & MODE_SCE) && kernel(t) && f->in.osize == 8 && !(t->key & MODE_IOPL) &&
+        return t->code64 && (t->key & MODE_SCE) && kernel(t) && f->in.osize == 8 && !(t->key & MODE_IOPL) &&
                key_table(t->key) == KEY_SUPERVISOR;
     default:
         return false;
@@ -184,6 +195,7 @@ static void emit_ac(struct translation *t, bool set)
     emit_dword(&t->hot, 6, RFLAGS_AT, RFLAGS_AC);
     emit_dword(&t->hot, 6, rm_gs(GS(c.key)), KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC);
     t->key ^= (KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC) << BT_KEY_TABLE_SHIFT;
+    emit_mode(t);
 }
 
 static void emit_swapgs(struct emit *e)
@@ -200,11 +212,11 @@ static void emit_pushf(struct translation *t, const struct form *f)
 
     emit_read_flags(&t->hot);
     emit_store(&t->hot, T0, rm_gs(GS(scratch)));
-    p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+    p = emit_stack(t, f, REG_RSP, -(int32_t)f->stack, ACCESS_WRITE);
     /* A miss comes back to the check; `scratch` is kept by the fill. */
     emit_load(&t->hot, T0, rm_gs(GS(scratch)));
-    emit_store(&t->hot, T0, p.rm);
-    move_rsp(t, -8);
+    emit_sized(&t->hot, f->stack, OP_STORE, T0, p.rm);
+    move_rsp(t, -(int32_t)f->stack);
     resume_here(t, p.site);
 }
 
@@ -214,11 +226,11 @@ static void emit_popf(struct translation *t, const struct form *f)
     struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
     uint32_t site = add_site(t, f, SITE_INSN);
 
-    emit_load(e, T0, p.rm);
+    emit_load_sized(e, f->stack, T0, p.rm);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1));
     emit_op(e, false, OP_XOR, T1, RFLAGS_AT);
     emit_op(e, false, 0xf7, 0, rm_reg(T1));
-    emit32(e, FLAGS_ODD & ~(RFLAGS_RF | RFLAGS_VM));
+    emit32(e, FLAGS_ODD & ~(RFLAGS_RF | RFLAGS_VM) & (f->stack == 2 ? 0xffff : UINT32_MAX));
     slow_if(t, CC_NE, site);
     slow_if_masked(t, site);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1));
@@ -226,7 +238,7 @@ static void emit_popf(struct translation *t, const struct form *f)
     emit_dword(e, 4, RFLAGS_AT, ~(uint32_t)RFLAGS_IF);
     emit_op(e, false, 0x09, T1, RFLAGS_AT); /* or [rflags], r15d */
     emit_write_arith(e);
-    move_rsp(t, 8);
+    move_rsp(t, f->stack);
     t->slot = true;
 }
 
@@ -284,6 +296,7 @@ static void emit_privilege(struct translation *t, unsigned cpl)
         emit8(e, KEY_SUPERVISOR ^ KEY_USER);
     }
     emit_store(e, T0, rm_gs(GS(c.key)));
+    emit_mode(t);
 }
 
 static void emit_syscall(struct translation *t, const struct form *f)
@@ -395,7 +408,7 @@ static uint32_t check_string(struct translation *t, const struct form *f, unsign
 static void emit_string(struct translation *t, const struct form *f)
 {
     struct emit *e = &t->hot;
-    unsigned size = string_size(f);
+    unsigned size = string_size(t, f);
     bool movs = is_movs(f);
     uint32_t site, first = BT_NONE, second;
     uint32_t done;
@@ -425,12 +438,18 @@ static void emit_string(struct translation *t, const struct form *f)
     }
     emit_move_by(e, false, REG_RDI, T1);
     emit8(e, 0xf3);
+    if (size == 2)
+        emit8(e, 0x66);
     if (size == 8)
         emit8(e, 0x48);
     emit8(e, (movs ? 0xa4 : 0xaa) | (size > 1));
     emit_move_by(e, true, REG_RDI, T1);
     if (movs)
         emit_move_by(e, true, REG_RSI, T0);
+    if (!t->code64) { /* behind the last byte of all */
+        emit_op(e, false, OP_STORE, REG_RDI, rm_reg(REG_RDI));
+        emit_op(e, false, OP_STORE, REG_RSI, rm_reg(REG_RSI));
+    }
     emit_patch(e, done, e->at);
     resume_here(t, site);
     resume_here(t, second);
@@ -461,7 +480,7 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     emit_store(e, T1, rm_gs(GS(scratch)));
     emit_address(t, f, false);
     emit_load(e, T1, rm_gs(GS(scratch)));
-    emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, wide ? 3 : 2, 0));
+    emit_op(e, t->code64, OP_LEA, T0, rm_mem(T0, T1, wide ? 3 : 2, 0));
     emit_check(t, site, in->osize, write ? ACCESS_WRITE : ACCESS_READ,
                offsetof(struct bt_entry, page));
     emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
@@ -486,11 +505,11 @@ static void emit_bit_string(struct translation *t, const struct form *f)
 
 void emit_system(struct translation *t, const struct form *f)
 {
-    if (string_size(f)) {
+    if (string_size(t, f)) {
         emit_string(t, f);
         return;
     }
-    if (bit_string(f)) {
+    if (bit_string(t, f)) {
         emit_bit_string(t, f);
         return;
     }
@@ -514,9 +533,13 @@ void emit_system(struct translation *t, const struct form *f)
     case ZYDIS_MNEMONIC_CLAC:
         emit_ac(t, IS(f, STAC));
         break;
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
         emit_pushf(t, f);
         break;
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
         emit_popf(t, f);
         break;

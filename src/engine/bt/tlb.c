@@ -77,11 +77,13 @@ void bt_window_drop(struct bt_vcpu *v)
 /* Always of a table without AC: the window may outlive a CLAC. */
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 {
+    const bool low = !v->c.code64 && (addr - BIT(BT_WINDOW_EDGE)) >> BT_WINDOW_EDGE >=
+                                         (BIT(32) >> BT_WINDOW_EDGE) - 2;
     unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR, slot = TLB_SLOT(addr);
     const struct bt_entry *e = &v->tlb[table].at[slot];
 
     v->window_none = UINT64_MAX;
-    if (e->tag[ACCESS_WRITE] != (addr & ~PAGE_MASK) || (addr & PAGE_MASK) > PAGE_SIZE - span)
+    if (low || e->tag[ACCESS_WRITE] != (addr & ~PAGE_MASK) || (addr & PAGE_MASK) > PAGE_SIZE - span)
         return false;
     v->window = addr & ~PAGE_MASK;
     v->window_delta = e->addend;
@@ -213,7 +215,7 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
     struct bt_entry *e;
     struct tlb_place place;
 
-    if (unlikely(table >= BT_TABLES || !canonical(addr) || (addr & PAGE_MASK) > PAGE_SIZE - s->size))
+    if (unlikely(table >= BT_TABLES || !canonical(addr) || (!c->code64 && addr >> 32) || (addr & PAGE_MASK) > PAGE_SIZE - s->size))
         return false;
     if (from->tag[how] != want) {
         if (bt_faults_first(s, addr))

@@ -43,27 +43,52 @@ void bt_translate_fini(struct bt_vm *bt)
 
 static gva_t branch_target(const struct form *f, gva_t va)
 {
-    return va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s;
+    return (va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s) & mask_bytes(f->in.osize);
 }
 
-/* The instruction at `off` of the code page. False: it does not end in the page. */
-static bool decode_at(struct translation *t, unsigned off, struct form *f)
+static gva_t linear(const struct translation *t, gva_t rip)
+{
+    return t->code64 ? rip : (uint32_t)(t->cs_word + rip);
+}
+
+/* RIP behind an instruction of the block. */
+static gva_t behind(const struct translation *t, const struct form *f)
+{
+    return (t->va + f->off + f->in.len) & t->rip_mask;
+}
+
+static bool is_relative(const struct form *f)
+{
+    return f->class == FORM_JCC || f->class == FORM_LOOP || f->class == FORM_JMP ||
+           f->class == FORM_CALL;
+}
+
+static bool target_ok(const struct translation *t, gva_t target)
+{
+    return t->code64 ? (target + BIT(47)) >> 48 == 0 : target <= t->limit;
+}
+
+/* The instruction at `rip`, `off` of the code page. False: it does not end in the page, or in CS. */
+static bool decode_at(struct translation *t, gva_t rip, unsigned off, struct form *f)
 {
     uint8_t buf[15];
     unsigned have = (unsigned)min_u64(sizeof(buf), PAGE_SIZE - off);
     enum decode_result r;
 
+    if (rip > t->limit)
+        return false;
+    have = (unsigned)min_u64(have - 1, t->limit - rip) + 1;
     memcpy(buf, t->page + off, have);
     r = decode_insn_full(&t->v->c, buf, have, &f->in, &f->zi, f->ops);
     if (r == DECODE_MORE)
         return false;
     form_classify(f, &t->v->c, r == DECODE_END);
-    if ((f->class == FORM_JCC || f->class == FORM_JMP || f->class == FORM_CALL) &&
-        (branch_target(f, (t->va & ~PAGE_MASK) + off) + BIT(47)) >> 48)
-        form_is_end(f); /* not canonical: the branch itself faults */
+    if (is_relative(f) && !target_ok(t, branch_target(f, rip)))
+        form_is_end(f); /* the branch itself faults */
     f->shadow = f->poll_after = false;
     if (system_form(t, f))
         f->class = FORM_SYSTEM;
+    segment_form(t, f);
     return true;
 }
 
@@ -96,12 +121,13 @@ static bool ends(const struct form *f)
 static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
 {
     struct interp *c = &t->v->c;
-    gva_t next = (t->va | PAGE_MASK) + 1;
+    gva_t next = (t->lin | PAGE_MASK) + 1, rip = t->va + off - t->off;
     const struct tlb_entry *e = &c->tlb[TLB_SLOT(next)];
     unsigned room = PAGE_SIZE - off;
     uint8_t buf[15];
 
-    if (e->tag[ACCESS_EXEC] != (next | c->key) || (next + BIT(47)) >> 48)
+    if (e->tag[ACCESS_EXEC] != (next | c->key) || (next + BIT(47)) >> 48 || rip > t->limit ||
+        t->limit - rip < sizeof(buf))
         return false;
     memcpy(buf, t->page + off, room);
     memcpy(buf + room, (const uint8_t *)(uintptr_t)(next + e->addend), sizeof(buf) - room);
@@ -110,7 +136,7 @@ static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
     form_classify(f, c, false);
     form_is_end(f);
     f->class = FORM_SLOW;
-    f->shadow = f->poll_after = false;
+    f->shadow = f->poll_after = f->simple = f->windowed = f->stack_windowed = false;
     f->off = (uint16_t)(off - t->off);
     read_bytes(t, off, room);
     return f->in.len > room;
@@ -124,7 +150,7 @@ static void decode_block(struct translation *t)
     for (t->n = 0; t->n < t->max && at < PAGE_SIZE;) {
         struct form *f = &t->forms[t->n];
 
-        if (!decode_at(t, at, f)) {
+        if (!decode_at(t, t->va + at - t->off, at, f)) {
             t->n += PAGE_SIZE - at < sizeof(f->in.bytes) && decode_crossing(t, at, f);
             break;
         }
@@ -151,7 +177,7 @@ static void decode_block(struct translation *t)
 
 static bool in_page(const struct translation *t, gva_t target)
 {
-    return ((target ^ t->va) & ~PAGE_MASK) == 0;
+    return ((linear(t, target) ^ t->lin) & ~PAGE_MASK) == 0;
 }
 
 /* The flags that the code at `target` may read before it writes them, as far as one cares to look. */
@@ -163,16 +189,17 @@ static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
     if (!in_page(t, target))
         return FLAGS_ALL;
     for (unsigned i = 0; i < LOOK_AHEAD && unknown; i++) {
-        unsigned off = target & PAGE_MASK;
+        unsigned off = linear(t, target) & PAGE_MASK;
 
-        if (!decode_at(t, off, f))
+        if (!decode_at(t, target, off, f))
             return live | unknown;
         read_bytes(t, off, f->in.len);
         live |= f->flags_read & unknown;
         unknown &= (uint16_t)~f->flags_must;
         switch (f->class) {
-        case FORM_JCC: {
-            gva_t taken = branch_target(f, target), next = target + f->in.len;
+        case FORM_JCC:
+        case FORM_LOOP: {
+            gva_t taken = branch_target(f, target), next = (target + f->in.len) & t->rip_mask;
 
             if (!unknown)
                 return live;
@@ -194,7 +221,7 @@ static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
         default:
             if (ends(f))
                 return live | unknown;
-            target += f->in.len;
+            target = (target + f->in.len) & t->rip_mask;
             if (!in_page(t, target))
                 return live | unknown;
         }
@@ -208,7 +235,7 @@ static void find_live(struct translation *t)
     struct form *last = &t->forms[t->n - 1];
 
     if (t->open)
-        live = live_at(t, t->va + last->off + last->in.len, 2);
+        live = live_at(t, behind(t, last), 2);
     else if (last->class == FORM_JMP || last->class == FORM_CALL)
         live = live_at(t, branch_target(last, t->va + last->off), 2);
     else
@@ -218,7 +245,7 @@ static void find_live(struct translation *t)
     for (unsigned i = t->n; i--;) {
         struct form *f = &t->forms[i];
 
-        if (f->class == FORM_JCC)
+        if (f->class == FORM_JCC || f->class == FORM_LOOP)
             live |= live_at(t, branch_target(f, t->va + f->off), 2);
         f->live_out = live;
         live = (live & (uint16_t)~f->flags_must) | f->flags_read;
@@ -359,7 +386,7 @@ static void emit_far_exit(struct translation *t, struct emit *e, uint32_t exit, 
     x->word = e->at;
     emit64(e, UINT64_MAX);
     emit_op(e, true, OP_CMP, T1,
-            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(x->target)))));
+            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(linear(t, x->target))))));
     s = add_stub(t, STUB_EXIT, emit_jump(e, CC_NE, e->at), exit);
     align_jump(e, 1);
     s->from2 = x->jump = emit_jump(e, CC_ALWAYS, e->at);
@@ -405,14 +432,88 @@ static void emit_jcc(struct translation *t, const struct form *f)
     s->save = t->host && !t->slot;
 }
 
+/* A short jump to be patched: jmp, jcc, or with E3 one if rcx or, after prefix 67, ecx is 0. */
+static uint32_t emit_short(struct emit *e, unsigned opcode)
+{
+    emit8(e, opcode);
+    emit8(e, 0);
+    return e->at;
+}
+
+static void short_here(struct emit *e, uint32_t from)
+{
+    e->buf[from - 1] = (uint8_t)(e->at - from);
+}
+
+/* Jumps if the counter is 0, and leaves all as it was. T0 keeps rcx from here to emit_counter_back. */
+static uint32_t emit_if_zero(struct emit *e, unsigned asize)
+{
+    if (asize == 2) {
+        emit_store(e, REG_RCX, rm_reg(T0));
+        emit_op(e, false, 0x1b7, REG_RCX, rm_reg(REG_RCX));
+    } else if (asize == 4) {
+        emit8(e, 0x67);
+    }
+    return emit_short(e, 0xe3);
+}
+
+static void emit_counter_back(struct emit *e, unsigned asize)
+{
+    if (asize == 2)
+        emit_load(e, REG_RCX, rm_reg(T0));
+}
+
+/* LOOP and JCXZ, with the counter's moves in instructions that leave the flags alone. */
+static void emit_loop(struct translation *t, const struct form *f)
+{
+    struct emit *e = &t->hot;
+    gva_t target = branch_target(f, t->va + f->off);
+    uint32_t exit = add_exit(t, target, f->live_out), zero, flags = 0, around = 0, from;
+    bool loop = f->zi.mnemonic == ZYDIS_MNEMONIC_LOOP, jcxz = !loop;
+    unsigned asize = f->in.asize;
+    struct stub *s;
+
+    if (f->zi.mnemonic == ZYDIS_MNEMONIC_LOOPE || f->zi.mnemonic == ZYDIS_MNEMONIC_LOOPNE)
+        jcxz = false;
+    flags_to_host(t);
+    if (!jcxz)
+        emit_sized(e, asize, OP_LEA, REG_RCX, rm_mem(REG_RCX, NO_REG, 0, -1));
+    zero = emit_if_zero(e, asize);
+    emit_counter_back(e, asize);
+    if (jcxz) {
+        around = emit_short(e, 0xeb);
+        short_here(e, zero);
+        emit_counter_back(e, asize);
+    } else if (!loop) {
+        flags = emit_short(e, f->zi.mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x75 : 0x74);
+    }
+    align_jump(e, 1);
+    from = emit_jump(e, CC_ALWAYS, e->at);
+    if (jcxz) {
+        short_here(e, around);
+    } else {
+        short_here(e, zero);
+        emit_counter_back(e, asize);
+        if (!loop)
+            short_here(e, flags);
+    }
+    s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
+    t->bt->exits[exit].jump = from;
+    s->save = t->host && !t->slot;
+}
+
 /* T0: where to. Flags in the slot or dead. */
 void emit_indirect(struct translation *t, uint32_t site)
 {
     struct emit *e = &t->hot;
-    unsigned mode = bt_mode_id(t->bt, t->key);
-    int32_t table = GS(targets) + (int32_t)(mode % BT_MODES * BT_TARGETS * 8);
+    unsigned mode = bt_mode_id(t->bt, t->key, t->cs_word);
+    int32_t table;
 
-    t->failed |= mode == BT_MODES;
+    if (mode == BT_MODE_LIST) {
+        t->failed = true;
+        return;
+    }
+    table = GS(targets) + (int32_t)(t->bt->modes[mode].table * BT_TARGETS * 8);
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
@@ -429,10 +530,36 @@ static void emit_jump_without(struct translation *t, struct emit *e, uint32_t si
     emit_patch(e, e->at - 4, e->at);
 }
 
+void emit_mode(struct translation *t)
+{
+    unsigned mode = bt_mode_id(t->bt, t->key, t->cs_word);
+
+    if (mode == BT_MODE_LIST) {
+        t->failed = true;
+    } else if (t->bt->modes[mode].table == BT_MODES - 1) {
+        emit_op(&t->hot, false, 0xc7, 0, rm_gs(GS(mode_number)));
+        emit32(&t->hot, mode);
+    }
+}
+
+/*
+ * The table of pages knows nothing of where 32-bit addresses wrap: no window near there
+ * (BT_WINDOW_EDGE). T0 is the lowest address; destroys T1. Returns the jump to be patched.
+ */
+static uint32_t emit_window_edge(struct emit *e)
+{
+    emit_op(e, true, OP_LEA, T1, rm_mem(T0, NO_REG, 0, -(1 << BT_WINDOW_EDGE)));
+    emit_op(e, true, 0xc1, 5, rm_reg(T1)); /* shr r15, edge */
+    emit8(e, BT_WINDOW_EDGE);
+    emit_op(e, true, 0x81, 7, rm_reg(T1));
+    emit32(e, (uint32_t)(BIT(32) >> BT_WINDOW_EDGE) - 2);
+    return emit_jump(e, CC_AE, e->at);
+}
+
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
-    uint32_t els;
+    uint32_t els, edge = BT_NONE;
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
@@ -474,6 +601,8 @@ static void emit_stub(struct translation *t, const struct stub *s)
         break;
     case STUB_WINDOW: /* the stub of all looks into the table */
         emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, s->tag));
+        if (!t->code64)
+            edge = emit_window_edge(e);
         emit8(e, 0x4c); /* lea r15, [rip + back] */
         emit8(e, 0x8d);
         emit8(e, 0x3d);
@@ -491,7 +620,14 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_store(e, T1, rm_gs(GS(window_else)));
         emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
         emit_patch(e, els, e->at);
+        if (edge != BT_NONE)
+            emit_patch(e, edge, e->at);
         emit_jump_without(t, e, s->index);
+        emit_site(t, e, s->index);
+        break;
+    case STUB_LIMIT: /* an address that nobody has a tag for */
+        emit_const(e, T0, BIT(62));
+        emit_store(e, T0, rm_gs(GS(slow_addr)));
         emit_site(t, e, s->index);
         break;
     case STUB_SLOW:
@@ -578,6 +714,8 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
                        (int32_t)in->disp));
     }
     t0_lost(t);
+    if (in->asize == 2)
+        emit_op(e, false, 0x1b7, T0, rm_reg(T0)); /* movzx r14d, r14w */
     if (segment && in->seg >= SEG_FS)
         emit_op(e, true, OP_ADD, T0,
                 rm_gs(GS(c.s.seg) + (int32_t)(in->seg * sizeof(struct cpu_seg) +
@@ -630,36 +768,30 @@ _Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
 
 /* ---- the stack's window ----------------------------------------------------------------------- */
 
-/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
-static bool near(int64_t disp)
-{
-    return disp > -(1 << 20) && disp < 1 << 20;
-}
-
 /* What an instruction touches by rsp as it is before it: bytes [*low, *high). False: nothing. */
 static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
 {
     const struct insn *in = &f->in;
 
+    if (f->class == FORM_NATIVE ? !f->windowed : !f->stack_windowed)
+        return false;
     switch (f->class) {
     case FORM_PUSH:
     case FORM_CALL:
     case FORM_CALL_INDIRECT:
-        *low = -8;
+        *low = -(int32_t)f->stack;
         break;
     case FORM_POP:
     case FORM_RET:
         *low = 0;
         break;
     case FORM_SYSTEM:
-        if (f->zi.mnemonic != ZYDIS_MNEMONIC_PUSHFQ && f->zi.mnemonic != ZYDIS_MNEMONIC_POPFQ)
+        *low = is_pushf(f) || f->sreg_push ? -(int32_t)f->stack : 0;
+        if (!is_pushf(f) && !is_popf(f) && !f->sreg_push && !f->sreg_pop)
             return false;
-        *low = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ? -8 : 0;
         break;
     case FORM_NATIVE:
-        if (!f->mem_size || f->masked || in->base != REG_RSP || in->index != R_NONE ||
-            !near(in->disp) || in->asize != 8 || in->seg >= SEG_FS || f->x87 ||
-            (f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
+        if (!f->mem_size || f->masked || f->x87 || (f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK))
             return false;
         *low = (int32_t)in->disp;
         *high = *low + f->mem_size;
@@ -667,8 +799,14 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
     default:
         return false;
     }
-    *high = *low + 8;
+    *high = *low + f->stack;
     return true;
+}
+
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
+static bool near(int64_t disp)
+{
+    return disp > -(1 << 20) && disp < 1 << 20;
 }
 
 static bool is_reg(const ZydisDecodedOperand *op, unsigned reg)
@@ -685,7 +823,7 @@ static bool writes_register(const struct form *f, unsigned reg)
 }
 
 /* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
-static bool reg_moves(const struct form *f, unsigned reg, int32_t *by)
+static bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by)
 {
     const struct insn *in = &f->in;
     int64_t add;
@@ -693,11 +831,11 @@ static bool reg_moves(const struct form *f, unsigned reg, int32_t *by)
     *by = 0;
     if (!writes_register(f, reg))
         return true;
-    if (f->ops[0].size != 64 || !is_reg(&f->ops[0], reg))
+    if (f->ops[0].size != 8 * width || !is_reg(&f->ops[0], reg))
         return false;
     if (f->class == FORM_LEA) {
         add = in->disp;
-        if (in->base != reg || in->index != R_NONE || in->asize != 8)
+        if (in->base != reg || in->index != R_NONE || in->asize != width)
             return false;
     } else if (f->class != FORM_NATIVE) {
         return false;
@@ -716,22 +854,22 @@ static bool reg_moves(const struct form *f, unsigned reg, int32_t *by)
 }
 
 /* How far an instruction moves rsp. False: nobody knows. */
-static bool rsp_moves(const struct form *f, int32_t *by)
+static bool rsp_moves(const struct translation *t, const struct form *f, int32_t *by)
 {
     switch (f->class) {
     case FORM_PUSH:
-        *by = -8;
+        *by = -(int32_t)f->stack;
         return true;
     case FORM_POP:
-        *by = 8;
+        *by = f->stack;
         return f->in.reg != REG_RSP;
     case FORM_SYSTEM:
-        *by = f->zi.mnemonic == ZYDIS_MNEMONIC_PUSHFQ  ? -8
-              : f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ ? 8
-                                                       : 0;
+        *by = is_pushf(f) || f->sreg_push  ? -(int32_t)f->stack
+              : is_popf(f) || f->sreg_pop ? (int32_t)f->stack
+                                          : 0;
         return *by || !writes_register(f, REG_RSP);
     default:
-        return reg_moves(f, REG_RSP, by);
+        return reg_moves(f, REG_RSP, t->code64 ? 8 : 4, by);
     }
 }
 
@@ -755,7 +893,7 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
                 any = true;
             }
         }
-        if (!rsp_moves(&t->forms[n], &by))
+        if (!rsp_moves(t, &t->forms[n], &by))
             break;
         off += by;
     }
@@ -874,7 +1012,7 @@ static void track_rsp(struct translation *t, const struct form *f)
 {
     int32_t by;
 
-    if (rsp_moves(f, &by) && near(t->rsp_off + by)) {
+    if (rsp_moves(t, f, &by) && near(t->rsp_off + by)) {
         t->window_off += by;
         t->rsp_off += by;
     } else {
@@ -894,8 +1032,7 @@ static bool sharable(const struct form *f)
 {
     const struct insn *in = &f->in;
 
-    return f->class == FORM_NATIVE && f->mem_size && in->base < 16 && !is_stolen(in->base) &&
-           in->base != REG_RSP && in->index == R_NONE && in->asize == 8 && in->seg < SEG_FS &&
+    return f->class == FORM_NATIVE && f->mem_size && f->simple && in->base != REG_RSP &&
            near(in->disp) && !f->masked && !f->x87 && count_bits(f->stolen) <= 1 &&
            !(f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) && f->zi.mnemonic != ZYDIS_MNEMONIC_XCHG;
 }
@@ -905,8 +1042,7 @@ static bool leaves_share(const struct form *f)
 {
     switch (f->class) {
     case FORM_NATIVE:
-        return count_bits(f->stolen) <= 1 &&
-               (!f->mem_size || (f->in.base == REG_RSP && f->in.index == R_NONE));
+        return count_bits(f->stolen) <= 1 && (!f->mem_size || f->windowed);
     case FORM_NOTHING:
     case FORM_JCC:
     case FORM_PUSH:
@@ -926,6 +1062,9 @@ static bool ends_shares(const struct form *f)
            (f->class == FORM_SYSTEM && !(f->in.flags & (INSN_REP | INSN_REPNE | INSN_MEM)));
 }
 
+/* 32-bit registers wrap as they move; the sums that make host addresses do not. */
+#define SHARE_WIDTH(t) ((t)->code64 ? 8 : UINT8_MAX)
+
 static void track_shares(struct translation *t, const struct form *f)
 {
     int32_t by;
@@ -935,7 +1074,7 @@ static void track_shares(struct translation *t, const struct form *f)
     for (unsigned k = 0; k < BT_SHARES; k++) {
         struct share *s = &t->share[k];
 
-        if (ends_shares(f) || !reg_moves(f, s->base, &by) || !near(s->moved + by))
+        if (ends_shares(f) || !reg_moves(f, s->base, SHARE_WIDTH(t), &by) || !near(s->moved + by))
             s->live = false;
         else
             s->moved += by;
@@ -972,7 +1111,7 @@ static unsigned share_extent(const struct translation *t, unsigned n, struct sha
         }
         lost |= !ours && (!leaves_share(f) ||
                           ((t->v->without & BT_KEY_PAIR) && stack_bytes(f, &by, &by)));
-        if (ends_shares(f) || !reg_moves(f, base, &by) || !near(off + by))
+        if (ends_shares(f) || !reg_moves(f, base, SHARE_WIDTH(t), &by) || !near(off + by))
             break;
         off += by;
     }
@@ -1074,17 +1213,16 @@ static void come_back_here(struct translation *t, uint32_t site, bool retry)
 }
 
 /* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
-static struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
-                                 enum access how)
+struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
+                          enum access how)
 {
     const struct insn *in = &f->in;
-    bool simple = in->base < 16 && !is_stolen(in->base) && in->index == R_NONE && in->asize == 8 &&
-                  in->seg < SEG_FS;
+    bool simple = f->simple;
     bool aligned = size > 1 && ((f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) ||
                                 f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     struct place p = {.site = BT_NONE};
 
-    if (in->base == REG_RSP && simple && !aligned && !f->masked && !f->x87 &&
+    if (f->windowed && !aligned && !f->masked && !f->x87 &&
         use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
         p.rm = window_rm(t, (int32_t)in->disp);
         return p;
@@ -1101,34 +1239,44 @@ static struct place emit_operand(struct translation *t, const struct form *f, un
     t->bt->sites[p.site].aligned = aligned;
     if (use_constant(t, f, size, how, &p))
         return p;
-    come_back_here(t, p.site, true);
-    emit_address(t, f, true);
     if (simple) {
+        emit_op(&t->hot, true, OP_LEA, T0, rm_mem(in->base, NO_REG, 0, (int32_t)in->disp));
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(in->base, T1, 0, (int32_t)in->disp);
     } else {
+        come_back_here(t, p.site, true);
+        emit_address(t, f, t->code64);
+        if (!t->code64)
+            emit_segment(t, in->seg, size, p.site);
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, page));
         p.rm = rm_mem(T0, T1, 0, 0);
     }
     return p;
 }
 
-/* Eight bytes at rsp + disp. The place does not use T0. */
+/* f->stack bytes at base + disp. The place does not use T0. */
 struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
                                int32_t disp, enum access how)
 {
     struct place p = {.site = BT_NONE};
 
-    if (base == REG_RSP && use_window(t, f, disp, disp + 8)) {
+    if (base == REG_RSP && f->stack_windowed && use_window(t, f, disp, disp + f->stack)) {
         p.rm = window_rm(t, disp);
         return p;
     }
     p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
-    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
-    emit_check(t, p.site, 8, how, offsetof(struct bt_entry, addend));
-    p.rm = rm_mem(base, T1, 0, disp);
+    if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA))) {
+        emit_op(&t->hot, true, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
+        emit_check(t, p.site, f->stack, how, offsetof(struct bt_entry, addend));
+        p.rm = rm_mem(base, T1, 0, disp);
+    } else {
+        emit_stack_address(t, f, base, disp, p.site);
+        emit_check(t, p.site, f->stack, how, offsetof(struct bt_entry, page));
+        emit_op(&t->hot, true, OP_LEA, T1, rm_mem(T0, T1, 0, 0));
+        p.rm = rm_mem(T1, NO_REG, 0, 0);
+    }
     return p;
 }
 
@@ -1145,9 +1293,17 @@ void resume_here(struct translation *t, uint32_t site)
     t->temp[1] = held;
 }
 
+/* rsp = base + by, of the stack's width. */
+static void emit_rsp(struct translation *t, unsigned base, int32_t by)
+{
+    unsigned width = t->code64 ? 8 : t->key & MODE_SS32 ? 4 : 2;
+
+    emit_sized(&t->hot, width, OP_LEA, REG_RSP, rm_mem(base, NO_REG, 0, by));
+}
+
 void move_rsp(struct translation *t, int32_t by)
 {
-    emit_op(&t->hot, true, OP_LEA, REG_RSP, rm_mem(REG_RSP, NO_REG, 0, by));
+    emit_rsp(t, REG_RSP, by);
 }
 
 /* ---- instructions ------------------------------------------------------------------------------ */
@@ -1286,7 +1442,7 @@ static void emit_lea(struct translation *t, const struct form *f)
     if (size == 2)
         t1_lost(t); /* T1 is needed */
     if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || is_stolen(in->base) ||
-        is_stolen(in->index) || dst == T0) {
+        is_stolen(in->index) || dst == T0 || in->asize == 2) {
         emit_address(t, f, false);
         if (size == 2 && is_stolen(reg))
             emit_store(&t->hot, T0, rm_reg(T1));
@@ -1325,27 +1481,26 @@ static void emit_push(struct translation *t, const struct form *f)
     struct place p;
 
     if (memory) {
-        p = emit_operand(t, f, 8, ACCESS_READ);
-        emit_load(&t->hot, T0, p.rm);
+        p = emit_operand(t, f, f->stack, ACCESS_READ);
+        emit_load_sized(&t->hot, f->stack, T0, p.rm);
         emit_store(&t->hot, T0, rm_gs(GS(scratch)));
         resume = p.site;
     }
-    p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+    p = emit_stack(t, f, REG_RSP, -(int32_t)f->stack, ACCESS_WRITE);
     if (memory) {
         emit_load(&t->hot, T0, rm_gs(GS(scratch)));
-        emit_store(&t->hot, T0, p.rm);
+        emit_sized(&t->hot, f->stack, OP_STORE, T0, p.rm);
     } else if (f->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        emit_op(&t->hot, true, 0xc7, 0, p.rm);
-        emit32(&t->hot, (uint32_t)f->in.imm);
+        emit_store_constant(&t->hot, f->stack, p.rm, (uint32_t)f->in.imm);
     } else if (is_stolen(f->in.reg)) {
         emit_load(&t->hot, T0, GPR(f->in.reg));
         emit_store(&t->hot, T0, p.rm);
     } else {
-        emit_store(&t->hot, f->in.reg, p.rm);
+        emit_sized(&t->hot, f->stack, OP_STORE, f->in.reg, p.rm);
     }
     if (unlikely(t->bt->plant == PLANT_MEMORY))
         emit_op(&t->hot, false, 0xf6, 2, p.rm); /* not byte */
-    move_rsp(t, -8);
+    move_rsp(t, -(int32_t)f->stack);
     resume_here(t, p.site);
     resume_here(t, resume);
 }
@@ -1355,9 +1510,9 @@ static void emit_pop(struct translation *t, const struct form *f)
     struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
     unsigned reg = f->in.reg;
 
-    emit_load(&t->hot, is_stolen(reg) ? T0 : reg, p.rm);
+    emit_sized(&t->hot, f->stack, OP_LOAD, is_stolen(reg) ? T0 : reg, p.rm);
     if (reg != REG_RSP)
-        move_rsp(t, 8);
+        move_rsp(t, f->stack);
     if (is_stolen(reg))
         emit_store(&t->hot, T0, GPR(reg));
     resume_here(t, p.site);
@@ -1367,35 +1522,34 @@ static void emit_leave_insn(struct translation *t, const struct form *f)
 {
     struct place p = emit_stack(t, f, REG_RBP, 0, ACCESS_READ);
 
-    emit_load(&t->hot, T0, p.rm);
-    emit_op(&t->hot, true, OP_LEA, REG_RSP, rm_mem(REG_RBP, NO_REG, 0, 8));
-    emit_store(&t->hot, T0, rm_reg(REG_RBP));
+    emit_load_sized(&t->hot, f->stack, T0, p.rm);
+    emit_rsp(t, REG_RBP, f->stack);
+    emit_sized(&t->hot, f->stack, OP_STORE, T0, rm_reg(REG_RBP));
     resume_here(t, p.site);
 }
 
 static void emit_return_address(struct translation *t, const struct form *f)
 {
-    gva_t next = t->va + f->off + f->in.len;
-    struct place p = emit_stack(t, f, REG_RSP, -8, ACCESS_WRITE);
+    gva_t next = behind(t, f);
+    struct place p = emit_stack(t, f, REG_RSP, -(int32_t)f->stack, ACCESS_WRITE);
 
-    if ((int64_t)next == (int32_t)next) {
-        emit_op(&t->hot, true, 0xc7, 0, p.rm);
-        emit32(&t->hot, (uint32_t)next);
+    if (f->stack < 8 || (int64_t)next == (int32_t)next) {
+        emit_store_constant(&t->hot, f->stack, p.rm, (uint32_t)next);
     } else {
         emit_const(&t->hot, T0, next);
         emit_store(&t->hot, T0, p.rm);
     }
-    move_rsp(t, -8);
+    move_rsp(t, -(int32_t)f->stack);
 }
 
 static void emit_ret(struct translation *t, const struct form *f)
 {
     struct place p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
-    int32_t by = 8 + (int32_t)(f->in.imm & 0xffff);
+    int32_t by = f->stack + (int32_t)(f->in.imm & 0xffff);
     uint32_t site;
 
     flags_to_slot(t, FLAGS_ALL);
-    emit_load(&t->hot, T0, p.rm);
+    emit_load_sized(&t->hot, f->stack, T0, p.rm);
     move_rsp(t, by);
     site = add_site(t, f, SITE_INSN);
     t->bt->sites[site].moved = by;
@@ -1406,13 +1560,13 @@ static void emit_ret(struct translation *t, const struct form *f)
 static void emit_target(struct translation *t, const struct form *f)
 {
     if (f->in.flags & INSN_MEM) {
-        struct place p = emit_operand(t, f, 8, ACCESS_READ);
+        struct place p = emit_operand(t, f, f->stack, ACCESS_READ);
 
-        emit_load(&t->hot, T0, p.rm);
+        emit_load_sized(&t->hot, f->stack, T0, p.rm);
     } else if (is_stolen(f->in.rm)) {
         emit_load(&t->hot, T0, GPR(f->in.rm));
     } else {
-        emit_store(&t->hot, f->in.rm, rm_reg(T0));
+        emit_load_sized(&t->hot, f->stack, T0, rm_reg(f->in.rm));
     }
 }
 
@@ -1429,7 +1583,7 @@ static void emit_indirect_branch(struct translation *t, const struct form *f)
         emit_load(&t->hot, T0, rm_gs(GS(target)));
     }
     site = add_site(t, f, SITE_INSN);
-    t->bt->sites[site].moved = call ? -8 : 0;
+    t->bt->sites[site].moved = call ? -(int32_t)f->stack : 0;
     emit_indirect(t, site);
 }
 
@@ -1482,6 +1636,9 @@ static void emit_form(struct translation *t, const struct form *f)
     case FORM_JCC:
         emit_jcc(t, f);
         break;
+    case FORM_LOOP:
+        emit_loop(t, f);
+        break;
     case FORM_JMP:
         emit_exit(t, branch_target(f, va), f->live_out);
         break;
@@ -1516,7 +1673,7 @@ static void emit_entries(struct translation *t)
 {
     struct bt_block *b = t->b;
     struct emit *e = &t->hot;
-    uint64_t word = exec_word(t->va, (uint32_t)(b->phys >> PAGE_SHIFT));
+    uint64_t word = exec_word(t->lin, (uint32_t)(b->phys >> PAGE_SHIFT));
     unsigned which = mode_cpl(t->key) != 3;
     uint16_t live = t->forms[0].live_in;
     int32_t low, high;
@@ -1532,11 +1689,16 @@ static void emit_entries(struct translation *t)
         emit_op(e, true, OP_CMP, T0, rm_reg(T1));
     }
     emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+    if (t->bt->modes[t->mode].table == BT_MODES - 1) {
+        emit_op(e, false, 0x81, 7, rm_gs(GS(mode_number)));
+        emit32(e, t->mode);
+        emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+    }
     emit8(e, 0x49);
     emit8(e, 0xbf);
     emit64(e, word);
     emit_op(e, true, OP_CMP, T1,
-            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(t->va)))));
+            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(t->lin)))));
     emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
 
     emit_nop(e, (0u - e->at) & 7);
@@ -1603,6 +1765,8 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         return NULL;
     find_live(t);
     *b = (struct bt_block){.va = t->va,
+                           .lin = t->lin,
+                           .cs_word = t->cs_word,
                            .key = t->key | t->v->without |
                                   (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
@@ -1622,7 +1786,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     if (t->open) {
         const struct form *last = &t->forms[t->n - 1];
 
-        emit_exit(t, t->va + last->off + last->in.len, last->live_out);
+        emit_exit(t, behind(t, last), last->live_out);
     }
     emit_cold_entries(t);
     for (unsigned i = 0; i < t->nstubs; i++)
@@ -1650,10 +1814,13 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
     struct translation *t = bt->work;
     struct bt_block *b = NULL;
     const uint8_t *host;
+    gva_t lin = block_linear(&v->c, v->c.s.rip);
     uint32_t page, gen;
 
     *full = false;
-    host = block_code_page(&v->c, v->c.s.rip, &page, &gen);
+    if (v->c.s.rip > bt_code_limit(&v->c))
+        return NULL;
+    host = block_code_page(&v->c, lin, &page, &gen);
     if (!host)
         return NULL;
     pthread_mutex_lock(&bt->lock);
@@ -1663,14 +1830,21 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->key = bt_key(&v->c);
         t->windows = !(v->without & BT_KEY_NO_WINDOW);
         t->shares = !(v->without & BT_KEY_NO_SHARE);
+        t->cs_word = bt_cs_word(&v->c);
+        t->mode = bt_mode_id(bt, t->key, t->cs_word);
+        t->code64 = v->c.code64;
+        t->limit = bt_code_limit(&v->c);
+        t->rip_mask = v->c.rip_mask;
         t->va = v->c.s.rip;
-        t->off = t->va & PAGE_MASK;
+        t->lin = lin;
+        t->off = lin & PAGE_MASK;
         t->live_page = host - t->off;
         memcpy(t->page, t->live_page, PAGE_SIZE);
         t->granules = 0;
-        t->failed = false;
+        t->failed = t->mode == BT_MODE_LIST;
         t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
-        b = translate(t, page, gen);
+        if (!t->failed)
+            b = translate(t, page, gen);
         *full = t->failed;
     } else {
         *full = true;

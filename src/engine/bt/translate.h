@@ -17,6 +17,7 @@ enum stub_kind {
     STUB_PAIR,
     STUB_RESUME, /* what the temporaries are to hold for who comes back from bt_slow */
     STUB_WINDOW,   /* the stack's window is not here */
+    STUB_LIMIT,    /* of a segment: the interpreter's */
     STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
     STUB_SITE,     /* leave at the instruction */
     STUB_EXIT,     /* leave by an exit */
@@ -53,7 +54,12 @@ struct translation {
     struct bt_vcpu *v;
     struct bt_block *b;
     uint64_t key; /* of the code being written: STAC and CLAC change it */
-    gva_t va;
+    uint64_t cs_word;
+    unsigned mode; /* bt_mode_id of the block */
+    bool code64;
+    uint64_t limit;    /* RIP of code is no more */
+    uint64_t rip_mask; /* of what follows an instruction */
+    gva_t va, lin;     /* RIP, and linear address */
     const uint8_t *live_page; /* host address of the code page */
     uint8_t page[PAGE_SIZE];  /* what was in it */
     unsigned off;        /* of the block in it */
@@ -98,7 +104,7 @@ struct place {
 };
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
 void emit_address(struct translation *t, const struct form *f, bool segment);
-/* Eight bytes at base + disp. The place does not use T0. */
+/* f->stack bytes at base + disp. The place does not use T0. */
 struct place emit_stack(struct translation *t, const struct form *f, unsigned base, int32_t disp,
                         enum access how);
 /*
@@ -114,8 +120,30 @@ void move_rsp(struct translation *t, int32_t by);
 void resume_here(struct translation *t, uint32_t site);
 /* T0: where to, in the mode of t->key. Flags in the slot or dead. */
 void emit_indirect(struct translation *t, uint32_t site);
-/* The number of a mode; BT_MODES if there are too many. */
-unsigned bt_mode_id(struct bt_vm *bt, uint64_t key);
+/* The number of a mode; BT_MODE_LIST if there are too many. Under the lock. */
+unsigned bt_mode_id(struct bt_vm *bt, uint64_t key, uint64_t cs_word);
+/* Indirect branches from here on are in the mode of t->key. */
+void emit_mode(struct translation *t);
+/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
+struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
+                          enum access how);
+
+/* segment.c. Call segment_form when all else of the form is known: it may become a slow one. */
+void segment_form(const struct translation *t, struct form *f);
+bool seg_flat(const struct translation *t, unsigned seg);
+bool is_pushf(const struct form *f);
+bool is_popf(const struct form *f);
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
+bool near_disp(const struct translation *t, int64_t disp);
+/* T0, an offset of `size` bytes, becomes a linear address; the site's if it is beyond the limit. */
+void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site);
+/* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits. */
+void emit_stack_address(struct translation *t, const struct form *f, unsigned base, int32_t disp,
+                        uint32_t site);
+/* Of 2, 4 or 8 bytes: a load zero-extends. */
+void emit_load_sized(struct emit *e, unsigned size, unsigned reg, struct rm m);
+void emit_sized(struct emit *e, unsigned size, unsigned opcode, unsigned reg, struct rm m);
+void emit_store_constant(struct emit *e, unsigned size, struct rm m, uint32_t v);
 
 /* system.c: what FORM_SYSTEM is. Call system_form when a block is decoded, to know. */
 bool system_form(const struct translation *t, struct form *f);

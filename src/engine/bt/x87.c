@@ -95,7 +95,10 @@ static void take_fdp(struct bt_vcpu *v, uint64_t fdp, const struct bt_site *s)
     f->fds = 0;
     if (!fdp || !s || !linear_of(v, fdp, &lin))
         return;
-    f->fdp = s->seg == SEG_FS || s->seg == SEG_GS ? lin - c->s.seg[s->seg].base : lin;
+    if (!c->code64)
+        f->fdp = (uint32_t)(lin - c->s.seg[s->seg < SEG_COUNT ? s->seg : SEG_DS].base);
+    else
+        f->fdp = s->seg == SEG_FS || s->seg == SEG_GS ? lin - c->s.seg[s->seg].base : lin;
     if (!ts->no_fcs)
         f->fds = c->s.seg[s->seg < SEG_COUNT ? s->seg : SEG_DS].selector;
 }
