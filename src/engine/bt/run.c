@@ -388,7 +388,13 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
 
     switch (why) {
     case BT_LEAVE_SITE:
-        c->s.rip = bt->blocks[bt->sites[v->id].block].va + bt->sites[v->id].off;
+        b = &bt->blocks[bt->sites[v->id].block];
+        c->s.rip = b->va + bt->sites[v->id].off;
+        /* Who goes to a dead block because of what cannot be had would come back to it for ever. */
+        if (__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE)) {
+            v->without = b->key & BT_KEY_WITHOUT;
+            v->without_site = BT_NONE;
+        }
         return;
     case BT_LEAVE_DIRECT:
         x = &bt->exits[v->id];
@@ -473,7 +479,7 @@ void bt_run_some(struct bt_vcpu *v)
     bt_use_mode(v);
     b = bt_find(v);
     if (b) {
-        if (v->without)
+        if (v->without && v->without_site != BT_NONE)
             bt_cache_link_without(v->bt, &v->bt->sites[v->without_site], b);
         v->without = 0;
         left(v, bt_enter(v, b));
