@@ -93,6 +93,7 @@ struct hd_case {
     uint8_t len;
     uint8_t step; /* native: stop by TF; else by INT3 */
     uint8_t dump; /* native: copy the memory afterwards */
+    uint8_t calls; /* a run with a CALL in it */
     uint8_t code[HD_CODE_MAX];
     struct hd_regs regs;
     struct cpu_fpu fpu;

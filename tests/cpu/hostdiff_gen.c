@@ -1249,6 +1249,10 @@ static bool add_to_run(struct hd_gen *g, struct rng *r, struct hd_group *group, 
         zi.mnemonic != group->mnemonic || !available(g, &zi) || !fits_run(&zi, ops, last) ||
         (!keeps(&zi, ops, pointers) && chance(r, 85)) || out->len + zi.length > HD_CODE_MAX - 16)
         return false;
+    /* One that finds a return address, and leaves it where it is, would go back for ever. */
+    if (out->calls && zi.mnemonic == ZYDIS_MNEMONIC_JMP && !relative(&zi))
+        return false;
+    out->calls |= zi.mnemonic == ZYDIS_MNEMONIC_CALL;
     fix_disp(r, out, code, &zi, ops);
     memcpy(out->code + out->len, code, zi.length);
     out->len += zi.length;
@@ -1311,6 +1315,7 @@ bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64
     out->mnemonic = 0;
     out->mode = HD_64;
     out->len = out->dump = out->step = 0;
+    out->calls = false;
     memset(out->code, 0, sizeof(out->code));
     out->regs.rip = HD_CODE + (chance(&r, 30) ? HD_HIGH : 0) +
                     (chance(&r, 6)   ? PAGE_SIZE - 1 - below(&r, 60)

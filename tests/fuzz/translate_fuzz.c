@@ -579,6 +579,22 @@ static bool build_old(struct builder *b, uint8_t kind, uint8_t v)
     }
 }
 
+/* What drops translations: CR3 as it is, or one page. */
+static void put_flush(struct builder *b, uint8_t v)
+{
+    static const uint8_t reload[] = {0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8}; /* by rax */
+
+    if (v & 1) {
+        for (unsigned k = 0; k < sizeof(reload); k++)
+            put(b, reload[k]);
+        return;
+    }
+    put(b, 0x0f); /* invlpg [register + disp8] */
+    put(b, 0x01);
+    put(b, 0x78 | (v >> 1 & 3) | (v & 0x10 ? 4 | 2 : 0));
+    put(b, v & 0x60);
+}
+
 static void build_one(struct builder *b)
 {
     static const uint8_t one[] = {0x50, 0x51, 0x53, 0x54, 0x56, 0x57, 0x58, 0x59, 0x5b, 0x5c, 0x5e, 0x5f,
@@ -679,6 +695,10 @@ static void build_one(struct builder *b)
             put(b, next(b));
         return;
     case 14:
+        if ((kind & 0xc0) == 0xc0) {
+            put_flush(b, v);
+            return;
+        }
         put_prefixes(b);
         put(b, one[v % sizeof(one)]);
         return;
@@ -939,6 +959,11 @@ static void start_bt(struct rig *r, const uint8_t *h)
     memset(v->runs, 0, sizeof(v->runs));
     if ((h[23] & 3) == 3) /* full soon */
         v->bt->hot = BT_COLD - (20u << 10);
+    if (h[23] & 0x10) { /* more has been filled than is remembered */
+        for (unsigned t = 0; t < BT_TABLES; t++)
+            v->log[t].n = BT_LOG + 1;
+        v->local_log.n = v->exec_log[0].n = v->exec_log[1].n = BT_LOG + 1;
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
