@@ -131,7 +131,7 @@ void segment_form(const struct translation *t, struct form *f)
      * Base and displacement are added in 64 bits, here and by the access itself: a sum that guests
      * cut to 32 has no tag, unless 64-bit code beside this one has made it.
      */
-    f->simple = !is_stolen(in->base) &&
+    f->simple = !is_stolen(in->base) && in->base != f->high &&
                 (t->code64 || (!(t->key & MODE_LMA) && in->disp > -(1 << 20) && in->disp < 1 << 20));
 }
 
