@@ -136,6 +136,7 @@ bool system_form(const struct translation *t, struct form *f)
     }
     switch (f->zi.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         f->flags_read = f->flags_may = f->flags_must = 0;
         return mode_cpl(t->key) == 0 || !(t->key & MODE_TSD);
     case ZYDIS_MNEMONIC_CLD:
@@ -710,6 +711,10 @@ void emit_system(struct translation *t, const struct form *f)
     switch (f->zi.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
         emit_tsc(t, f);
+        break;
+    case ZYDIS_MNEMONIC_RDTSCP:
+        emit_tsc(t, f);
+        emit_op(&t->hot, false, OP_LOAD, REG_RCX, rm_gs(GS(c.s.tsc_aux)));
         break;
     case ZYDIS_MNEMONIC_CLD:
         emit_dword(&t->hot, 4, RFLAGS_AT, ~(uint32_t)RFLAGS_DF);
