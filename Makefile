@@ -20,7 +20,7 @@ LIBS     = -lZydis -lseccomp -ljson-c -pthread
 
 # ---- what is built ---------------------------------------------------------------------------
 
-BASE    = err log
+BASE    = err hostcpu log
 CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
 CPU     = cpu_state model msr paging pv
 INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
@@ -41,9 +41,9 @@ SRC = $(BASE:%=src/base/%.c) $(CORE:%=src/core/%.c) $(CPU:%=src/cpu/%.c) \
 OBJ = $(SRC:src/%.c=$(BUILD)/%.o)
 
 # Test programs: src path under tests/unit without _test.c.
-UNIT    = backend/block/raw backend/char/chardev control/ctl control/options control/qmp \
+UNIT    = base/hostcpu backend/block/raw backend/char/chardev control/ctl control/options control/qmp \
           control/sandbox core/bus core/clock core/device core/irq core/state core/trace core/vcpu \
-          cpu/cpu_state cpu/model cpu/msr cpu/paging engine/bt/translate engine/interp/block engine/interp/decode \
+          cpu/cpu_state cpu/model cpu/msr cpu/paging engine/bt/stubs engine/bt/translate engine/interp/block engine/interp/decode \
           engine/interp/event engine/interp/far engine/interp/int engine/interp/seg \
           engine/interp/sys engine/interp/thunk engine/interp/tlb hw/acpi/ich9_pm hw/block/nvme \
           hw/char/uart16550a hw/input/i8042 hw/intc/i8259 hw/intc/ioapic hw/intc/lapic \

@@ -48,7 +48,8 @@ WITH_BOOTS = $(if $(MODE),,yes)
 NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode translate,$(FUZZ)))
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
-LOCKSTEP      = exc64 exc32 real16 paging64 $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 remap64)
+LOCKSTEP      = exc64 exc32 real16 paging64 \
+                $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 remap64 vec64)
 LOCKSTEP_SLOW = fault64 flags64 operand64 step64
 # ASan and TSan make system calls of their own: their builds run without sandbox.
 CHECK_UNIT    = $(if $(filter asan tsan,$(MODE)),$(filter-out control/sandbox,$(UNIT)),$(UNIT))
@@ -78,10 +79,11 @@ check-list:
 	$(foreach t,$(CHECK_UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach e,interp bt,$(foreach t,$(GUESTS),$(call line,guest/$(t) $(e),600,$(GUEST_LIMIT)tests/guest/run $(BUILD)/doppel $(t) --engine $(e))))
+	$(call line,guest/without,300,$(GUEST_LIMIT)tests/guest/without.sh $(BUILD)/doppel)
 	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine lockstep --clock virtual))
 	$(call line,lockstep/plants,300,tests/guest/lockstep_plants.sh $(BUILD)/doppel)
 	$(if $(WITH_BOOTS),$(call line,lockstep/linux,400,python3 tests/e2e/linux_boot.py Lockstep))
-	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
+	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Idle Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
 	$(if $(WITH_BOOTS),$(call line,e2e/control,300,python3 tests/e2e/control_test.py))
 
 $(BUILD)/tests/cpu/hostdiff: $(HOSTDIFF:%=$(BUILD)/tests/cpu/%.o) $(TESTLIB_OBJ) $(BUILD)/libdoppel.a

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,6 +20,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/hostcpu.h"
 #include "control/command.h"
 
 struct report {
@@ -120,8 +120,9 @@ static void examine_cpu(struct report *r)
          has(vmx)   ? "Intel VMX"
          : has(svm) ? "AMD SVM"
                     : "neither VMX nor SVM is shown to this system");
-    find(r, good_if(getauxval(AT_HWCAP2) & 2), "FSGSBASE", "faster switches into guest code later",
-         "%s", getauxval(AT_HWCAP2) & 2 ? "usable by programs" : "not usable by programs");
+    find(r, good_if(hostcpu_probe() & HOST_FSGSBASE), "FSGSBASE",
+         "without it a system call enters translated code", "%s",
+         hostcpu_probe() & HOST_FSGSBASE ? "usable by programs" : "not usable by programs");
     find(r, good_if(has(pku)), "protection keys", "cheaper isolation of translated code later",
          "%s", has(pku) ? "PKU" : "no PKU");
 }

@@ -273,6 +273,24 @@ static int set_cpu(struct run_options *o, const char *value, struct err *err)
     return choose("--cpu", value, words, err) < 0 ? -EINVAL : 0;
 }
 
+/*
+ * without=FEATURE, and FEATURE after it: for tests, host features not to be used. 1: it was that.
+ * What the list goes on with is anything that is no feature.
+ */
+static int without_field(struct run_options *o, const char *field, struct err *err)
+{
+    bool first = !strncmp(field, "without=", 8);
+    uint32_t feature = hostcpu_feature(first ? field + 8 : field);
+
+    if (!feature && first)
+        return err_set(err, EINVAL, "--engine: there is no feature '%s'; use " HOSTCPU_NAMES ".",
+                       field + 8);
+    if (!feature || (!first && !o->machine.host_without))
+        return 0;
+    o->machine.host_without |= feature;
+    return 1;
+}
+
 /* bt[,warm=N][,times] */
 static int bt_field(struct run_options *o, const char *field, struct err *err)
 {
@@ -284,7 +302,8 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
         return 0;
     }
     if (strncmp(field, "warm=", 5))
-        return err_set(err, EINVAL, "--engine bt takes warm=N and times, not '%s'.", field);
+        return err_set(err, EINVAL,
+                       "--engine bt takes warm=N, times and without=FEATURE, not '%s'.", field);
     r = parse_number("--engine bt,warm", field + 5, 255, &warm, err);
     if (r == 0)
         o->machine.engine_warm = (unsigned)warm;
@@ -321,11 +340,15 @@ static int set_engine(struct run_options *o, const char *value, struct err *err)
     o->machine.engine = engines[i];
     o->machine.engine_warm = o->machine.engine_plant = 0;
     o->machine.engine_times = false;
+    o->machine.host_without = 0;
     while ((field = next_field(&rest))) {
-        int r = i == 0   ? bt_field(o, field, err)
-                : i == 2 ? lockstep_field(o, field, err)
-                         : err_set(err, EINVAL, "--engine %s takes no options.", name);
+        int r = without_field(o, field, err);
 
+        if (r == 0)
+            r = i == 0   ? bt_field(o, field, err)
+                : i == 2 ? lockstep_field(o, field, err)
+                         : err_set(err, EINVAL, "--engine %s takes no options but without=FEATURE.",
+                                   name);
         if (r < 0)
             return r;
     }
@@ -482,7 +505,8 @@ static const struct option options[] = {
     {"display", "none", "none", "no display", set_display, 0},
     {"engine", "NAME[,OPT...]", "bt",
      "bt: the translator; warm=N: what has run N times is translated; times: see inspect;"
-     " interp: the interpreter; or lockstep: both, compared",
+     " interp: the interpreter; or lockstep: both, compared;"
+     " without=FEATURE[,FEATURE...]: host features not to use",
      set_engine, 0},
     {"clock", "KIND", "real",
      "real, or virtual: time is counted in instructions and runs repeat exactly", set_clock, 0},
@@ -490,7 +514,8 @@ static const struct option options[] = {
     {"trace", "PATTERNS", NULL, "print accesses, e.g. 'i8254.*,irq,msr' (docs/control.md)",
      set_trace, 0},
     {"trace-file", "FILE", "stderr", "where --trace prints", set_trace_file, 0},
-    {"perf-map", NULL, NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map, 0},
+    {"perf-map", NULL, NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map,
+     0},
     {"debug-exit", "[PORT]", NULL,
      "a write of V to this port (501h) ends the VM with status V * 2 + 1 (8 bits)", set_debug_exit,
      OPT_OPTIONAL},

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "control/sandbox.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
@@ -91,6 +92,8 @@ static const struct narrow narrows[] = {
     {ALL, "memory that is not code", SCMP_SYS(mprotect), 2, PROT_EXEC, 0},
     {ALL, "the status of an open file, which is how fstat arrives", SCMP_SYS(newfstatat), 3,
      AT_EMPTY_PATH, AT_EMPTY_PATH},
+    {VCPU, "the GS base for translated code, where programs may not set it by themselves",
+     SCMP_SYS(arch_prctl), 0, UINT32_MAX, ARCH_SET_GS},
     {ALL, "the name of a thread", SCMP_SYS(prctl), 0, UINT32_MAX, PR_SET_NAME},
     {MAIN, "threads, not processes", SCMP_SYS(clone), 0, CLONE_THREAD, CLONE_THREAD},
     {ALL, "what a printer asks of its file", SCMP_SYS(ioctl), 1, UINT32_MAX, TCGETS},

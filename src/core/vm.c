@@ -33,6 +33,7 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct err *err)
     vm->engine_plant = config->engine_plant;
     vm->perf_map = config->perf_map;
     vm->engine_times = config->engine_times;
+    vm->host = hostcpu_without(hostcpu_probe(), config->host_without);
     vm->tsc_hz = VM_TSC_HZ;
     atomic_store(&vm->a20_mask, UINT64_MAX);
     space_init(&vm->ports, vm, "ports", true, PORT_LAST);

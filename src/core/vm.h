@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "base/err.h"
+#include "base/hostcpu.h"
 #include "base/types.h"
 #include "core/bus.h"
 #include "core/clock.h"
@@ -37,6 +38,7 @@ struct vm {
     unsigned engine_plant;       /* lockstep: a mistake to make (enum bt_plant) */
     bool perf_map;               /* translators: name generated code for perf */
     bool engine_times;           /* translators: measure where vCPUs spend their time */
+    uint32_t host;               /* HOST_*: what may be used of the host's CPU (base/hostcpu.h) */
     struct loop *loop;           /* may be NULL (unit tests) */
     struct clock *clock;
     struct gate gate;
@@ -89,6 +91,7 @@ struct vm_config {
     const struct engine *engine;
     unsigned engine_warm, engine_plant;
     bool perf_map, engine_times;
+    uint32_t host_without; /* HOST_*: done without, though they may be there */
     bool with_loop;
 };
 

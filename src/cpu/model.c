@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "cpu/cpu_state.h"
 #include "cpu/pv.h"
 
@@ -180,16 +181,6 @@ static struct cpuid_regs host_cpuid(uint32_t leaf, uint32_t subleaf)
     return r;
 }
 
-static uint64_t host_xcr0(void)
-{
-    uint32_t lo, hi;
-
-    if (!(host_cpuid(1, 0).ecx & BIT(27)))
-        return XCR0_X87 | XCR0_SSE;
-    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return (uint64_t)hi << 32 | lo;
-}
-
 static void set(uint64_t *features, unsigned f)
 {
     features[f / 64] |= BIT(f % 64);
@@ -212,11 +203,10 @@ static bool has(const uint64_t *features, unsigned f)
     return features[f / 64] >> (f % 64) & 1;
 }
 
-/* Everything this host lets a guest have. */
-static void host_read(struct host *host)
+/* Everything this host lets a guest have, if doppel uses no more of it than `usable`. */
+static void host_read(struct host *host, uint32_t usable)
 {
     struct cpuid_regs id = host_cpuid(0, 0);
-    uint64_t xcr0 = host_xcr0();
 
     *host = (struct host){.signature = host_cpuid(1, 0).eax};
     host->vendor = id.ebx == signature_INTEL_ebx ? CPU_INTEL : CPU_AMD;
@@ -234,10 +224,14 @@ static void host_read(struct host *host)
     set_list(host->features, emulated);
     if (!has(host->features, FEAT_XSAVE) || !has(host->features, FEAT_OSXSAVE))
         clear_list(host->features, needs_xsave);
-    if (!has(host->features, FEAT_AVX) || !(xcr0 & XCR0_AVX))
+    if (!(usable & HOST_AVX))
         clear_list(host->features, needs_avx);
-    if (!has(host->features, FEAT_AVX512F) || (xcr0 & XCR0_AVX512) != XCR0_AVX512)
+    if (!(usable & HOST_AVX512))
         clear_list(host->features, needs_avx512f);
+    if (!(usable & HOST_XINUSE))
+        clear_list(host->features, LIST(FEAT_XGETBV1));
+    if (!(usable & HOST_BMI2))
+        clear_list(host->features, LIST(FEAT_BMI2));
     clear_list(host->features, never);
 }
 
@@ -270,7 +264,7 @@ static int features_pick(struct cpu_model *m, const struct model_row *row, const
 }
 
 int cpu_model_init(struct cpu_model *m, const char *name, unsigned ncpus, uint64_t tsc_hz,
-                   struct err *err)
+                   uint32_t usable, struct err *err)
 {
     const struct model_row *row = find_row(name);
     struct host host;
@@ -282,7 +276,7 @@ int cpu_model_init(struct cpu_model *m, const char *name, unsigned ncpus, uint64
                        name);
     if (ncpus < 1 || ncpus > 255)
         return err_set(err, EINVAL, "a VM has 1 to 255 CPUs, not %u", ncpus);
-    host_read(&host);
+    host_read(&host, usable);
     *m = (struct cpu_model){
         .vendor = host.vendor,
         .signature = row->signature[host.vendor] ? row->signature[host.vendor] : host.signature,

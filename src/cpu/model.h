@@ -45,9 +45,12 @@ static inline bool cpu_has(const struct cpu_model *m, enum cpu_feature f)
     return m->features[f / 64] >> (f % 64) & 1;
 }
 
-/* names: 486 pentium3 v1 v2 v3 v4 max. Fails in one sentence if the host lacks what the model needs. */
+/*
+ * names: 486 pentium3 v1 v2 v3 v4 max. `host`: HOST_* (base/hostcpu.h). Fails in one sentence if
+ * the host lacks what the model needs.
+ */
 int cpu_model_init(struct cpu_model *m, const char *name, unsigned ncpus, uint64_t tsc_hz,
-                   struct err *err);
+                   uint32_t host, struct err *err);
 
 /*
  * CPUID as this vCPU sees it now (OSXSAVE, APIC id, XCR0-dependent sizes come from the state). apic_on:

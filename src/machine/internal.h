@@ -75,6 +75,14 @@ struct machine {
 int machine_read_file(const char *path, uint64_t max, uint8_t **data, size_t *size,
                       struct err *err);
 
+/*
+ * The files of a direct boot are in memory only while they are loaded: they may be as large as all
+ * else that a machine takes. What is open is read again at each reset. Both do nothing without such
+ * files.
+ */
+int machine_read_boot_files(struct machine *m, struct err *err);
+void machine_forget_boot_files(struct machine *m);
+
 /* run.c */
 
 void machine_run_init(struct machine *m);
@@ -101,7 +109,8 @@ void q35_firmware_cpu(struct machine *m, struct cpu_state *cs);
 
 /*
  * Everything to its power-on (or reset) state, and the guest's first instruction: devices, RAM
- * images, CPUs. The vCPUs stand. No lock held. Fails only where a direct boot does not fit.
+ * images, CPUs. The vCPUs stand. No lock held. Fails only where a direct boot does not fit, or its
+ * files cannot be read any more.
  */
 int machine_reset(struct machine *m, enum reset_kind kind, struct err *err);
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,43 +28,64 @@ void machine_config_defaults(struct machine_config *config)
     };
 }
 
-int machine_read_file(const char *path, uint64_t max, uint8_t **data, size_t *size, struct err *err)
+static int open_file(const char *path, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-    uint8_t *buf = NULL;
-    struct stat st;
-    size_t len = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0)
-        return err_set(err, errno, "cannot open %s: %s", path, strerror(errno));
+    return fd < 0 ? err_set(err, errno, "cannot open %s: %s", path, strerror(errno)) : fd;
+}
+
+/* Of a regular file, 1 to `max` bytes; `path` is for messages. */
+static int file_size(int fd, const char *path, uint64_t max, size_t *size, struct err *err)
+{
+    struct stat st;
+
     if (fstat(fd, &st))
-        r = err_set(err, errno, "cannot read %s: %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        r = err_set(err, EINVAL, "%s is not a regular file", path);
-    else if (st.st_size <= 0)
-        r = err_set(err, EINVAL, "%s is empty", path);
-    else if ((uint64_t)st.st_size > max)
-        r = err_set(err, EFBIG, "%s has %llu KiB and at most %llu fit", path,
-                    (unsigned long long)st.st_size >> 10, (unsigned long long)max >> 10);
-    else if (!(buf = malloc((size_t)st.st_size)))
-        r = err_set(err, ENOMEM, "out of memory reading %s", path);
-    while (r == 0 && len < (size_t)st.st_size) {
-        ssize_t n = read(fd, buf + len, (size_t)st.st_size - len);
+        return err_set(err, errno, "cannot read %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, EINVAL, "%s is not a regular file", path);
+    if (st.st_size <= 0)
+        return err_set(err, EINVAL, "%s is empty", path);
+    if ((uint64_t)st.st_size > max)
+        return err_set(err, EFBIG, "%s has %llu KiB and at most %llu fit", path,
+                       (unsigned long long)st.st_size >> 10, (unsigned long long)max >> 10);
+    *size = (size_t)st.st_size;
+    return 0;
+}
+
+static int read_all(int fd, const char *path, uint8_t *buf, size_t size, struct err *err)
+{
+    for (size_t len = 0; len < size;) {
+        ssize_t n = pread(fd, buf + len, size - len, (off_t)len);
 
         if (n < 0 && errno != EINTR)
-            r = err_set(err, errno, "cannot read %s: %s", path, strerror(errno));
-        else if (n == 0)
-            r = err_set(err, EIO, "%s became shorter while it was read", path);
-        else if (n > 0)
+            return err_set(err, errno, "cannot read %s: %s", path, strerror(errno));
+        if (n == 0)
+            return err_set(err, EIO, "%s became shorter while it was read", path);
+        if (n > 0)
             len += (size_t)n;
     }
+    return 0;
+}
+
+int machine_read_file(const char *path, uint64_t max, uint8_t **data, size_t *size, struct err *err)
+{
+    int fd = open_file(path, err), r;
+    uint8_t *buf = NULL;
+
+    if (fd < 0)
+        return fd;
+    r = file_size(fd, path, max, size, err);
+    if (r == 0 && !(buf = malloc(*size)))
+        r = err_set(err, ENOMEM, "out of memory reading %s", path);
+    if (r == 0)
+        r = read_all(fd, path, buf, *size, err);
     close(fd);
     if (r) {
         free(buf);
         return r;
     }
     *data = buf;
-    *size = len;
     return 0;
 }
 
@@ -93,20 +115,71 @@ static int check_config(const struct machine_config *config, struct err *err)
     return 0;
 }
 
-static int read_boot_file(struct machine *m, const char *path, struct boot_file *file,
-                          struct err *err)
+static void forget(struct boot_file *file)
 {
-    uint8_t *data;
-    int r = machine_read_file(path, m->memory, &data, &file->size, err);
+    if (file->data)
+        munmap((void *)file->data, file->size);
+    file->data = NULL;
+}
 
-    if (r) {
-        if (r == -EFBIG)
-            err_set(err, EFBIG, "%s is larger than the guest's memory: give it more with --memory",
-                    path);
+/* Not malloc: what is freed there need not go back to the host. */
+static int read_boot_file(const struct machine *m, struct boot_file *file, struct err *err)
+{
+    int r = file_size(file->fd, file->name, m->memory, &file->size, err);
+    uint8_t *data;
+
+    if (r == -EFBIG)
+        return err_set(err, EFBIG,
+                       "%s is larger than the guest's memory: give it more with --memory",
+                       file->name);
+    if (r)
         return r;
-    }
+    data = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+        return err_set(err, ENOMEM, "out of memory reading %s", file->name);
     file->data = data;
-    return 0;
+    r = read_all(file->fd, file->name, data, file->size, err);
+    if (r)
+        forget(file);
+    return r;
+}
+
+/* file->name is there. */
+static int open_boot_file(const struct machine *m, struct boot_file *file, struct err *err)
+{
+    int fd = open_file(file->name, err);
+
+    if (fd < 0)
+        return fd;
+    file->fd = fd;
+    file->opened = true;
+    return read_boot_file(m, file, err);
+}
+
+int machine_read_boot_files(struct machine *m, struct err *err)
+{
+    struct boot_input *boot = &m->boot;
+    int r = boot->kernel.data ? 0 : read_boot_file(m, &boot->kernel, err);
+
+    for (unsigned i = 0; r == 0 && i < boot->nmodules; i++)
+        if (!boot->module[i].data)
+            r = read_boot_file(m, &boot->module[i], err);
+    return r;
+}
+
+void machine_forget_boot_files(struct machine *m)
+{
+    forget(&m->boot.kernel);
+    for (unsigned i = 0; i < m->boot.nmodules; i++)
+        forget(&m->boot.module[i]);
+}
+
+static void boot_file_fini(struct boot_file *file)
+{
+    forget(file);
+    if (file->opened)
+        close(file->fd);
+    free((void *)file->name);
 }
 
 static int read_modules(struct machine *m, const char *initrd, struct err *err)
@@ -132,7 +205,7 @@ static int read_modules(struct machine *m, const char *initrd, struct err *err)
         file->args = args[i];
         file->name = path;
         m->boot.nmodules = (unsigned)i + 1;
-        r = read_boot_file(m, path, file, err);
+        r = open_boot_file(m, file, err);
         if (r)
             return r;
     }
@@ -142,14 +215,15 @@ static int read_modules(struct machine *m, const char *initrd, struct err *err)
 static int read_kernel(struct machine *m, const struct machine_config *config, struct err *err)
 {
     struct boot_input *boot = &m->boot;
-    int r = read_boot_file(m, config->kernel, &boot->kernel, err);
+    int r;
 
-    if (r)
-        return r;
     boot->kernel.name = strdup(config->kernel);
     boot->cmdline = strdup(config->append ? config->append : "");
     if (!boot->kernel.name || !boot->cmdline)
         return err_set(err, ENOMEM, "out of memory");
+    r = open_boot_file(m, &boot->kernel, err);
+    if (r)
+        return r;
     boot->long_mode = cpu_has(&m->model, FEAT_LM);
     m->kind = boot_sniff(boot->kernel.data, boot->kernel.size);
     return config->initrd ? read_modules(m, config->initrd, err) : 0;
@@ -166,6 +240,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .engine_plant = config->engine_plant,
         .perf_map = config->perf_map,
         .engine_times = config->engine_times,
+        .host_without = config->host_without,
         .with_loop = true,
     };
     int r = vm_init(&m->vm, &vm, err);
@@ -180,7 +255,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
     if (r)
         return r;
     r = cpu_model_init(&m->model, config->cpu ? config->cpu : "max", config->ncpus, m->vm.tsc_hz,
-                       err);
+                       m->vm.host, err);
     for (unsigned i = 0; r == 0 && i < config->ncpus; i++)
         r = vm_add_vcpu(&m->vm, &m->model, err) ? 0 : -EINVAL;
     if (r == 0 && config->trace)
@@ -234,13 +309,10 @@ void machine_free(struct machine *m)
             chardev_free(m->debugcon);
         vm_fini(&m->vm);
     }
-    for (unsigned i = 0; i < m->boot.nmodules; i++) {
-        free((void *)m->boot.module[i].data);
-        free((void *)m->boot.module[i].name);
-    }
+    for (unsigned i = 0; i < m->boot.nmodules; i++)
+        boot_file_fini(&m->boot.module[i]);
     free(m->module_list);
-    free((void *)m->boot.kernel.data);
-    free((void *)m->boot.kernel.name);
+    boot_file_fini(&m->boot.kernel);
     free((void *)m->boot.cmdline);
     acpi_tables_fini(&m->acpi);
     machine_run_fini(m);

@@ -59,6 +59,7 @@ struct machine_config {
     unsigned engine_plant;       /* see struct vm */
     bool perf_map;               /* see struct vm */
     bool engine_times;           /* see struct vm */
+    uint32_t host_without;       /* see struct vm_config */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
     /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed
      * MACHINE_VIRTUAL_EPOCH. */

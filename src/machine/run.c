@@ -167,9 +167,12 @@ int machine_reset(struct machine *m, enum reset_kind kind, struct err *err)
     vm_unlock(vm);
     if (m->direct_boot) {
         q35_firmware(m);
+        r = machine_read_boot_files(m, err);
         vm_lock(vm);
-        r = boot_load(m->kind, &m->boot, &mem, &entry, err);
+        if (r == 0)
+            r = boot_load(m->kind, &m->boot, &mem, &entry, err);
         vm_unlock(vm);
+        machine_forget_boot_files(m);
     }
     for (unsigned i = 0; r == 0 && i < vm->nvcpus; i++) {
         struct cpu_state cs;

@@ -1103,6 +1103,10 @@ static bool fits_run(const ZydisDecodedInstruction *zi, const ZydisDecodedOperan
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FRSTOR:
         return false;
+    case ZYDIS_MNEMONIC_JMP: /* to the return address of a call before it, for ever */
+        if (ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[0].mem.base == ZYDIS_REGISTER_RSP)
+            return false;
+        break;
     default:
         break;
     }

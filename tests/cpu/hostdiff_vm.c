@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "core/vm.h"
 #include "cpu/model.h"
 #include "engine/bt/bt.h"
@@ -184,7 +185,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
     struct err err = {0};
     struct vcpu *vcpu;
 
-    if (!v || cpu_model_init(&v->model, "max", 1, 1000000000, &err) ||
+    if (!v || cpu_model_init(&v->model, "max", 1, 1000000000, hostcpu_probe(), &err) ||
         vm_init(&v->vm, &config, &err))
         die(err.text);
     v->shared = shared;
@@ -202,7 +203,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
         v->bt = bt_of(v->c);
         v->bt->bt->warm = 1;
         hostcode_enter_thread(&v->bt->bt->code);
-        hostcode_set_gs(v->bt);
+        hostcode_set_gs(v->bt, v->vm.host & HOST_FSGSBASE);
     }
     make_tables(v);
     make_descriptors(v);
@@ -259,6 +260,7 @@ static void load_state(struct hd_vm *v, const struct hd_case *tc)
         c->s.seg[SEG_GS].base = tc->regs.gs_base;
     }
     c->s.fpu = tc->fpu;
+    c->upper = 1;
     interp_mode_changed(c);
 }
 

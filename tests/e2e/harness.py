@@ -130,6 +130,21 @@ def _own_terminal(slave):
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
 
+def resident(pid, ram):
+    """KiB of memory that a process holds: (all but guest RAM of `ram` MiB, that RAM)."""
+    total = guest = size = 0
+    with open("/proc/%d/smaps" % pid) as lines:
+        for line in lines:
+            words = line.split()
+            if words[0] == "Size:":
+                size = int(words[1])
+            elif words[0] == "Rss:":
+                total += int(words[1])
+                if ram * 768 <= size <= ram * 1024 + 1024:
+                    guest += int(words[1])
+    return total - guest, guest
+
+
 def doppel(*args, env=None, timeout=60):
     """A verb that ends by itself: (status, output, errors)."""
     done = subprocess.run([DOPPEL] + list(args), stdin=subprocess.DEVNULL, capture_output=True,

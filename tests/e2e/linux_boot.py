@@ -71,8 +71,9 @@ class Boot(unittest.TestCase):
     def tearDown(self):
         shutil.rmtree(self.dir)
 
-    def vm(self, kernel="cloud", append="", args=(), **kw):
-        vmlinuz, initrd = guest_files(kernel, self.shared)
+    def vm(self, kernel="cloud", append="", args=(), vmlinuz=None, **kw):
+        default, initrd = guest_files(kernel, self.shared)
+        vmlinuz = vmlinuz or default
         self.unknown = os.path.join(self.dir, "unknown")
         return VM(["--kernel", vmlinuz, "--initrd", initrd, "--append", (CONSOLE + " " + append).strip(),
                    "--disk", self.disk, "--net", "none", "--display", "none",
@@ -168,6 +169,15 @@ class Ends(Boot):
             vm.process.terminate()
             self.assertEqual(vm.wait(BOOT), 10)
 
+    def test_reboot_without_a_kernel_file_ends_the_machine(self):
+        kernel = os.path.join(self.dir, "vmlinuz")
+        shutil.copy(os.path.join(harness.GUESTS, "cloud", "vmlinuz"), kernel)
+        with self.vm(append="doppel.test=reboot", vmlinuz=kernel) as vm:
+            vm.expect(r"doppel-guest: \S+, ", BOOT)
+            os.truncate(kernel, 0)
+            self.assertEqual(vm.wait(BOOT), 4)
+            self.assertIn("cannot boot again: " + kernel + " is empty", vm.errors())
+
     def test_panic_with_a_timeout_is_a_reboot(self):
         with self.vm(append="doppel.test=panic panic=-1", args=["--no-reboot"]) as vm:
             vm.expect("Kernel panic - not syncing: sysrq triggered crash", BOOT)
@@ -206,6 +216,24 @@ class Ends(Boot):
         self.disk += ",ro"
         text, _ = self.steps("read")
         self.assertEqual(guest_lines(text, "file"), ["hello from the host"])
+
+
+class Idle(Boot):
+    LIMIT = 40 * 1024
+
+    def test_at_a_shell_the_process_holds_little_beside_guest_memory(self):
+        with self.vm(args=["--memory", "512M"]) as vm:
+            vm.expect(r"(?m)^/ # ", BOOT)
+            deadline = time.monotonic() + 30
+            # What only translating needs is given back some time after the last of it.
+            while True:
+                time.sleep(1)
+                over, guest = harness.resident(vm.process.pid, 512)
+                if over <= self.LIMIT or time.monotonic() > deadline:
+                    break
+            self.assertGreater(guest, 64 * 1024)
+            self.assertLessEqual(over, self.LIMIT)
+            print("idle: %.1f MiB over guest memory" % (over / 1024))
 
 
 class Virtual(Boot):
@@ -268,5 +296,5 @@ if __name__ == "__main__":
         Soak.count = int(sys.argv.pop())
         sys.argv[1] = "Soak"
     elif all(arg.startswith("-") for arg in sys.argv[1:]):
-        sys.argv += ["Quick", "Kernels", "Ends", "Virtual", "Lockstep"]
+        sys.argv += ["Quick", "Kernels", "Ends", "Idle", "Virtual", "Lockstep"]
     unittest.main()

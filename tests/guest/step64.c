@@ -25,7 +25,7 @@ uint8_t vec_data[2048] __attribute__((aligned(64)));
  * at the end. rbx: memory; rsi, rdi: memory; rsp: a stack.
  */
 #define NOTF   1u /* starts with TF clear */
-#define VARIES 2u /* rax is not the same with TF */
+#define VARIES 2u /* rax is not the same with TF, or the time is read */
 #define ROWS(X)                                                                                        \
     X(alu, 0, "add %rax, %rcx; 1: adc (%rbx), %rax; 2: imul %rcx, %rax; 3: lock incq (%rbx); 4:",      \
       "1b-S, 2b-S, 3b-S, 4b-S")                                                                        \
@@ -185,7 +185,7 @@ static bool stepped(const struct row *r, const uint64_t *want)
         if (!row_is(r->name, n < nsteps ? steps[n++] : -1ull, r->seq[k]))
             return false;
     if (r->flags & VARIES)
-        out_regs[RAX] = out_regs[11] = 0;
+        out_regs[RAX] = out_regs[RDX] = out_regs[11] = 0;
     return row_is(r->name, nsteps, n) && same_regs(r->name, out_regs, want, RIP + 1) &&
            row_is(r->name, out_regs[RFL] & MASK, want[RFL] & MASK);
 }
@@ -211,7 +211,7 @@ static void single_steps(void)
                 fresh();
                 regs_run();
                 if (r->flags & VARIES)
-                    out_regs[RAX] = out_regs[11] = 0;
+                    out_regs[RAX] = out_regs[RDX] = out_regs[11] = 0;
                 if (n == 0) {
                     for (unsigned k = 0; k < NREGS; k++)
                         want[k] = out_regs[k];

@@ -23,8 +23,10 @@
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
  * then needs no more than the instruction itself. While there is no window, window_none makes every
  * address fail. Where the stack's page ends in the middle of what a block touches, another form of
- * the block runs, which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
- * that nothing changes in between share one check of all their bytes.
+ * the block runs, made for just that place of the page's end, which has two pages (BT_KEY_PAIR); and where that
+ * varies, one which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
+ * that only constants are added to in between share one check of all their bytes, and without it each has
+ * its own (BT_KEY_NO_SHARE).
  *
  * Code of 32 and 16 bits is translated as well, while the upper halves of its eight registers are zero
  * (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code does:
@@ -116,6 +118,7 @@ struct bt_counts {
 #define NEED_VEC 1 /* vector and mask registers, MXCSR */
 #define NEED_X87 2 /* x87 or MMX registers */
 #define BT_NEEDS 4
+#define BT_SHARES 4
 #define BT_WINDOW_SPAN 512 /* bytes of the stack that one check covers */
 /*
  * Outside of 64-bit code, addresses wrap at 4 GiB, but those made of rsp and SD do not: no window so
@@ -136,8 +139,10 @@ struct bt_vcpu {
     uint64_t target;        /* of the last indirect branch */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
+    uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta; /* of the stack: its page, and SD */
     uint64_t window_none;          /* all ones: there is none; 0: there is */
+    uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
     uint64_t window_limit;         /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;          /* ... and where to go on without */
     uint32_t host_mxcsr;
@@ -164,8 +169,8 @@ struct bt_vcpu {
         struct block *block;
         uint64_t flushes; /* of the interpreter's blocks and the code buffer, when it was found */
     } single[BT_SINGLES]; /* what run_one found, by site */
-    bool no_window;   /* the next block has to do without, and comes from ... */
-    uint32_t no_window_site;
+    uint64_t without;      /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
+    uint32_t without_site;
     unsigned mode_id, mode_table; /* number, and table of indirect branches */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
@@ -213,27 +218,52 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_GROUP, SITE_TSC };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC };
 
-/* An instruction that may have to leave its block. */
+/* An instruction that may have to leave its block. There are many: kept small. */
 struct bt_site {
     uint32_t block;
-    uint32_t retry;  /* SITE_ACCESS: the check */
-    /* Behind the instruction; BT_NONE: nowhere. SITE_WINDOW: the jump to the block without one. */
+    uint32_t retry; /* SITE_ACCESS: the check */
+    /*
+     * Behind the instruction; BT_NONE: nowhere. SITE_WINDOW, SITE_PAIR, SITE_GROUP: the jump to the block
+     * without.
+     */
     uint32_t resume;
-    uint16_t off;    /* of the instruction, from the block's start */
-    uint8_t len;
-    uint8_t kind, how, size;
-    bool masked;  /* no fault but the interpreter's */
-    bool aligned; /* a misaligned operand is the interpreter's: the host may punish split locks */
-    uint8_t seg;   /* SITE_INSN of x87: of the operand ... */
-    uint16_t fop;  /* ... and what FOP is after it */
-    uint64_t key;  /* bt_key before it */
-    uint16_t live_in, live_out; /* arithmetic flags before and after it */
-    uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
-    uint8_t first_how, first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
-    int32_t moved; /* an indirect branch has already moved rsp by this much */
+    union {
+        int32_t moved;    /* an indirect branch has already moved rsp by this much */
+        struct {          /* SITE_INSN of x87: */
+            uint16_t fop; /* what FOP is after it */
+            uint8_t seg;  /* of the operand */
+        };
+    };
+    uint16_t off : 12, len : 4; /* of the instruction, from the block's start */
+    union {
+        uint16_t span; /* SITE_WINDOW: bytes from rsp + `moved` on */
+        uint16_t at;   /* SITE_PAIR: where in its page they must begin */
+        struct {
+            uint8_t size;
+            uint8_t first_size; /* SITE_GROUP: of the first access, `moved` above the lowest */
+        };
+    };
+    uint8_t live_in, live_out; /* arithmetic flags before and after it, by site_flags */
+    uint8_t kind;
+    uint8_t how : 1, first_how : 1;
+    uint8_t masked : 1;   /* no fault but the interpreter's */
+    uint8_t aligned : 1;  /* misaligned it is the interpreter's: the host may punish split locks */
+    uint8_t other_ac : 1; /* STAC or CLAC came before it in its block */
+    uint8_t misses;       /* SITE_PAIR: how often they have begun elsewhere */
 };
+
+/* Arithmetic flags in a byte: OF in the place of bit 1. */
+static inline uint8_t site_flags(uint16_t flags)
+{
+    return (uint8_t)((flags & 0xd5) | (flags >> 10 & 2));
+}
+
+static inline uint16_t site_flags_of(uint8_t packed)
+{
+    return (uint16_t)((packed & 0xd5) | (packed & 2) << 10);
+}
 
 /* A direct branch to somewhere. */
 struct bt_exit {
@@ -292,10 +322,14 @@ struct bt_vm {
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
-     * Counts stores to jumps. What such a jump leads to was written before; the processor needs no
-     * more, but whoever leaves translated code reads it, so that C's rules hold as well.
+     * Counts new blocks and stores to jumps. What such a jump leads to was written before; the
+     * processor needs no more, but whoever leaves translated code reads it, so that C's rules hold
+     * as well.
      */
     _Atomic uint32_t patches;
+    _Atomic uint32_t rested; /* patches when bt_cache_rest last dropped the view, ... */
+    uint32_t rest_seen;      /* ... and when it looked, ... */
+    uint64_t rest_ns;        /* ... which was then */
     _Atomic uint32_t hash[1u << BT_HASH_BITS];
     struct {
         uint64_t key, cs_word;
@@ -303,8 +337,6 @@ struct bt_vm {
     } modes[BT_MODE_LIST];
     unsigned nmodes, nmode_tables; /* tables: those of one mode only */
     unsigned warm; /* runs of cold code before it is translated */
-    bool has_avx, has_avx512;
-    bool has_xinuse; /* XGETBV tells which parts of vector registers are in use */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */
     enum bt_plant plant;
@@ -321,7 +353,12 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
-#define BT_KEY_NO_WINDOW   BIT(MODE_BITS + 3) /* of a block, not of a mode */
+/* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without. */
+#define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
+#define BT_KEY_PAIR      BIT(61) /* instead of a window */
+#define BT_KEY_NO_WINDOW BIT(62)
+#define BT_KEY_NO_SHARE  BIT(63)
+#define BT_KEY_WITHOUT   (BT_KEY_PAIR | BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
 /* A bit per segment, outside of 64-bit code: only limit and base stand between an offset and memory. */
 #define BT_KEY_READ_SHIFT  (MODE_BITS + 4)
 #define BT_KEY_WRITE_SHIFT (MODE_BITS + 10)
@@ -349,8 +386,12 @@ static inline uint64_t bt_code_limit(const struct interp *c)
     return c->code64 ? UINT64_MAX : min_u64(c->s.seg[SEG_CS].limit, c->rip_mask);
 }
 
-/* A block that lockstep made shorter than it would be. */
-#define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
+/* bt_key before the instruction of a site. */
+static inline uint64_t site_key(const struct bt_block *b, const struct bt_site *s)
+{
+    return (b->key & (BIT(BT_KEY_CAP_SHIFT) - 1)) ^
+           (s->other_ac ? (KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC) << BT_KEY_TABLE_SHIFT : 0);
+}
 
 static inline unsigned key_table(uint64_t key)
 {
@@ -376,6 +417,8 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
 /* No window until the next bt_window_set, which makes addr's page it; false: it cannot be. */
 void bt_window_drop(struct bt_vcpu *v);
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
+/* The same for addr's page and the next one. May fill the table. */
+bool bt_pair_set(struct bt_vcpu *v, gva_t addr);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);
 extern const struct interp_listener bt_listener;
@@ -398,8 +441,10 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
-/* The window's site goes to this block when it has none. */
-void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b);
+/* The site of a window or a shared check goes to this block when that fails. */
+void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b);
+/* Whenever a vCPU halts: gives memory back that only writing code needs. */
+void bt_cache_rest(struct bt_vm *bt);
 /* Before translated code of a mode with this table of indirect branches runs on the vCPU. */
 void bt_targets_use(struct bt_vcpu *v, unsigned table);
 void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules);

@@ -13,12 +13,16 @@
 #include "base/bytes.h"
 #include "engine/bt/look.h"
 
+/* Page by page: a host that gives huge pages unasked would round each array up by megabytes. */
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, bytes, MADV_NOHUGEPAGE); /* fails where there are none */
+    return p;
 }
 
 static void release(void *p, size_t bytes)
@@ -132,14 +136,20 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     bt->linked++;
 }
 
-void bt_cache_link_window(struct bt_vm *bt, const struct bt_site *s, const struct bt_block *b)
+#define PAIR_MISSES 32 /* of a pair's site: the stack is at many places there */
+
+void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_block *b)
 {
+    static const uint64_t key[] = {[SITE_WINDOW] = BT_KEY_PAIR | BT_KEY_NO_WINDOW,
+                                   [SITE_PAIR] = BT_KEY_NO_WINDOW,
+                                   [SITE_GROUP] = BT_KEY_NO_SHARE};
     const struct bt_block *from = &bt->blocks[s->block];
 
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
     if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
-        b->cs_word == from->cs_word && b->key == (s->key | BT_KEY_NO_WINDOW))
+        b->cs_word == from->cs_word && (b->key & ~BT_KEY_WITHOUT) == site_key(from, s) &&
+        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES))
         store32(bt, s->resume, b->entry - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }
@@ -189,6 +199,7 @@ bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
 
     if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
         return false;
+    atomic_fetch_add_explicit(&bt->patches, 1, memory_order_release);
     supersede(bt, b, h);
     b->page_next = bt->page_blocks[page];
     bt->page_blocks[page] = n + 1;
@@ -270,6 +281,32 @@ void bt_cache_flush(struct bt_vcpu *v)
             drop_targets(bt_of(interp_of(bt->vm->vcpus[i])));
     pthread_mutex_unlock(&bt->lock);
     vcpu_exclusive_end(v->c.vcpu);
+}
+
+#define REST_NS  ((uint64_t)NS_PER_SEC / 5)
+#define REST_FEW 512
+
+/*
+ * The buffer's pages count twice while its writable view has them as well. When little is written,
+ * that view lets go of them: the memory stays the executable view's, and the next store finds it
+ * again.
+ */
+void bt_cache_rest(struct bt_vm *bt)
+{
+    uint32_t n = atomic_load_explicit(&bt->patches, memory_order_relaxed);
+    uint64_t now;
+
+    if (n == atomic_load_explicit(&bt->rested, memory_order_relaxed) ||
+        pthread_mutex_trylock(&bt->lock))
+        return;
+    now = bt_host_ns();
+    if (now - bt->rest_ns >= REST_NS) {
+        if (n - bt->rest_seen < REST_FEW && !madvise(bt->code.rw, bt->code.size, MADV_DONTNEED))
+            atomic_store_explicit(&bt->rested, n, memory_order_relaxed);
+        bt->rest_seen = n;
+        bt->rest_ns = now;
+    }
+    pthread_mutex_unlock(&bt->lock);
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */

@@ -190,19 +190,24 @@ static inline void emit_patch(struct emit *e, uint32_t at, uint32_t to)
     memcpy(e->buf + at, &disp, 4);
 }
 
-/* One no-operation of n bytes, 1 to 9 (SDM vol. 2B, NOP). */
+/* n bytes that do nothing, in as few instructions as there are (SDM vol. 2B, NOP). */
 static inline void emit_nop(struct emit *e, unsigned n)
 {
-    static const uint8_t nop9[] = {0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0};
-    static const uint8_t nop8[] = {0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0};
+    static const uint8_t nops[9][9] = {{0x90},
+                                       {0x66, 0x90},
+                                       {0x0f, 0x1f},
+                                       {0x0f, 0x1f, 0x40},
+                                       {0x0f, 0x1f, 0x44},
+                                       {0x66, 0x0f, 0x1f, 0x44},
+                                       {0x0f, 0x1f, 0x80},
+                                       {0x0f, 0x1f, 0x84},
+                                       {0x66, 0x0f, 0x1f, 0x84}};
 
-    for (; n; n--) {
-        if (n >= 8) {
-            emit_bytes(e, n >= 9 ? nop9 : nop8, n >= 9 ? 9 : 8);
-            n -= n >= 9 ? 8 : 7;
-        } else {
-            emit8(e, 0x90);
-        }
+    while (n) {
+        unsigned k = n < 9 ? n : 9;
+
+        emit_bytes(e, nops[k - 1], k);
+        n -= k;
     }
 }
 

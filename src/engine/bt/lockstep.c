@@ -343,7 +343,7 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
     v->cap = cap;
     if (cap)
         b = bt_cache_find(v->bt, c->s.rip,
-                          v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0) |
+                          v->mode_key | v->without |
                               (uint64_t)cap << BT_KEY_CAP_SHIFT,
                           v->mode_cs, phys);
     if (!b)
@@ -389,7 +389,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
     case BT_LEAVE_SITE:
         s = &bt->sites[v->id];
         c->s.rip = bt->blocks[s->block].va + s->off;
-        l->live = s->live_in;
+        l->live = site_flags_of(s->live_in);
         l->b.insns = insns_before(l, s);
         break;
     case BT_LEAVE_SLOW:
@@ -397,9 +397,9 @@ static void second_left(struct lockstep *l, enum bt_leave why)
         l->b.insns = insns_before(l, s);
         if (c->s.icount != v->slow_icount) {
             l->b.insns++;
-            l->live = s->live_out;
+            l->live = site_flags_of(s->live_out);
         } else {
-            l->live = s->live_in;
+            l->live = site_flags_of(s->live_in);
         }
         break;
     }
@@ -415,14 +415,14 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
         for (unsigned n = 0; n < BT_NEEDS; n++)
             v->attention[n] = n & ~(unsigned)v->live ? 1 : 0;
         second_left(l, bt_enter(v, b));
-        if (!v->no_window)
+        if (!v->without)
             break;
         /* What is left of the block does without the stack's window. */
         rest = b->insns - (l->b.insns - done);
         done = l->b.insns;
         bt_use_mode(v);
         b = translate(v, rest, (b->phys & ~PAGE_MASK) | (c->s.rip & PAGE_MASK));
-        v->no_window = false;
+        v->without = 0;
         if (!b)
             break;
     }
@@ -498,7 +498,7 @@ static void second(struct lockstep *l, const struct bt_block *b)
     case JUMP_RAISED:
         l->b.raised = true;
         if (l->v->slow_site != BT_NONE)
-            l->live = l->v->bt->sites[l->v->slow_site].live_in;
+            l->live = site_flags_of(l->v->bt->sites[l->v->slow_site].live_in);
         break;
     default:
         l->b.device = true;
@@ -723,7 +723,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
     if (l->over)
         return VCPU_STOP_HALT;
     hostcode_enter_thread(&v->bt->code);
-    hostcode_set_gs(v);
+    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     l->outer = &raise_to;
     if (sigsetjmp(raise_to, 0)) {

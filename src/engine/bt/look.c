@@ -33,7 +33,7 @@ void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint
 /* ---- time
  * ---------------------------------------------------------------------------------------- */
 
-static uint64_t host_ns(void)
+uint64_t bt_host_ns(void)
 {
     struct timespec ts;
 
@@ -44,7 +44,7 @@ static uint64_t host_ns(void)
 void bt_look_init(struct bt_vm *bt)
 {
     bt->start_ticks = __builtin_ia32_rdtsc();
-    bt->start_ns = host_ns();
+    bt->start_ns = bt_host_ns();
 }
 
 void bt_look_vcpu(struct bt_vcpu *v)
@@ -171,7 +171,7 @@ static void tell_times(const struct report *r, const struct bt_vm *bt, const str
         [BT_OUTSIDE] = "us.halted",
     };
     uint64_t ticks = __builtin_ia32_rdtsc() - bt->start_ticks;
-    double us = (double)(host_ns() - bt->start_ns) / 1000.0 / (double)(ticks ? ticks : 1);
+    double us = (double)(bt_host_ns() - bt->start_ns) / 1000.0 / (double)(ticks ? ticks : 1);
 
     for (unsigned i = 0; i < BT_PHASES; i++)
         tell(r, names[i], (uint64_t)((double)n->ticks[i] * us));

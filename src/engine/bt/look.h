@@ -17,6 +17,7 @@ void bt_inspect(struct vm *vm, void (*counter)(void *opaque, const char *name, u
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
+uint64_t bt_host_ns(void);
 void bt_phase_ends(struct bt_vcpu *v);
 
 /* From now on the vCPU's thread is in `phase`. */

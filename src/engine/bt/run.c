@@ -7,8 +7,6 @@
  * A kick is never lost: `attention` is cleared before vcpu->pending is looked at, and who posts sets
  * pending first.
  */
-#include <cpuid.h>
-
 #include "core/vm.h"
 #include "engine/bt/translate.h"
 #include "engine/bt/look.h"
@@ -23,9 +21,9 @@
 /* ---- at the border ---------------------------------------------------------------------------- */
 
 /* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
-static bool same_mode(struct bt_vcpu *v, const struct bt_site *s)
+static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
-    return s->key == bt_key(&v->c);
+    return site_key(b, s) == bt_key(&v->c);
 }
 
 /* May translated code run in this mode at all? */
@@ -133,12 +131,22 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
-           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) &&
-           !interp_boundary_due(c) && same_mode(v, s) && bt_mode_ok(c);
+           !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) && !interp_boundary_due(c) &&
+           same_mode(v, b, s) && bt_mode_ok(c);
 }
 
 /* What c->cur is while a page is looked up for translated code: a fault is at s.rip. */
 static const struct insn access_insn = {.seg = SEG_DS, .base = R_NONE, .index = R_NONE};
+
+/* The block that goes on at the site is one that does without what could not be had. */
+static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s,
+                       uint64_t what)
+{
+    const uint64_t stack = BT_KEY_PAIR | BT_KEY_NO_WINDOW;
+
+    v->without = (b->key & BT_KEY_WITHOUT & ~(what & stack ? stack : 0)) | what;
+    v->without_site = (uint32_t)(s - v->bt->sites);
+}
 
 /* The stack's page, if all that the block touches lies in it; else it runs without a window. */
 static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
@@ -149,8 +157,21 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
     if (!bt_window_set(v, addr, s->span) &&
         !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
         v->c.s.rip = b->va + s->off;
-        v->no_window = true;
-        v->no_window_site = (uint32_t)(s - v->bt->sites);
+        do_without(v, b, s, v->c.code64 && bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
+        return 0;
+    }
+    want(v, b->needs);
+    return (uint64_t)(uintptr_t)v->bt->code.rx + s->retry;
+}
+
+/* The stack's two pages; a block is made for one place of the border between them. */
+static uint64_t pair(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
+{
+    gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
+
+    if ((addr & PAGE_MASK) != s->at || !bt_pair_set(v, addr)) {
+        v->c.s.rip = b->va + s->off;
+        do_without(v, b, s, BT_KEY_NO_WINDOW);
         return 0;
     }
     want(v, b->needs);
@@ -182,6 +203,8 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 
     if (s->kind == SITE_WINDOW)
         return window(v, b, s);
+    if (s->kind == SITE_PAIR)
+        return pair(v, b, s);
     if (s->kind == SITE_TSC) {
         interp_read_tsc(c);
         want(v, b->needs);
@@ -200,8 +223,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         c->block = NULL;
         c->cur = &access_insn;
         if (!group(v, s)) {
-            v->no_window = true;
-            v->no_window_site = BT_NONE;
+            do_without(v, b, s, BT_KEY_NO_SHARE);
             return 0;
         }
         to = s->retry;
@@ -316,7 +338,7 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     if (!access_host(c, lin, 1, ACCESS_EXEC, c->key))
         return NULL;
     page = c->tlb_ram_page[TLB_SLOT(lin)];
-    b = bt_cache_find(v->bt, rip, v->mode_key | (v->no_window ? BT_KEY_NO_WINDOW : 0), v->mode_cs,
+    b = bt_cache_find(v->bt, rip, v->mode_key | v->without, v->mode_cs,
                       (uint64_t)page << PAGE_SHIFT | (lin & PAGE_MASK));
     v->n.lookups++;
     if (b) {
@@ -451,12 +473,12 @@ void bt_run_some(struct bt_vcpu *v)
     bt_use_mode(v);
     b = bt_find(v);
     if (b) {
-        if (v->no_window && v->no_window_site != BT_NONE)
-            bt_cache_link_window(v->bt, &v->bt->sites[v->no_window_site], b);
-        v->no_window = false;
+        if (v->without)
+            bt_cache_link_without(v->bt, &v->bt->sites[v->without_site], b);
+        v->without = 0;
         left(v, bt_enter(v, b));
-    } else if (!(v->no_window || warm(v)) || !translate_here(v)) {
-        v->no_window = false;
+    } else if (!(v->without || warm(v)) || !translate_here(v)) {
+        v->without = 0;
         run_cold(v, false);
     }
 }
@@ -497,7 +519,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
         return engine_interp.run(vcpu, budget);
     hostcode_enter_thread(&v->bt->code);
-    hostcode_set_gs(v);
+    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     bt_phase(v, BT_IN_LOOP);
     if (sigsetjmp(raise_to, 0)) {
@@ -506,6 +528,8 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     }
     run_loop(v);
     why = interp_run_end(c);
+    if (why == VCPU_STOP_HALT)
+        bt_cache_rest(v->bt);
     bt_phase(v, BT_OUTSIDE);
     return why;
 }
@@ -532,14 +556,6 @@ static void bt_vm_fini(struct vm *vm)
     interp_vm_fini(vm);
 }
 
-/* CPUID.(EAX=0Dh,ECX=1):EAX[2]: XGETBV with ECX = 1. */
-static bool has_xgetbv1(void)
-{
-    unsigned a, b, c, d;
-
-    return __get_cpuid_count(0xd, 1, &a, &b, &c, &d) && (a & BIT(2));
-}
-
 static int bt_vm_init(struct vm *vm, struct err *err)
 {
     int r = interp_vm_create(vm, sizeof(struct bt_vm), err);
@@ -553,9 +569,6 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt_look_init(bt);
     bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
     bt->iv.code_written = bt_code_written;
-    bt->has_avx = __builtin_cpu_supports("avx");
-    bt->has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-    bt->has_xinuse = bt->has_avx && has_xgetbv1();
     r = bt_cache_init(bt, err);
     if (r == 0)
         r = bt_translate_init(bt, err);

@@ -152,7 +152,7 @@ void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t s
 
     if (seg_flat(t, seg))
         return;
-    t->share = false;
+    t1_lost(t);
     emit_op(e, false, OP_LOAD, T1, SEG_AT(seg, limit));
     emit_op(e, true, 0x2b, T1, rm_reg(T0)); /* sub r15, r14 */
     emit_op(e, true, 0x83, 7, rm_reg(T1));  /* cmp r15, size - 1 */

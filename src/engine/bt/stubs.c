@@ -33,6 +33,11 @@ static void spill(struct emit *e)
             emit_store(e, r, GPR(r));
 }
 
+static bool has(const struct bt_vm *bt, uint32_t feature)
+{
+    return bt->vm->host & feature;
+}
+
 /* How much of a vector register is moved. */
 enum vector_part { PART_XMM, PART_YMM, PART_ZMM };
 
@@ -90,7 +95,9 @@ static void emit_vzeroupper(struct emit *e)
 /* Registers 0 to 15 up to what SSE knows, or all of them. */
 static void low_move(struct bt_vm *bt, struct emit *e, bool whole, bool store)
 {
-    enum vector_part part = !whole || !bt->has_avx ? PART_XMM : bt->has_avx512 ? PART_ZMM : PART_YMM;
+    enum vector_part part = !whole || !has(bt, HOST_AVX) ? PART_XMM
+                            : has(bt, HOST_AVX512)       ? PART_ZMM
+                                                         : PART_YMM;
 
     for (unsigned n = 0; n < 16; n++)
         vector_move(e, part, store, n);
@@ -99,9 +106,9 @@ static void low_move(struct bt_vm *bt, struct emit *e, bool whole, bool store)
 /* What only AVX-512 has. */
 static void high_move(struct bt_vm *bt, struct emit *e, bool store)
 {
-    for (unsigned n = 16; bt->has_avx512 && n < 32; n++)
+    for (unsigned n = 16; has(bt, HOST_AVX512) && n < 32; n++)
         vector_move(e, PART_ZMM, store, n);
-    for (unsigned n = 0; bt->has_avx512 && n < 8; n++)
+    for (unsigned n = 0; has(bt, HOST_AVX512) && n < 8; n++)
         mask_move(e, store, n);
 }
 
@@ -170,9 +177,9 @@ static void vectors_out(struct bt_vm *bt, struct emit *e)
     mxcsr_move(e, true, GS(c.s.fpu.mxcsr));
     mxcsr_move(e, false, GS(host_mxcsr));
     high_move(bt, e, true);
-    if (!bt->has_xinuse) {
+    if (!has(bt, HOST_XINUSE)) {
         low_move(bt, e, true, true);
-        if (bt->has_avx)
+        if (has(bt, HOST_AVX))
             emit_vzeroupper(e);
         return;
     }
@@ -201,7 +208,7 @@ static void vectors_in(struct bt_vm *bt, struct emit *e)
 
     high_move(bt, e, false);
     mxcsr_move(e, false, GS(c.s.fpu.mxcsr));
-    if (!bt->has_xinuse) {
+    if (!has(bt, HOST_XINUSE)) {
         low_move(bt, e, true, false);
         return;
     }

@@ -337,6 +337,8 @@ static void emit_window_drop(struct emit *e)
 {
     emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
     emit32(e, UINT32_MAX); /* sign-extended */
+    emit_op(e, true, 0xc7, 0, rm_gs(GS(pair_none)));
+    emit32(e, UINT32_MAX);
 }
 
 /* Everything interp_mode_changed derives from the new privilege. */
@@ -682,6 +684,8 @@ static void emit_segment_move(struct translation *t, const struct form *f)
 
 void emit_system(struct translation *t, const struct form *f)
 {
+    t0_lost(t); /* whatever it is, it works with the temporaries */
+    t1_lost(t);
     if (f->sreg_push) {
         emit_push_segment(t, f);
         return;

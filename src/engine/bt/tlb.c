@@ -70,7 +70,7 @@ void bt_tlb_init(struct bt_vcpu *v)
 
 void bt_window_drop(struct bt_vcpu *v)
 {
-    v->window_none = UINT64_MAX;
+    v->window_none = v->pair_none = UINT64_MAX;
     v->window_drops++;
 }
 
@@ -88,6 +88,27 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
     v->window = addr & ~PAGE_MASK;
     v->window_delta = e->addend;
     v->window_none = 0;
+    return true;
+}
+
+bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
+{
+    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
+    unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR;
+
+    v->pair_none = UINT64_MAX;
+    v->pair = addr & ~PAGE_MASK;
+    for (unsigned i = 0; i < 2; i++) {
+        gva_t page = v->pair + i * PAGE_SIZE;
+        const struct bt_entry *e = &v->tlb[table].at[TLB_SLOT(page)];
+
+        if (e->tag[ACCESS_WRITE] != page &&
+            !((v->c.key & KEY_MODE) == table && bt_tlb_fill(v, page, &probe) &&
+              e->tag[ACCESS_WRITE] == page))
+            return false;
+        v->pair_delta[i] = e->addend;
+    }
+    v->pair_none = 0;
     return true;
 }
 

@@ -26,7 +26,7 @@
 /* Bytes that one check may cover. */
 #define SHARE_SPAN 248
 #define ROOM_HOT  (16u << 10)
-#define ROOM_COLD (24u << 10)
+#define ROOM_COLD (32u << 10)
 
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
@@ -273,10 +273,33 @@ static void get_flags(struct emit *e)
     emit_store(e, T0, rm_reg(REG_RAX));
 }
 
+void t0_lost(struct translation *t)
+{
+    t->temp[0] = 0;
+}
+
+void t1_lost(struct translation *t)
+{
+    for (unsigned k = 0; k < BT_SHARES; k++)
+        t->share[k].in_t1 = false;
+    t->pair_t1 = 0;
+    t->temp[1] = 0;
+}
+
+static bool t1_in_use(const struct translation *t)
+{
+    bool used = t->pair_t1 || t->temp[1];
+
+    for (unsigned k = 0; k < BT_SHARES; k++)
+        used |= t->share[k].live && t->share[k].in_t1;
+    return used;
+}
+
 /* The host's flags may be destroyed from here on. */
 void flags_to_slot(struct translation *t, uint16_t live)
 {
     if (live && t->host && !t->slot) {
+        t0_lost(t);
         put_flags(&t->hot);
         t->slot = true;
     }
@@ -285,6 +308,7 @@ void flags_to_slot(struct translation *t, uint16_t live)
 void flags_to_host(struct translation *t)
 {
     if (!t->host && t->slot) {
+        t0_lost(t);
         get_flags(&t->hot);
         t->host = true;
     }
@@ -294,8 +318,12 @@ void flags_to_host(struct translation *t)
 
 struct stub *add_stub(struct translation *t, enum stub_kind kind, uint32_t from, uint32_t index)
 {
-    struct stub *s = &t->stubs[t->nstubs++];
+    struct stub *s = &t->stubs[t->nstubs];
 
+    if (t->nstubs < MAX_STUBS - 1)
+        t->nstubs++;
+    else
+        t->failed = true;
     *s = (struct stub){.kind = kind, .from = from, .from2 = BT_NONE, .index = index};
     return s;
 }
@@ -310,9 +338,9 @@ uint32_t add_site(struct translation *t, const struct form *f, enum bt_site_kind
                           .off = f->off,
                           .len = f->in.len,
                           .kind = (uint8_t)kind,
-                          .key = t->key,
-                          .live_in = f->live_in,
-                          .live_out = f->live_out};
+                          .other_ac = key_table(t->key) != key_table(t->b->key),
+                          .live_in = site_flags(f->live_in),
+                          .live_out = site_flags(f->live_out)};
     return t->bt->nsites++;
 }
 
@@ -494,6 +522,14 @@ void emit_indirect(struct translation *t, uint32_t site)
     emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
 }
 
+/* To the block that does without, once there is one; until then to what follows. */
+static void emit_jump_without(struct translation *t, struct emit *e, uint32_t site)
+{
+    align_jump(e, 1);
+    t->bt->sites[site].resume = emit_jump(e, CC_ALWAYS, e->at);
+    emit_patch(e, e->at - 4, e->at);
+}
+
 void emit_mode(struct translation *t)
 {
     unsigned mode = bt_mode_id(t->bt, t->key, t->cs_word);
@@ -527,13 +563,34 @@ static void emit_stub(struct translation *t, const struct stub *s)
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
-    else
+    else if (s->kind != STUB_RESUME)
         emit_patch(e, s->from, e->at);
     if (s->from2 != BT_NONE)
         emit_patch(e, s->from2, e->at);
     switch (s->kind) {
     case STUB_MISS: /* T0 ^= tag gives the address back */
         emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
+        emit_store(e, T0, rm_gs(GS(slow_addr)));
+        if (t->bt->sites[s->index].kind == SITE_GROUP)
+            emit_jump_without(t, e, s->index);
+        emit_site(t, e, s->index);
+        break;
+    case STUB_PAIR:
+        emit_jump_without(t, e, s->index);
+        emit_site(t, e, s->index);
+        break;
+    case STUB_RESUME:
+        if (s->save)
+            t->bt->sites[s->index].retry = e->at;
+        else
+            t->bt->sites[s->index].resume = e->at;
+        for (unsigned k = 0; k < 2; k++)
+            if (s->temp[k])
+                emit_load(e, T0 + k, GPR(s->temp[k]));
+        emit_jump(e, CC_ALWAYS, s->back);
+        break;
+    case STUB_MISS_CONSTANT:
+        emit_const(e, T0, s->addr);
         emit_store(e, T0, rm_gs(GS(slow_addr)));
         emit_site(t, e, s->index);
         break;
@@ -565,9 +622,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_patch(e, els, e->at);
         if (edge != BT_NONE)
             emit_patch(e, edge, e->at);
-        align_jump(e, 1); /* to the block without a window, once there is one */
-        t->bt->sites[s->index].resume = emit_jump(e, CC_ALWAYS, e->at);
-        emit_patch(e, e->at - 4, e->at);
+        emit_jump_without(t, e, s->index);
         emit_site(t, e, s->index);
         break;
     case STUB_LIMIT: /* an address that nobody has a tag for */
@@ -603,6 +658,20 @@ void slow_if(struct translation *t, unsigned cc, uint32_t site)
 
 /* ---- memory operands -------------------------------------------------------------------------- */
 
+/* The temporary that holds a guest's register, or 0. */
+static unsigned holds(const struct translation *t, unsigned reg)
+{
+    return t->temp[0] == reg ? T0 : t->temp[1] == reg ? T1 : 0;
+}
+
+/* It has another value now. */
+static void forget_held(struct translation *t, unsigned reg)
+{
+    for (unsigned k = 0; k < 2; k++)
+        if (t->temp[k] == reg)
+            t->temp[k] = 0;
+}
+
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
 void emit_address(struct translation *t, const struct form *f, bool segment)
 {
@@ -619,18 +688,32 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
         emit_const(e, T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
     } else {
         if (base != R_NONE && is_stolen(base)) {
-            emit_load(e, T0, GPR(base));
-            base = T0;
+            unsigned held = holds(t, base);
+
+            if (!held && index != R_NONE && holds(t, index) == T0)
+                t0_lost(t);
+            if (!held)
+                emit_load(e, T0, GPR(base));
+            base = held ? held : T0;
         }
         if (index != R_NONE && is_stolen(index)) {
-            t->share = false;
-            emit_load(e, T1, GPR(index));
-            index = T1;
+            unsigned held = holds(t, index);
+
+            if (!held && base == T1) {
+                emit_store(e, T1, rm_reg(T0));
+                base = T0;
+            }
+            if (!held) {
+                t1_lost(t);
+                emit_load(e, T1, GPR(index));
+            }
+            index = held ? held : T1;
         }
         emit_op(e, wide, OP_LEA, T0,
                 rm_mem(base == R_NONE ? NO_REG : base, index == R_NONE ? NO_REG : index, in->scale,
                        (int32_t)in->disp));
     }
+    t0_lost(t);
     if (in->asize == 2)
         emit_op(e, false, 0x1b7, T0, rm_reg(T0)); /* movzx r14d, r14w */
     if (segment && in->seg >= SEG_FS)
@@ -652,10 +735,14 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
     struct stub *s;
 
-    t->share = false;
-
-    emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-    emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    t0_lost(t);
+    t1_lost(t);
+    if (t->bt->vm->host & HOST_BMI2) {
+        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
+    } else {
+        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    }
     emit8(e, PAGE_SHIFT - 5);
     emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
     emit32(e, (TLB_ENTRIES - 1) << 5);
@@ -716,50 +803,74 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
     return true;
 }
 
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
+static bool near(int64_t disp)
+{
+    return disp > -(1 << 20) && disp < 1 << 20;
+}
+
+static bool is_reg(const ZydisDecodedOperand *op, unsigned reg)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && (decode_gpr(op->reg.value) & ~R_HIGH) == reg;
+}
+
+static bool writes_register(const struct form *f, unsigned reg)
+{
+    for (unsigned k = 0; k < f->zi.operand_count; k++)
+        if (is_reg(&f->ops[k], reg) && (f->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            return true;
+    return false;
+}
+
+/* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
+static bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by)
+{
+    const struct insn *in = &f->in;
+    int64_t add;
+
+    *by = 0;
+    if (!writes_register(f, reg))
+        return true;
+    if (f->ops[0].size != 8 * width || !is_reg(&f->ops[0], reg))
+        return false;
+    if (f->class == FORM_LEA) {
+        add = in->disp;
+        if (in->base != reg || in->index != R_NONE || in->asize != width)
+            return false;
+    } else if (f->class != FORM_NATIVE) {
+        return false;
+    } else if (f->zi.mnemonic == ZYDIS_MNEMONIC_INC || f->zi.mnemonic == ZYDIS_MNEMONIC_DEC) {
+        add = f->zi.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+    } else if (f->zi.mnemonic == ZYDIS_MNEMONIC_ADD || f->zi.mnemonic == ZYDIS_MNEMONIC_SUB) {
+        if (f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !near(f->ops[1].imm.value.s))
+            return false;
+        add = f->ops[1].imm.value.s;
+        add = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -add : add;
+    } else {
+        return false;
+    }
+    *by = (int32_t)add;
+    return near(add);
+}
+
 /* How far an instruction moves rsp. False: nobody knows. */
 static bool rsp_moves(const struct translation *t, const struct form *f, int32_t *by)
 {
-    const struct insn *in = &f->in;
-    unsigned width = t->code64 ? 8 : 4;
-
-    *by = 0;
     switch (f->class) {
     case FORM_PUSH:
         *by = -(int32_t)f->stack;
         return true;
     case FORM_POP:
         *by = f->stack;
-        return in->reg != REG_RSP;
-    case FORM_LEA:
-        if (decode_gpr(f->ops[0].reg.value) != REG_RSP)
-            return true;
-        *by = (int32_t)in->disp;
-        return in->base == REG_RSP && in->index == R_NONE && f->ops[0].size == 8 * width &&
-               in->asize == width && near_disp(t, in->disp);
+        return f->in.reg != REG_RSP;
+    case FORM_SYSTEM:
+        *by = is_pushf(f) || f->sreg_push  ? -(int32_t)f->stack
+              : is_popf(f) || f->sreg_pop ? (int32_t)f->stack
+                                          : 0;
+        return *by || !writes_register(f, REG_RSP);
     default:
-        break;
+        return reg_moves(f, REG_RSP, t->code64 ? 8 : 4, by);
     }
-    for (unsigned k = 0; k < f->zi.operand_count; k++) {
-        const ZydisDecodedOperand *op = &f->ops[k];
-
-        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || decode_gpr(op->reg.value) != REG_RSP ||
-            !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        if (is_pushf(f) || is_popf(f) || f->sreg_push || f->sreg_pop) {
-            *by = is_pushf(f) || f->sreg_push ? -(int32_t)f->stack : f->stack;
-            return f->class == FORM_SYSTEM;
-        }
-        if (f->class != FORM_NATIVE || op->size != 8 * width ||
-            f->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
-            (f->zi.mnemonic != ZYDIS_MNEMONIC_ADD && f->zi.mnemonic != ZYDIS_MNEMONIC_SUB))
-            return false;
-        if (!near_disp(t, f->ops[1].imm.value.s))
-            return false;
-        *by = (int32_t)f->ops[1].imm.value.s;
-        *by = f->zi.mnemonic == ZYDIS_MNEMONIC_SUB ? -*by : *by;
-        return true;
-    }
-    return true;
 }
 
 /* What is touched from form n on, relative to rsp before it; as much as fits the largest room. */
@@ -789,17 +900,57 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
     return any;
 }
 
+/*
+ * The same in two pages. False: they all lie in one, as far as one can tell, or rsp has become something
+ * else since the translation began.
+ */
+static bool emit_pair(struct translation *t, const struct form *f, int32_t low, int32_t high)
+{
+    struct emit *e = &t->hot;
+    unsigned span = (unsigned)(high - low), at;
+    struct bt_site *s;
+    uint32_t site;
+
+    at = (t->v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)(t->rsp_off + low)) & PAGE_MASK;
+    if (!t->rsp_known || at + span <= PAGE_SIZE)
+        return false;
+    flags_to_slot(t, f->live_in);
+    site = add_site(t, f, SITE_PAIR);
+    s = &t->bt->sites[site];
+    s->retry = e->at;
+    s->moved = low;
+    s->at = (uint16_t)at;
+    t0_lost(t);
+    t->pair_t1 = 0;
+    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
+    emit_op(e, true, 0x2b, T0, rm_gs(GS(pair)));
+    emit_op(e, true, 0x0b, T0, rm_gs(GS(pair_none)));
+    emit_op(e, true, 0x81, 7, rm_reg(T0));
+    emit32(e, at);
+    add_stub(t, STUB_PAIR, emit_jump(e, CC_NE, e->at), site);
+    t->host = false;
+    t->window = t->pair = true;
+    t->window_off = 0;
+    t->window_low = low;
+    t->window_high = high;
+    t->window_split = low + (int32_t)(PAGE_SIZE - at);
+    return true;
+}
+
 /* The check that bytes [low, high) of rsp now, and SD, are in the window. */
 static void emit_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
     struct emit *e = &t->hot;
     unsigned span = (unsigned)(high - low);
-    uint32_t site = add_site(t, f, SITE_WINDOW);
+    uint32_t site;
     struct stub *s;
 
-    t->share = false;
-
+    if ((t->v->without & BT_KEY_PAIR) && emit_pair(t, f, low, high))
+        return;
+    site = add_site(t, f, SITE_WINDOW);
     flags_to_slot(t, f->live_in);
+    t0_lost(t);
+    t1_lost(t);
     t->bt->sites[site].retry = e->at;
     t->bt->sites[site].moved = low;
     t->bt->sites[site].span = (uint16_t)span;
@@ -814,9 +965,17 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     s->back = e->at;
     t->host = false;
     t->window = true;
+    t->pair = false;
     t->window_off = 0;
     t->window_low = low;
     t->window_high = high;
+}
+
+/* Neither of the two pages alone has them? */
+static bool split(const struct translation *t, int32_t low, int32_t high)
+{
+    return t->pair && t->window_off + low < t->window_split &&
+           t->window_off + high > t->window_split;
 }
 
 /* Are bytes [low, high) of rsp as it is before f in the window, after a check perhaps? */
@@ -827,21 +986,38 @@ static bool use_window(struct translation *t, const struct form *f, int32_t low,
     if (!t->windows)
         return false;
     if (t->window && t->window_off + low >= t->window_low && t->window_off + high <= t->window_high)
-        return true;
+        return !split(t, low, high);
     if (!window_extent(t, (unsigned)(f - t->forms), &from, &to) || low < from || high > to)
         return false;
     emit_window(t, f, from, to);
-    return true;
+    return !split(t, low, high);
+}
+
+/* Where that is. */
+static struct rm window_rm(struct translation *t, int32_t disp)
+{
+    unsigned page = t->window_off + disp >= t->window_split;
+
+    if (!t->pair)
+        return rm_mem(REG_RSP, SD, 0, disp);
+    if (t->pair_t1 != page + 1) {
+        t1_lost(t);
+        emit_load(&t->hot, T1, rm_gs(GS(pair_delta) + 8 * (int32_t)page));
+        t->pair_t1 = (uint8_t)(page + 1);
+    }
+    return rm_mem(REG_RSP, T1, 0, disp);
 }
 
 static void track_rsp(struct translation *t, const struct form *f)
 {
     int32_t by;
 
-    if (rsp_moves(t, f, &by))
+    if (rsp_moves(t, f, &by) && near(t->rsp_off + by)) {
         t->window_off += by;
-    else
-        t->window = false;
+        t->rsp_off += by;
+    } else {
+        t->window = t->rsp_known = false;
+    }
 }
 
 static unsigned count_bits(unsigned v)
@@ -857,18 +1033,8 @@ static bool sharable(const struct form *f)
     const struct insn *in = &f->in;
 
     return f->class == FORM_NATIVE && f->mem_size && f->simple && in->base != REG_RSP &&
-           in->disp > -(1 << 20) && in->disp < 1 << 20 && !f->masked && !f->x87 && !f->traps && count_bits(f->stolen) <= 1 &&
+           near(in->disp) && !f->masked && !f->x87 && count_bits(f->stolen) <= 1 &&
            !(f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) && f->zi.mnemonic != ZYDIS_MNEMONIC_XCHG;
-}
-
-static bool writes_register(const struct form *f, unsigned reg)
-{
-    for (unsigned k = 0; k < f->zi.operand_count; k++)
-        if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            (f->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
-            (decode_gpr(f->ops[k].reg.value) & ~R_HIGH) == reg)
-            return true;
-    return false;
 }
 
 /* Does T1 outlive an instruction that is none of the group? */
@@ -876,8 +1042,7 @@ static bool leaves_share(const struct form *f)
 {
     switch (f->class) {
     case FORM_NATIVE:
-        return !f->traps && count_bits(f->stolen) <= 1 &&
-               (!f->mem_size || f->windowed);
+        return count_bits(f->stolen) <= 1 && (!f->mem_size || f->windowed);
     case FORM_NOTHING:
     case FORM_JCC:
     case FORM_PUSH:
@@ -890,67 +1055,164 @@ static bool leaves_share(const struct form *f)
     }
 }
 
-/* How many accesses from form n on are by its base, and their extent. */
-static unsigned share_extent(const struct translation *t, unsigned n, int32_t *low, int32_t *high,
-                             enum access *how)
+/* Does what a check has shown hold no longer after this? */
+static bool ends_shares(const struct form *f)
+{
+    return f->class == FORM_SLOW || f->class == FORM_END ||
+           (f->class == FORM_SYSTEM && !(f->in.flags & (INSN_REP | INSN_REPNE | INSN_MEM)));
+}
+
+/* 32-bit registers wrap as they move; the sums that make host addresses do not. */
+#define SHARE_WIDTH(t) ((t)->code64 ? 8 : UINT8_MAX)
+
+static void track_shares(struct translation *t, const struct form *f)
+{
+    int32_t by;
+
+    if (!sharable(f) && !leaves_share(f))
+        t1_lost(t);
+    for (unsigned k = 0; k < BT_SHARES; k++) {
+        struct share *s = &t->share[k];
+
+        if (ends_shares(f) || !reg_moves(f, s->base, SHARE_WIDTH(t), &by) || !near(s->moved + by))
+            s->live = false;
+        else
+            s->moved += by;
+    }
+}
+
+/*
+ * How many accesses from form n on are by its base, their extent, and whether T1 is needed for something
+ * else in between.
+ */
+static unsigned share_extent(const struct translation *t, unsigned n, struct share *s)
 {
     unsigned base = t->forms[n].in.base, count = 0;
+    int32_t off = 0, by;
+    bool lost = false;
 
+    *s = (struct share){.live = true, .in_t1 = true, .base = (uint8_t)base, .how = ACCESS_READ};
     for (; n < t->n; n++) {
         const struct form *f = &t->forms[n];
+        bool ours = sharable(f) && f->in.base == base;
 
-        if (sharable(f) && f->in.base == base) {
-            int32_t l = (int32_t)f->in.disp, h = l + f->mem_size;
+        if (ours) {
+            int32_t l = off + (int32_t)f->in.disp, h = l + f->mem_size;
 
-            l = count && *low < l ? *low : l;
-            h = count && *high > h ? *high : h;
-            if (h - l > SHARE_SPAN)
-                break;
-            *low = l;
-            *high = h;
-            *how = f->mem_write || (count && *how == ACCESS_WRITE) ? ACCESS_WRITE : ACCESS_READ;
-            count++;
-        } else if (!leaves_share(f)) {
-            break;
+            l = count && s->low < l ? s->low : l;
+            h = count && s->high > h ? s->high : h;
+            if (h - l <= SHARE_SPAN) {
+                s->low = l;
+                s->high = h;
+                s->how = f->mem_write ? ACCESS_WRITE : s->how;
+                s->kept |= lost;
+                count++;
+            }
         }
-        if (writes_register(f, base))
+        lost |= !ours && (!leaves_share(f) ||
+                          ((t->v->without & BT_KEY_PAIR) && stack_bytes(f, &by, &by)));
+        if (ends_shares(f) || !reg_moves(f, base, SHARE_WIDTH(t), &by) || !near(off + by))
             break;
+        off += by;
     }
     return count;
 }
 
-/* Is the operand under a shared check, after emitting it perhaps? */
+static bool covers(const struct share *s, const struct form *f, enum access how)
+{
+    int32_t at = s->moved + (int32_t)f->in.disp;
+
+    return s->live && (s->in_t1 || s->kept) && s->base == f->in.base && at >= s->low &&
+           at + f->mem_size <= s->high && how <= (enum access)s->how;
+}
+
+/* Is the operand under a shared check, after emitting it perhaps? Then T1 makes it a host address. */
 static bool use_share(struct translation *t, const struct form *f, enum access how)
 {
-    int32_t low, high, disp = (int32_t)f->in.disp;
-    enum access all = ACCESS_READ;
-    struct bt_site *s;
-    uint32_t site;
+    struct share s;
+    struct bt_site *site;
+    unsigned k;
+    uint32_t n;
 
-    if (!t->windows || !sharable(f))
+    if (!t->shares || !sharable(f))
         return false;
-    if (t->share && t->share_base == f->in.base && disp >= t->share_low &&
-        disp + f->mem_size <= t->share_high && how <= (enum access)t->share_how)
-        return true;
-    if (share_extent(t, (unsigned)(f - t->forms), &low, &high, &all) < 2)
+    for (k = 0; k < BT_SHARES; k++)
+        if (covers(&t->share[k], f, how)) {
+            if (!t->share[k].in_t1) {
+                t1_lost(t);
+                emit_load(&t->hot, T1, rm_gs(GS(shares) + 8 * (int32_t)k));
+            }
+            t->share[k].in_t1 = true;
+            return true;
+        }
+    if (share_extent(t, (unsigned)(f - t->forms), &s) < 2)
         return false;
-    site = add_site(t, f, SITE_GROUP);
-    s = &t->bt->sites[site];
+    n = add_site(t, f, SITE_GROUP);
+    site = &t->bt->sites[n];
     flags_to_slot(t, f->live_in);
-    s->retry = t->hot.at;
-    s->moved = disp - low;
-    s->first_how = (uint8_t)how;
-    s->first_size = f->mem_size;
-    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, low));
-    emit_check(t, site, (unsigned)(high - low), all, offsetof(struct bt_entry, addend));
-    t->share = true;
-    t->share_base = f->in.base;
-    t->share_how = (uint8_t)all;
-    t->share_low = low;
-    t->share_high = high;
+    site->retry = t->hot.at;
+    site->moved = (int32_t)f->in.disp - s.low;
+    site->first_how = (uint8_t)how;
+    site->first_size = f->mem_size;
+    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, s.low));
+    emit_check(t, n, (unsigned)(s.high - s.low), s.how, offsetof(struct bt_entry, addend));
+    k = t->next_share++ % BT_SHARES;
+    t->share[k] = s;
+    if (s.kept)
+        emit_store(&t->hot, T1, rm_gs(GS(shares) + 8 * (int32_t)k));
     return true;
 }
 
+/* An address that is known needs no more than a look whether its page is there: T0 is the page. */
+static bool use_constant(struct translation *t, const struct form *f, unsigned size,
+                         enum access how, struct place *p)
+{
+    struct emit *e = &t->hot;
+    const struct insn *in = &f->in;
+    bool relative = in->base == R_RIP;
+    gva_t addr = (uint64_t)in->disp + (relative ? t->va + f->off + in->len : 0);
+    int32_t entry = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table) +
+                                        TLB_SLOT(addr) * sizeof(struct bt_entry));
+    gva_t page = addr & ~PAGE_MASK;
+    struct rm tag = rm_gs(entry + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how));
+    struct bt_site *s = &t->bt->sites[p->site];
+
+    if ((!relative && in->base != R_NONE) || in->index != R_NONE || in->asize != 8 ||
+        in->seg >= SEG_FS || (addr & PAGE_MASK) > PAGE_SIZE - size || (addr + BIT(47)) >> 48 ||
+        (s->aligned && (addr & (size - 1))))
+        return false;
+    s->size = (uint8_t)size;
+    s->how = (uint8_t)how;
+    t0_lost(t);
+    if ((int64_t)page == (int32_t)page) {
+        emit_op(e, true, 0x81, 7, tag);
+        emit32(e, (uint32_t)page);
+    } else {
+        t1_lost(t);
+        emit_const(e, T1, page);
+        emit_op(e, true, OP_CMP, T1, tag);
+    }
+    add_stub(t, STUB_MISS_CONSTANT, emit_jump(e, CC_NE, e->at), p->site)->addr = addr;
+    emit_load(e, T0, rm_gs(entry + (int32_t)offsetof(struct bt_entry, page)));
+    t->host = false;
+    p->rm = rm_mem(T0, NO_REG, 0, (int32_t)(addr & PAGE_MASK));
+    return true;
+}
+
+/* Where the temporaries hold registers of the guest's, those come first. */
+static void come_back_here(struct translation *t, uint32_t site, bool retry)
+{
+    struct stub *s;
+
+    if (!t->temp[0] && !t->temp[1])
+        return;
+    s = add_stub(t, STUB_RESUME, BT_NONE, site);
+    memcpy(s->temp, t->temp, sizeof(s->temp));
+    s->back = t->hot.at;
+    s->save = retry;
+}
+
+/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
 struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                           enum access how)
 {
@@ -960,9 +1222,9 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
                                 f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     struct place p = {.site = BT_NONE};
 
-    if (f->windowed && !aligned && !f->masked &&
-        !f->x87 && use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
-        p.rm = rm_mem(REG_RSP, SD, 0, (int32_t)in->disp);
+    if (f->windowed && !aligned && !f->masked && !f->x87 &&
+        use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
+        p.rm = window_rm(t, (int32_t)in->disp);
         return p;
     }
     if (simple && use_share(t, f, how)) {
@@ -975,11 +1237,14 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
     /* A pending #MF comes before any fault of the operand, and may keep a store from its own. */
     t->bt->sites[p.site].masked = f->masked || f->x87;
     t->bt->sites[p.site].aligned = aligned;
+    if (use_constant(t, f, size, how, &p))
+        return p;
     if (simple) {
         emit_op(&t->hot, true, OP_LEA, T0, rm_mem(in->base, NO_REG, 0, (int32_t)in->disp));
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(in->base, T1, 0, (int32_t)in->disp);
     } else {
+        come_back_here(t, p.site, true);
         emit_address(t, f, t->code64);
         if (!t->code64)
             emit_segment(t, in->seg, size, p.site);
@@ -996,7 +1261,7 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
     struct place p = {.site = BT_NONE};
 
     if (base == REG_RSP && f->stack_windowed && use_window(t, f, disp, disp + f->stack)) {
-        p.rm = rm_mem(REG_RSP, SD, 0, disp);
+        p.rm = window_rm(t, disp);
         return p;
     }
     p.site = add_site(t, f, SITE_ACCESS);
@@ -1017,10 +1282,15 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
 
 void resume_here(struct translation *t, uint32_t site)
 {
+    uint8_t held = t->temp[1];
+
     if (site == BT_NONE)
         return;
-    t->share = false; /* who comes here has other temporaries */
+
     t->bt->sites[site].resume = t->hot.at;
+    come_back_here(t, site, false);
+    t1_lost(t); /* who comes here has other temporaries */
+    t->temp[1] = held;
 }
 
 /* rsp = base + by, of the stack's width. */
@@ -1067,12 +1337,44 @@ static void emit_swap_bytes(struct emit *e, unsigned reg)
     emit8(e, 0xc0 | reg << 3 | (reg + 4));
 }
 
+/*
+ * Gives each of the guest's registers that have no host register a temporary, out of the set `spare`: the one
+ * that holds it already, or one that holds nothing.
+ */
+static void place_stolen(struct translation *t, const struct form *f, uint8_t map[16],
+                         unsigned spare)
+{
+    unsigned todo = f->stolen, k;
+
+    for (unsigned r = SD; r <= T1; r++) {
+        k = holds(t, r) - T0;
+        if ((todo >> r & 1) && k < 2 && (spare >> k & 1)) {
+            map[r] = (uint8_t)(T0 + k);
+            spare &= ~BIT(k);
+            todo &= ~BIT(r);
+        }
+    }
+    for (unsigned r = SD; r <= T1; r++) {
+        if (!(todo >> r & 1))
+            continue;
+        k = !(spare & BIT(0)) || ((spare & BIT(1)) && t->temp[0] && !t1_in_use(t));
+        spare &= ~BIT(k);
+        map[r] = (uint8_t)(T0 + k);
+        if (k)
+            t1_lost(t);
+        else
+            t0_lost(t);
+        if (f->stolen_read >> r & 1)
+            emit_load(&t->hot, map[r], GPR(r));
+    }
+}
+
 /* False: not possible like this, nothing has been written. */
 static bool emit_native(struct translation *t, const struct form *f)
 {
     struct emit *e = &t->hot;
     uint8_t map[16];
-    unsigned regs = count_bits(f->stolen), spare[2] = {T0, T1}, next = 0;
+    unsigned regs = count_bits(f->stolen), spare = BIT(0); /* of the temporaries */
     struct place p = {.site = BT_NONE};
     struct rm *mem = NULL;
     uint32_t trap = BT_NONE;
@@ -1082,15 +1384,18 @@ static bool emit_native(struct translation *t, const struct form *f)
         map[r] = (uint8_t)r;
     if (regs > 2 || (f->mem_size && regs > 1))
         return false;
-    if (regs > 1)
-        t->share = false;
     if (f->mem_size) {
         p = emit_operand(t, f, f->mem_size, f->mem_write ? ACCESS_WRITE : ACCESS_READ);
         mem = &p.rm;
-        if (regs && p.rm.base == T0) { /* both temporaries hold the address */
-            emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
-            p.rm = rm_mem(T0, NO_REG, 0, 0);
-            spare[0] = T1;
+        if (regs && p.rm.base == T0) {
+            if (p.rm.index == T1) { /* both temporaries hold the address */
+                emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
+                p.rm = rm_mem(T0, NO_REG, 0, 0);
+            }
+            t1_lost(t);
+            spare = BIT(1);
+        } else if (p.rm.index != T1) {
+            spare |= BIT(1);
         }
     }
     if (wants && !t->host) { /* get_flags needs T0 for a moment */
@@ -1098,22 +1403,17 @@ static bool emit_native(struct translation *t, const struct form *f)
             if (mem->index == T1) {
                 emit_op(e, true, OP_LEA, T1, rm_mem(T0, T1, 0, 0));
                 p.rm = rm_mem(T1, NO_REG, 0, 0);
-                spare[0] = T0;
+                spare = BIT(0);
             } else {
                 emit_store(e, T0, rm_reg(T1));
-                p.rm = rm_mem(T1, NO_REG, 0, 0);
-                spare[0] = T0;
+                p.rm = rm_mem(T1, NO_REG, 0, p.rm.disp);
+                t1_lost(t);
+                spare = BIT(0);
             }
         }
         flags_to_host(t);
     }
-    for (unsigned r = SD; r <= T1; r++) {
-        if (!(f->stolen >> r & 1))
-            continue;
-        map[r] = (uint8_t)spare[next++];
-        if (f->stolen_read >> r & 1)
-            emit_load(e, map[r], GPR(r));
-    }
+    place_stolen(t, f, map, f->mem_size ? spare : BIT(0) | BIT(1));
     if (f->traps) {
         trap = add_site(t, f, SITE_INSN);
         if (f->x87) {
@@ -1127,13 +1427,16 @@ static bool emit_native(struct translation *t, const struct form *f)
     form_emit(e, f, map, mem);
     if (f->high != R_NONE)
         emit_swap_bytes(e, f->high);
-    for (unsigned r = SD; r <= T1; r++)
+    for (unsigned r = SD; r <= T1; r++) {
         if (f->stolen_written >> r & 1)
             emit_store(e, map[r], GPR(r));
+        if (f->stolen >> r & 1) {
+            forget_held(t, r);
+            t->temp[map[r] - T0] = (uint8_t)r;
+        }
+    }
     if (mem)
         resume_here(t, p.site);
-    if (trap != BT_NONE)
-        resume_here(t, trap);
     if (f->flags_may) {
         t->host = true;
         t->slot = false;
@@ -1148,7 +1451,7 @@ static void emit_lea(struct translation *t, const struct form *f)
 
     dst = is_stolen(reg) || size == 2 ? T0 : reg;
     if (size == 2)
-        t->share = false; /* T1 is needed */
+        t1_lost(t); /* T1 is needed */
     if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE) || is_stolen(in->base) ||
         is_stolen(in->index) || dst == T0 || in->asize == 2) {
         emit_address(t, f, false);
@@ -1160,6 +1463,7 @@ static void emit_lea(struct translation *t, const struct form *f)
             emit8(&t->hot, 0x44);
             emit8(&t->hot, OP_STORE);
             emit_modrm(&t->hot, T1, &(struct rm){.kind = RM_GS, .base = NO_REG, .index = NO_REG, .disp = GPR(reg).disp}, false);
+            forget_held(t, reg);
             return;
         }
         if (size == 2) {
@@ -1170,6 +1474,10 @@ static void emit_lea(struct translation *t, const struct form *f)
         if (size == 4)
             emit_op(&t->hot, false, OP_STORE, T0, rm_reg(T0)); /* cut to 32 bits */
         emit_store(&t->hot, T0, is_stolen(reg) ? GPR(reg) : rm_reg(reg));
+        if (is_stolen(reg)) {
+            forget_held(t, reg);
+            t->temp[0] = (uint8_t)reg;
+        }
         return;
     }
     emit_op(&t->hot, size == 8 && in->asize == 8, OP_LEA, reg,
@@ -1312,7 +1620,11 @@ static void plant(struct translation *t, const struct form *f)
 static void emit_form(struct translation *t, const struct form *f)
 {
     gva_t va = t->va + f->off;
+    bool holds_on = f->class == FORM_NATIVE || f->class == FORM_JCC || f->class == FORM_NOTHING ||
+                    f->class == FORM_LEA;
 
+    if (!holds_on)
+        t->temp[0] = t->temp[1] = 0;
     switch (f->class) {
     case FORM_NATIVE:
         if (!emit_native(t, f))
@@ -1360,9 +1672,10 @@ static void emit_form(struct translation *t, const struct form *f)
         emit_slow(t, f);
         break;
     }
+    if (!holds_on)
+        t->temp[0] = t->temp[1] = 0;
     track_rsp(t, f);
-    if (t->share && (writes_register(f, t->share_base) || !(sharable(f) || leaves_share(f))))
-        t->share = false;
+    track_shares(t, f);
 }
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
@@ -1407,7 +1720,11 @@ static void emit_entries(struct translation *t)
     add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
     t->host = false;
     t->slot = live;
-    t->window = t->share = false;
+    t->window = t->pair = false;
+    t->rsp_known = true;
+    t->rsp_off = 0;
+    t->pair_t1 = t->temp[0] = t->temp[1] = 0;
+    memset(t->share, 0, sizeof(t->share));
     if (live)
         flags_to_host(t);
     else if (t->windows && window_extent(t, 0, &low, &high))
@@ -1461,7 +1778,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     *b = (struct bt_block){.va = t->va,
                            .lin = t->lin,
                            .cs_word = t->cs_word,
-                           .key = t->key | (t->windows ? 0 : BT_KEY_NO_WINDOW) |
+                           .key = t->key | t->v->without |
                                   (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
@@ -1477,8 +1794,6 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         if (unlikely(bt->plant))
             plant(t, &t->forms[i]);
     }
-    if (t->failed)
-        return NULL;
     if (t->open) {
         const struct form *last = &t->forms[t->n - 1];
 
@@ -1489,7 +1804,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         emit_stub(t, &t->stubs[i]);
     b->granules = t->granules;
     block_note(c, page, t->granules);
-    if (!same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
+    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         return NULL;
     }
@@ -1524,7 +1839,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->bt = bt;
         t->v = v;
         t->key = bt_key(&v->c);
-        t->windows = !v->no_window;
+        t->windows = !(v->without & BT_KEY_NO_WINDOW);
+        t->shares = !(v->without & BT_KEY_NO_SHARE);
         t->cs_word = bt_cs_word(&v->c);
         t->mode = bt_mode_id(bt, t->key, t->cs_word);
         t->code64 = v->c.code64;

@@ -9,10 +9,13 @@
 
 #define MAX_FORMS  48
 #define LOOK_AHEAD 10
-#define MAX_STUBS  (MAX_FORMS * 8 + 8) /* REP MOVS has the most */
+#define MAX_STUBS  (MAX_FORMS * 10)
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
     STUB_MISS,     /* of a TLB check */
+    STUB_MISS_CONSTANT,
+    STUB_PAIR,
+    STUB_RESUME, /* what the temporaries are to hold for who comes back from bt_slow */
     STUB_WINDOW,   /* the stack's window is not here */
     STUB_LIMIT,    /* of a segment: the interpreter's */
     STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
@@ -29,7 +32,21 @@ struct stub {
     int32_t tag;    /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
     uint16_t span;  /* STUB_WINDOW: bytes, and ... */
     uint32_t back;  /* ... where the block goes on */
-    bool save;      /* flags: from the host's to the slot */
+    gva_t addr;     /* STUB_MISS_CONSTANT */
+    uint8_t temp[2]; /* STUB_RESUME */
+    bool save;      /* flags: from the host's to the slot; STUB_RESUME: to the check */
+};
+
+/*
+ * One check of several accesses: bytes [low, high) of what the base register was when it was made. It has
+ * `moved` by so much since.
+ */
+struct share {
+    bool live;
+    bool in_t1; /* T1 makes host addresses of them ... */
+    bool kept;  /* ... and so does bt_vcpu.shares */
+    uint8_t base, how;
+    int32_t low, high, moved;
 };
 
 struct translation {
@@ -48,16 +65,22 @@ struct translation {
     unsigned off;        /* of the block in it */
     uint64_t granules;
     unsigned n, max;
-    bool failed; /* too many modes */
+    bool failed; /* too many modes or stubs */
     bool open; /* the last instruction is followed by the next bytes */
     struct emit hot, cold;
     bool host, slot; /* where the flags are */
     bool windows;    /* this block may use the stack's window */
     bool window;     /* checked: rsp has moved by window_off since, and these offsets are good */
     int32_t window_off, window_low, window_high;
-    bool share; /* T1 makes host addresses of bytes [share_low, share_high) of this register */
-    uint8_t share_base, share_how;
-    int32_t share_low, share_high;
+    bool pair;          /* ... in two pages, the second of which begins at ... */
+    int32_t window_split;
+    uint8_t pair_t1;    /* T1 makes host addresses of the first (1) or second (2) of them */
+    bool rsp_known;     /* rsp is what it was when the translation began, ... */
+    int32_t rsp_off;    /* ... and so much */
+    uint8_t temp[2];    /* T0, T1: the guest's register that they hold; 0: none */
+    bool shares; /* this block may share checks */
+    unsigned next_share;
+    struct share share[BT_SHARES];
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
@@ -90,6 +113,9 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                 size_t member);
+/* T0, T1 are something else from here on. */
+void t0_lost(struct translation *t);
+void t1_lost(struct translation *t);
 void move_rsp(struct translation *t, int32_t by);
 void resume_here(struct translation *t, uint32_t site);
 /* T0: where to, in the mode of t->key. Flags in the slot or dead. */

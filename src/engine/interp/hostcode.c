@@ -18,9 +18,6 @@
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ 51
 #endif
-#ifndef HWCAP2_FSGSBASE
-#define HWCAP2_FSGSBASE 2
-#endif
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1u << 31)
 #endif
@@ -257,9 +254,9 @@ void hostcode_enter_thread(struct hostcode *h)
     outside = h;
 }
 
-void hostcode_set_gs(void *base)
+void hostcode_set_gs(void *base, bool fsgsbase)
 {
-    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+    if (fsgsbase)
         __asm__ volatile("wrgsbase %0" : : "r"(base));
     else
         syscall(SYS_arch_prctl, ARCH_SET_GS, base);

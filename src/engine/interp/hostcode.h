@@ -63,8 +63,8 @@ void hostcode_reset(struct hostcode *h);
 /* Before this thread runs code of the buffer by other means than hostcode_call. */
 void hostcode_enter_thread(struct hostcode *h);
 
-/* The host's GS base of this thread, which nothing in C uses. */
-void hostcode_set_gs(void *base);
+/* The host's GS base of this thread, which nothing in C uses. fsgsbase: without a system call. */
+void hostcode_set_gs(void *base, bool fsgsbase);
 
 /* 0, or the trap number + 1. */
 uint64_t hostcode_call(struct hostcode *h, const struct hostcode_fn *fn, void *a, void *b);

@@ -176,8 +176,11 @@ static uint64_t interp_tsc_offset(struct vcpu *vcpu)
 
 int interp_vm_create(struct vm *vm, size_t size, struct err *err)
 {
-    struct interp_vm *iv = calloc(1, max_u64(size, sizeof(*iv)));
+    struct interp_vm *iv;
 
+    if (!(vm->host & HOST_LAHF))
+        return err_set(err, ENOTSUP, "this host's CPU has no LAHF in 64-bit programs");
+    iv = calloc(1, max_u64(size, sizeof(*iv)));
     if (iv) {
         iv->pages = vm->ram.size >> PAGE_SHIFT;
         iv->granules = calloc(iv->pages + 1, sizeof(*iv->granules));

@@ -10,7 +10,6 @@
  *
  * SDM vol. 1 chapters 8 to 15; vol. 2A section 2.4 "instruction exception specification".
  */
-#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -798,7 +797,6 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
 int thunks_init(struct interp *c, struct err *err)
 {
     struct thunks *ts = aligned_alloc(64, align_up(sizeof(*ts), 64));
-    unsigned a, b, cx, d;
     int ret;
 
     if (!ts)
@@ -809,12 +807,8 @@ int thunks_init(struct interp *c, struct err *err)
         free(ts);
         return ret;
     }
-    if (__get_cpuid_count(7, 0, &a, &b, &cx, &d)) {
-        ts->no_fcs = b & BIT(13);
-        /* The model has AVX-512 only where host and its kernel have it. */
-        ts->wide = (b & bit_AVX512F) && __builtin_cpu_supports("avx512f");
-        ts->k64 = ts->wide && (b & bit_AVX512BW);
-    }
+    ts->no_fcs = !(c->vm->host & HOST_X87_SELECTORS);
+    ts->wide = c->vm->host & HOST_AVX512;
     c->thunks = ts;
     return 0;
 }

@@ -49,7 +49,6 @@ struct form {
     uint32_t vec_store;
     bool upper; /* loads or writes parts of vector registers that SSE does not know */
     uint16_t k_load, k_store;
-    bool k64;     /* the host has 64-bit mask registers */
     uint8_t s, m; /* the two free registers */
     uint8_t rsp;  /* stands in for rsp; RSP if it is not used */
     uint8_t insn[20];
@@ -728,12 +727,12 @@ static void emit_vector(struct code *o, const struct form *f, unsigned opcode, u
     emit_mem(o, reg, f->s, disp);
 }
 
-/* kmovq or kmovw; opcode 90 loads, 91 stores. */
+/* kmovq; opcode 90 loads, 91 stores. */
 static void emit_kmov(struct code *o, const struct form *f, unsigned opcode, unsigned reg)
 {
     emit(o, 1, 0xc4);
     emit(o, 1, 0xc1 | (~(unsigned)f->s >> 3 & 1) << 5);
-    emit(o, 1, f->k64 ? 0xf8 : 0x78);
+    emit(o, 1, 0xf8);
     emit(o, 1, opcode);
     emit_mem(o, reg, f->s, offsetof(struct interp, s.fpu.k) + reg * 8);
 }
@@ -1073,7 +1072,6 @@ bool thunk_build(struct interp *c, const ZydisDecodedInstruction *zi,
 
     f.code64 = zi->machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
     f.wide = ts->wide;
-    f.k64 = ts->k64;
     if (!analyse(&f) || !encode(&f))
         return false;
     f.mxcsr |= f.mem >= 0 && misalign_matters(c->vcpu->model, zi);

@@ -48,8 +48,8 @@ struct thunks {
     /* Stand-in for a memory operand that cannot be accessed directly: same address modulo 64. */
     _Alignas(64) uint8_t staging[192];
     struct hostcode code;
-    /* The host, by CPUID: AVX-512F; 64-bit mask registers; FCS and FDS always 0. */
-    bool wide, k64, no_fcs;
+    /* The host has AVX-512; FCS and FDS are always 0. */
+    bool wide, no_fcs;
     uint32_t count;
     uint32_t hash[THUNKS_HASH]; /* index + 1 */
     struct thunk ac;            /* the last one with alignment checks */

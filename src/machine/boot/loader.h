@@ -59,6 +59,8 @@ struct boot_file {
     size_t size;
     const char *name; /* path, for messages and for names the guest sees */
     const char *args; /* Multiboot modules: the whole string "FILE ARGS" */
+    int fd;           /* machine.c's, if `opened`: where data comes from */
+    bool opened;
 };
 
 #define BOOT_MAX_MODULES 32

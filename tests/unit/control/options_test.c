@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "control/options.h"
 #include "tests/lib/unit.h"
 
@@ -68,6 +69,20 @@ TEST(every_option_has_its_effect)
     options_fini(&p.o);
 }
 
+TEST(host_features_to_do_without_are_a_list)
+{
+    PARSE(p, "--bios", "B", "--engine", "bt,without=avx,fsgsbase,warm=3");
+    PARSE(q, "--bios", "B", "--engine", "interp,without=avx512");
+
+    assert_int_equal(p.r, 0);
+    assert_int_equal(p.o.machine.host_without, HOST_AVX | HOST_FSGSBASE);
+    assert_int_equal(p.o.machine.engine_warm, 3);
+    assert_int_equal(q.r, 0);
+    assert_int_equal(q.o.machine.host_without, HOST_AVX512);
+    options_fini(&p.o);
+    options_fini(&q.o);
+}
+
 TEST(the_translator_takes_options)
 {
     PARSE(p, "--bios", "B", "--engine", "bt,warm=3,times", "--perf-map");
@@ -131,6 +146,8 @@ REFUSES(zero_cpus_are_refused, "1 to 64", "--cpus", "0")
 REFUSES(too_many_cpus_are_refused, "from 0 to 64", "--cpus", "65")
 REFUSES(interpreter_takes_no_options, "takes no options", "--engine", "interp,warm=1")
 REFUSES(unknown_word_for_the_translator_is_named, "not 'tmies'", "--engine", "bt,tmies")
+REFUSES(unknown_host_feature_is_named, "no feature 'sse2'", "--engine", "bt,without=sse2")
+REFUSES(host_feature_needs_its_without, "not 'avx'", "--engine", "bt,avx")
 REFUSES(unknown_mistake_for_lockstep, "0 to 6", "--engine", "lockstep,plant=7")
 REFUSES(lockstep_translates_at_once, "does not take 'warm=1'", "--engine", "lockstep,warm=1")
 REFUSES(nothing_to_boot_is_said, "nothing to boot", "--memory", "1G")

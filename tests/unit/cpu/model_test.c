@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
 #include "tests/lib/unit.h"
@@ -13,7 +14,7 @@ static struct cpu_model model(const char *name, unsigned ncpus)
     struct cpu_model m;
     struct err err = {0};
 
-    assert_int_equal(cpu_model_init(&m, name, ncpus, GHZ, &err), 0);
+    assert_int_equal(cpu_model_init(&m, name, ncpus, GHZ, hostcpu_probe(), &err), 0);
     return m;
 }
 
@@ -31,7 +32,7 @@ TEST(unknown_names_are_refused_with_a_list)
     struct cpu_model m;
     struct err err = {0};
 
-    assert_int_equal(cpu_model_init(&m, "pentium9", 1, GHZ, &err), -EINVAL);
+    assert_int_equal(cpu_model_init(&m, "pentium9", 1, GHZ, hostcpu_probe(), &err), -EINVAL);
     assert_non_null(strstr(err.text, "v4"));
 }
 
@@ -271,4 +272,38 @@ TEST(control_register_masks_follow_the_features)
     assert_int_equal(cpu_model_cr4_mask(&m) & CR4_SMAP, CR4_SMAP);
     assert_int_equal(cpu_model_cr4_mask(&v1) & (CR4_SMAP | CR4_OSXSAVE), 0);
     assert_int_equal(cpu_model_efer_mask(&v1), EFER_SCE | EFER_LME | EFER_NXE);
+}
+
+static void offers_none(uint32_t without, const enum cpu_feature *list, size_t n)
+{
+    struct cpu_model m;
+    struct err err;
+
+    assert_int_equal(
+        cpu_model_init(&m, "max", 1, GHZ, hostcpu_without(hostcpu_probe(), without), &err), 0);
+    for (size_t i = 0; i < n; i++)
+        assert_false(cpu_has(&m, list[i]));
+}
+
+#define OFFERS_NONE(without, ...)                                 \
+    offers_none(without, (const enum cpu_feature[]){__VA_ARGS__}, \
+                sizeof((const enum cpu_feature[]){__VA_ARGS__}) / sizeof(enum cpu_feature))
+
+TEST(what_the_host_does_without_the_guest_is_not_offered)
+{
+    OFFERS_NONE(HOST_AVX, FEAT_AVX, FEAT_AVX2, FEAT_FMA, FEAT_F16C, FEAT_AVX512F, FEAT_XGETBV1);
+    OFFERS_NONE(HOST_AVX512, FEAT_AVX512F, FEAT_AVX512BW, FEAT_AVX512VBMI);
+    OFFERS_NONE(HOST_XINUSE, FEAT_XGETBV1);
+    OFFERS_NONE(HOST_BMI2, FEAT_BMI2);
+}
+
+TEST(a_model_says_what_the_host_lacks_for_it)
+{
+    struct cpu_model m;
+    struct err err;
+
+    assert_int_equal(
+        cpu_model_init(&m, "v3", 1, GHZ, hostcpu_without(hostcpu_probe(), HOST_AVX), &err),
+        -ENOTSUP);
+    assert_non_null(strstr(err.text, "which CPU model v3 needs"));
 }

@@ -30,7 +30,7 @@ static struct fixture *setup_model(const char *name, enum cpu_vendor vendor)
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->tv = testvm_new();
-    assert_int_equal(cpu_model_init(&f->model, name, 1, f->tv->vm.tsc_hz, NULL), 0);
+    assert_int_equal(cpu_model_init(&f->model, name, 1, f->tv->vm.tsc_hz, f->tv->vm.host, NULL), 0);
     f->model.vendor = vendor;
     f->model.phys_bits = 40;
     f->vcpu = vm_add_vcpu(&f->tv->vm, &f->model, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "cpu/cpu_state.h"
 #include "cpu/model.h"
 #include "cpu/paging.h"
@@ -55,7 +56,7 @@ static struct fixture *setup(void)
     struct err err = {0};
 
     f->tv = testvm_new();
-    assert_int_equal(cpu_model_init(&f->model, "max", 1, 1000000000, &err), 0);
+    assert_int_equal(cpu_model_init(&f->model, "max", 1, 1000000000, hostcpu_probe(), &err), 0);
     f->model.phys_bits = 40;
     f->vcpu = vm_add_vcpu(&f->tv->vm, &f->model, &err);
     assert_non_null(f->vcpu);

@@ -232,3 +232,39 @@ TEST_F(stack_wraps_at_4_gib)
     set(b, REG_RSP, 0);
     assert_int_equal(RUN(NULL, 0x50), VEC_PF);
 }
+
+TEST_F(branch_in_one_mode_too_many_has_a_table)
+{
+    struct bt_vcpu *v = bt_of(interp_of(b->r[1]->vcpu));
+
+    for (unsigned k = 0; k < 2; k++)
+        b->r[k]->cs.cr4 |= CR4_SMAP;
+    assert_int_equal(RUN(NULL, 0x90), 0xff);
+    for (unsigned i = v->bt->nmodes; i < BT_MODE_LIST; i++)
+        v->bt->modes[i].key = BIT(62) + i;
+    v->bt->nmodes = BT_MODE_LIST;
+    for (unsigned k = 0; k < 2; k++) {
+        b->r[k]->cs.rip = RIG_CODE + 0x100;
+        b->r[k]->cs.activity = CPU_RUNNING;
+    }
+    set(b, REG_RAX, RIG_CODE + 0x105);
+    /* stac; jmp rax; rax: clac */
+    assert_int_equal(RUN(NULL, 0x0f, 0x01, 0xcb, 0xff, 0xe0, 0x0f, 0x01, 0xca), 0xff);
+    assert_true(v->bt->nmodes < BT_MODE_LIST);
+}
+
+TEST_F(flags_pushed_among_others_on_two_pages_stay_on_the_stack)
+{
+    set(b, REG_RSP, RIG_STACK + 0x18);
+    set(b, REG_RAX, 0x1111);
+    set(b, REG_RBX, 0x2222);
+    set(b, REG_RCX, 0x3333);
+    set(b, REG_RDX, RIG_STACK);
+    /* mov [rdx], rax; mov [rdx - 8], rax; jmp; push rax; pushfq; push rbx; push rcx */
+    assert_int_equal(RUN(NULL, 0x48, 0x89, 0x02, 0x48, 0x89, 0x42, 0xf8, 0xeb, 0x00, 0x50, 0x9c, 0x53,
+                         0x51),
+                     0xff);
+    for (unsigned at = 0; at < 0x20; at += 8)
+        assert_int_equal(rig_get(b->r[1], RIG_STACK - 8 + at, 8),
+                         rig_get(b->r[0], RIG_STACK - 8 + at, 8));
+}

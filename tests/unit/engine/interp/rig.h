@@ -107,13 +107,16 @@ static inline void rig_long(struct rig *r)
     r->cs.cr0 |= CR0_PG | CR0_WP;
 }
 
-static inline struct rig *rig_new_engine(const char *model, const struct engine *engine,
-                                         enum clock_mode clock)
+static inline struct rig *rig_new_without(const char *model, const struct engine *engine,
+                                          enum clock_mode clock, uint32_t host_without)
 {
     struct rig *r = calloc(1, sizeof(*r));
     struct err err = {{0}};
-    struct vm_config config = {
-        .name = "rig", .ram_bytes = RIG_RAM, .clock = clock, .engine = engine};
+    struct vm_config config = {.name = "rig",
+                               .ram_bytes = RIG_RAM,
+                               .clock = clock,
+                               .engine = engine,
+                               .host_without = host_without};
 
     if (!r || vm_init(&r->vm, &config, &err))
         rig_die("vm_init", &err);
@@ -124,13 +127,19 @@ static inline struct rig *rig_new_engine(const char *model, const struct engine 
     bus_map(&r->vm.memory, &r->ram, 0);
     vm_unlock(&r->vm);
     r->vm.tsc_hz = 1000000000;
-    if (cpu_model_init(&r->model, model, 1, r->vm.tsc_hz, &err))
+    if (cpu_model_init(&r->model, model, 1, r->vm.tsc_hz, r->vm.host, &err))
         rig_die("cpu_model_init", &err);
     r->vcpu = vm_add_vcpu(&r->vm, &r->model, &err);
     if (!r->vcpu)
         rig_die("vm_add_vcpu", &err);
     rig_protected(r, true);
     return r;
+}
+
+static inline struct rig *rig_new_engine(const char *model, const struct engine *engine,
+                                         enum clock_mode clock)
+{
+    return rig_new_without(model, engine, clock, 0);
 }
 
 static inline struct rig *rig_new_model(const char *model)

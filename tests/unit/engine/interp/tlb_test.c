@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "base/hostcpu.h"
 #include "cpu/model.h"
 #include "engine/interp/block.h"
 #include "engine/interp/interp.h"
@@ -157,7 +158,7 @@ static struct fixture *setup(void)
 
     f->tv = testvm_new();
     f->tv->vm.engine_data = &f->iv;
-    assert_int_equal(cpu_model_init(&f->model, "max", 2, 1000000000, NULL), 0);
+    assert_int_equal(cpu_model_init(&f->model, "max", 2, 1000000000, hostcpu_probe(), NULL), 0);
     map_space(f, PML4, PDPT, PD, PT);
     map_space(f, PML4_B, PDPT_B, PD_B, PT_B);
     f->c = add_vcpu(f);
