@@ -48,7 +48,8 @@ WITH_BOOTS = $(if $(MODE),,yes)
 NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode translate,$(FUZZ)))
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
-LOCKSTEP      = exc64 paging64 $(if $(MODE),,code64 fpu64 mode64 pci64 remap64 vec64)
+LOCKSTEP      = exc64 exc32 real16 paging64 \
+                $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 remap64 vec64)
 LOCKSTEP_SLOW = fault64 flags64 operand64 step64
 # ASan and TSan make system calls of their own: their builds run without sandbox.
 CHECK_UNIT    = $(if $(filter asan tsan,$(MODE)),$(filter-out control/sandbox,$(UNIT)),$(UNIT))
@@ -73,7 +74,7 @@ endef
 check-list:
 	$(if $(MODE),,$(call line,lint,120,make -s lint))
 	$(if $(NOT_TSAN),$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE)))
-	$(if $(NOT_TSAN),$(call line,cpu/hostdiff bt,300,$(BUILD)/tests/cpu/hostdiff --engine bt --mode 64 $(HOSTDIFF_SLICE)))
+	$(if $(NOT_TSAN),$(call line,cpu/hostdiff bt,300,$(BUILD)/tests/cpu/hostdiff --engine bt $(HOSTDIFF_SLICE)))
 	$(if $(NOT_TSAN),$(foreach e,interp bt,$(call line,cpu/hostdiff runs $(e),300,$(BUILD)/tests/cpu/hostdiff --engine $(e) --runs --cases $(if $(MODE),5000,40000))))
 	$(foreach t,$(CHECK_UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
@@ -111,7 +112,7 @@ check-slow-list:
 
 SOAK_CPU = $(BUILD)/tests/cpu/hostdiff --cases 10000000 && \
            $(BUILD)/tests/cpu/hostdiff --runs --cases 1000000 && \
-           $(BUILD)/tests/cpu/hostdiff --engine bt --mode 64 --cases 3000000 && \
+           $(BUILD)/tests/cpu/hostdiff --engine bt --cases 10000000 && \
            $(BUILD)/tests/cpu/hostdiff --engine bt --runs --cases 2000000
 
 soak:

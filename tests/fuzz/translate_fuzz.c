@@ -343,6 +343,8 @@ static void choose_segments(struct rig *r, const uint8_t *h, enum kind kind, uns
 /* What is not 64-bit code, after what both have in common. */
 static void choose_legacy(struct rig *r, const uint8_t *h, enum kind kind)
 {
+    /* Near BT_WINDOW_EDGE, and where the stack's window is. */
+    static const uint32_t stacks[4] = {RIG_STACK, 0x180000, 0x100010, 0x180ff4};
     struct cpu_state *cs = &r->cs;
     uint32_t code = RIG_CODE + (h[22] & 3 ? 0 : PAGE_SIZE - 1 - (h[22] >> 2));
 
@@ -367,7 +369,8 @@ static void choose_legacy(struct rig *r, const uint8_t *h, enum kind kind)
         for (unsigned i = REG_RBX; i <= REG_RDI; i++)
             cs->gpr[i] &= 0x7fff;
     if (!(h[2] & 0x20))
-        cs->gpr[REG_RSP] = cs->seg[SEG_SS].base || is_16(kind) ? 0xf000u - (h[15] & 1) : RIG_STACK;
+        cs->gpr[REG_RSP] = cs->seg[SEG_SS].base || is_16(kind) ? 0xf000u - (h[15] & 1)
+                                                                        : stacks[h[15] >> 1 & 3];
     if ((h[16] & 7) == 7) /* upper halves, left by 64-bit code */
         cs->gpr[h[16] >> 3 & 7] |= 0xabcd00000000;
     cs->rip = code - cs->seg[SEG_CS].base;

@@ -233,6 +233,171 @@ static void stack_of_16_bits(void)
     }
 }
 
+/* ES:EDX of every size that there is, up to the last byte of the segment, one less, and one more. */
+#define ACCESSES(X)                                        \
+    X(load8, 1, "mov %es:(%edx), %al")                     \
+    X(load_high, 1, "mov %es:(%edx), %bh")                 \
+    X(load16, 2, "mov %es:(%edx), %ax")                    \
+    X(load32, 4, "mov %es:(%edx), %eax")                   \
+    X(store8, 1, "mov %ch, %es:(%edx)")                    \
+    X(store16, 2, "mov %cx, %es:(%edx)")                   \
+    X(store32, 4, "mov %ecx, %es:(%edx)")                  \
+    X(add, 4, "addl $0, %es:(%edx)")                       \
+    X(locked, 4, "lock addl $0, %es:(%edx)")               \
+    X(push, 4, "push %es:(%edx); pop %eax")                \
+    X(pop, 4, "push $5; pop %es:(%edx)")                   \
+    X(bits, 1, "btsl $0, %es:-3(%edx)")                    \
+    X(selector, 2, "mov %ds, %es:(%edx)")                  \
+    X(fld, 8, "fldl %es:(%edx); fstp %st")                 \
+    X(fstp, 10, "fldz; fstpt %es:(%edx)")                  \
+    X(movq, 8, "movq %mm0, %es:(%edx); emms")              \
+    X(stos, 4, "mov %edx, %edi; stosl")                    \
+    X(movs, 2, "mov %edx, %edi; mov $save, %esi; movsw")   \
+    X(xchg8b, 8, "lock cmpxchg8b %es:(%edx)")
+#define ACCESS_CODE(id, size, code)  __asm__("ac_" #id ": " code "; ret");
+#define ACCESS_NAMES(id, size, code) extern uint8_t ac_##id[];
+#define ACCESS_ROW(id, size, code)   {#id, (uintptr_t)ac_##id, size},
+ACCESSES(ACCESS_CODE)
+ACCESSES(ACCESS_NAMES)
+
+static void limits_by_size(void)
+{
+    static const struct {
+        const char *name;
+        uint32_t at, size;
+    } rows[] = {ACCESSES(ACCESS_ROW)};
+    static const struct {
+        uint32_t base, limit;
+        uint16_t attr;
+        uint32_t last; /* byte that may be accessed */
+    } segments[] = {
+        {AREA + 8, 0x7ff, DATA_B, 0x7ff},    {AREA, 0xfff, DATA_B, 0xfff},
+        {AREA + 0xffc, 0x1fff, DATA_B, 0x1fff}, {AREA, 0x7ff, DATA16 | 4, 0xffff},
+        {AREA + 1, 0, DATA32, 0xfff},
+    };
+
+    __asm__ volatile("fninit");
+    for (unsigned s = 0; s < COUNT(segments); s++) {
+        set_seg(S0, segments[s].base, segments[s].limit, segments[s].attr);
+        for (unsigned i = 0; i < COUNT(rows); i++)
+            for (unsigned n = 0; n < HOT / 8; n++) {
+                uint32_t size = rows[i].size, last = segments[s].last;
+                bool beyond = n % 32 == 31;
+                uint32_t at = last - size + 1 + (beyond ? 1 : -(n % 3));
+
+                TRAP("push %%es; mov %%ecx, %%es; call *%%eax; pop %%es", .a = rows[i].at, .c = S0,
+                     .d = at);
+                if (beyond) /* the handler came by with another ES */
+                    __asm__ volatile("mov %0, %%es" : : "r"(SEL_DATA));
+                if (!row_is(rows[i].name, trap.count, beyond) ||
+                    (beyond && !row_is(rows[i].name, trap.vector, GP)))
+                    break;
+            }
+    }
+}
+
+/* A stack segment of both sizes whose pages and end are crossed in the middle of what is pushed. */
+static void stacks_across_pages(void)
+{
+    for (unsigned n = 0; n < HOT; n++) {
+        uint32_t base = AREA + n % 4 * 0x123, start = (n & 1 ? 0x1000 : 0x2000) - n % 16 - base % 0x1000;
+        uint32_t sum = 0, sp;
+
+        set_seg(S0, base, 0xffff, n & 4 ? DATA16 : DATA_B);
+        __asm__ volatile("mov %%esp, %%esi; mov %%ss, %%edi; mov %3, %%ss; mov %%edx, %%esp;"
+                         "push $1; pushw $2; push $3; call 3f; jmp 4f; 3: push %%ebp; mov %%esp, %%ebp;"
+                         "sub $32, %%esp; movl $7, -8(%%ebp); mov -8(%%ebp), %%ecx; leave; ret;"
+                         "4: pop %%eax; add %%eax, %%ecx; popw %%ax; add %%eax, %%ecx; pop %%eax;"
+                         "add %%eax, %%ecx; mov %%esp, %0; mov %%edi, %%ss; mov %%esi, %%esp"
+                         : "=&a"(sp), "+c"(sum), "+d"(start)
+                         : "b"(S0)
+                         : "esi", "edi", "memory", "cc");
+        if (!row_is("esp", sp, start) || !row_is("sum", sum, 7 + 3 + 2 + 1))
+            return;
+    }
+}
+
+/* LOOP, LOOPE, LOOPNE, JCXZ by ECX and by CX: what they leave, and where they go. */
+#define COUNTERS(X)                              \
+    X(loop, 4, 2, "loop 8f")                     \
+    X(loope, 4, 1, "loope 8f")                   \
+    X(loopne, 4, 0, "loopne 8f")                 \
+    X(jecxz, 4, 3, "jecxz 8f")                   \
+    X(loop16, 2, 2, "addr16 loop 8f")            \
+    X(loope16, 2, 1, "addr16 loope 8f")          \
+    X(loopne16, 2, 0, "addr16 loopne 8f")        \
+    X(jcxz, 2, 3, "jcxz 8f")
+/* ecx, edx (compared with 0): eax = taken, and edx the flags behind it. */
+#define COUNTER_CODE(id, size, how, code) \
+    __asm__("co_" #id ": xor %eax, %eax; cmp $0, %edx; " code "; jmp 9f; 8: mov $1, %eax; 9: pushf; pop %edx; ret");
+#define COUNTER_NAMES(id, size, how, code) extern uint8_t co_##id[];
+#define COUNTER_ROW(id, size, how, code)   {#id, (uintptr_t)co_##id, size, how},
+COUNTERS(COUNTER_CODE)
+COUNTERS(COUNTER_NAMES)
+
+static void counters(void)
+{
+    static const struct {
+        const char *name;
+        uint32_t at, size, how;
+    } rows[] = {COUNTERS(COUNTER_ROW)};
+    static const uint32_t values[] = {0, 1, 2, 0x10000, 0x10001, 0xffff, 0x12340000, ~0u, 0x80000000};
+
+    for (unsigned i = 0; i < COUNT(rows); i++)
+        for (unsigned n = 0; n < HOT; n++) {
+            uint32_t cx = values[n % COUNT(values)], dx = n & 1, ax = rows[i].at, flags = dx;
+            uint32_t mask = rows[i].size == 2 ? 0xffff : ~0u, want = cx, taken;
+
+            if (rows[i].how == 3) {
+                taken = !(cx & mask);
+            } else {
+                want = (cx & ~mask) | ((cx - 1) & mask);
+                taken = (want & mask) && (rows[i].how == 2 || (dx == 0) == rows[i].how);
+            }
+            __asm__ volatile("call *%0" : "+a"(ax), "+c"(cx), "+d"(flags) : : "memory", "cc");
+            if (!row_is(rows[i].name, ax, taken) || !row_is(rows[i].name, cx, want) ||
+                !row_is(rows[i].name, flags & 0x8d5, dx ? 0 : 0x44))
+                return;
+        }
+}
+
+/* Near 0 and 4 GiB addresses wrap; there is RAM at the one end only. */
+static void addresses_wrap(void)
+{
+    static volatile uint32_t word;
+
+    for (unsigned n = 0; n < HOT; n++) {
+        uint32_t got, at = (uint32_t)(uintptr_t)&word, far = 0xfffff000 + n % 512 * 8;
+
+        word = n;
+        __asm__ volatile("lea (%1, %2), %0; mov (%1, %2), %0"
+                         : "=&r"(got)
+                         : "r"(at - far), "r"(far)
+                         : "memory");
+        if (!row_is("base and index", got, n))
+            return;
+        __asm__ volatile("mov 0x7ffffff0(%1), %0" : "=r"(got) : "r"(at - 0x7ffffff0) : "memory");
+        if (!row_is("displacement", got, n))
+            return;
+        __asm__ volatile("mov 0x20(%1), %0" : "=r"(got) : "r"(at - 0x20) : "memory");
+        if (!row_is("near", got, n))
+            return;
+    }
+    set_seg(S0, 0x1000, 0xfffff, DATA32); /* to 4 GiB, and around */
+    for (unsigned n = 0; n < HOT; n++) {
+        uint32_t got;
+
+        word = n;
+        __asm__ volatile("mov %2, %%fs; mov %%fs:-0x1000(%1), %0"
+                         : "=r"(got)
+                         : "r"(&word), "r"(S0)
+                         : "memory");
+        if (!row_is("segment", got, n))
+            break;
+    }
+    __asm__ volatile("mov %0, %%fs" : : "r"(SEL_DATA));
+}
+
 /* ---- flags
  * ---------------------------------------------------------------------------------------- */
 
@@ -312,6 +477,10 @@ const struct guest_case guest_cases[] = {
     {"code beyond its limit", code_beyond_its_limit},
     {"data segment changes", data_segment_changes},
     {"stack of 16 bits", stack_of_16_bits},
+    {"limits by size", limits_by_size},
+    {"stacks across pages", stacks_across_pages},
+    {"counters", counters},
+    {"addresses wrap", addresses_wrap},
     {"flags across gaps", flags_across_gaps},
     {"decimal chain", decimal_chain},
 };

@@ -143,6 +143,32 @@ CASE(addresses_wrap_in_compatibility_mode, "32-bit addresses wrap")
     CHECK_EQ(a, 0x600d);
 }
 
+CASE(upper_halves_in_compatibility_mode, "upper halves in compatibility mode")
+{
+    extern char compat_halves[];
+    struct far_ptr p = {(uint32_t)(uintptr_t)compat_halves, SEL_CODE32};
+
+    /* Addresses are of 32 bits; a register that is not written keeps what 64-bit code left in it. */
+    *(volatile uint32_t *)0x200010 = 0x600d;
+    for (unsigned n = 0; n < 3000; n++) {
+        uint64_t a = 0, b = 0xabcd000000200010ull | (uint64_t)n << 48, c = 0x1234567800000003ull,
+                 d = 0xffffffff00000001ull;
+
+        __asm__ volatile("push %%rbp; lcall *(%4); jmp 2f; .code32; .globl compat_halves;"
+                         "compat_halves: mov (%%ebx), %%eax; add %%edx, (%%ebx); sub %%edx, (%%ebx);"
+                         "3: inc %%eax; loop 3b; push %%eax; pop %%eax; lret; .code64; 2: pop %%rbp"
+                         : "+&a"(a), "+b"(b), "+c"(c), "+d"(d)
+                         : "S"(&p)
+                         : "memory", "cc");
+        CHECK_EQ(a, 0x600d + 3);
+        CHECK_EQ((uint32_t)b, 0x200010);
+        CHECK_EQ((uint32_t)c, 0);
+        CHECK_EQ((uint32_t)d, 1);
+        if (a != 0x600d + 3)
+            break;
+    }
+}
+
 CASE(l_and_d_together_are_refused, "#GP: code with L and D")
 {
     struct far_ptr p = {0x100000, S0};

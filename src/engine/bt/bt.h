@@ -28,6 +28,12 @@
  * that only constants are added to in between share one check of all their bytes, and without it each has
  * its own (BT_KEY_NO_SHARE).
  *
+ * Code of 32 and 16 bits is translated as well, while the upper halves of its eight registers are zero
+ * (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code does:
+ * what is added in 64 bits and should have been cut to 32 has no tag, and is the interpreter's. In
+ * compatibility mode, where that may have one, addresses are computed of their own. Other segments have limit
+ * and base looked at for each access (segment.c). A block is of one RIP, CS base and limit.
+ *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
  * Blocks die one by one (stores to their bytes) or all together (the buffer is full); then every

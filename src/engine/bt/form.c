@@ -322,14 +322,17 @@ static enum form_class classify(struct form *f, const struct interp *c, bool end
     return integer_class(f);
 }
 
-/* AH to DH beside registers that need a REX prefix cannot be written down. */
-static bool high_bytes_in_the_way(const struct form *f)
+/*
+ * AH to DH beside registers that need a REX prefix cannot be written down: who writes them exchanges
+ * low and high.
+ */
+static uint8_t find_high(const struct form *f)
 {
     for (unsigned k = 0; k < f->zi.operand_count; k++)
         if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && high_byte(f->ops[k].reg.value) &&
-            f->mem_size)
-            return true;
-    return false;
+            f->ops[k].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && f->mem_size)
+            return gpr_of(f->ops[k].reg.value);
+    return R_NONE;
 }
 
 void form_classify(struct form *f, const struct interp *c, bool end)
@@ -341,7 +344,9 @@ void form_classify(struct form *f, const struct interp *c, bool end)
     f->stolen = f->stolen_read = f->stolen_written = 0;
     f->class = classify(f, c, end);
     find_registers(f);
-    if (f->class == FORM_NATIVE && (high_bytes_in_the_way(f) || f->in.len > 15))
+    f->high = f->class == FORM_NATIVE ? find_high(f) : R_NONE;
+    if (f->class == FORM_NATIVE &&
+        (f->in.len > 15 || (f->high != R_NONE && f->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG)))
         f->class = FORM_SLOW;
     find_flags(f);
 }
@@ -376,7 +381,7 @@ static unsigned field(const struct form *f, ZydisOperandEncoding enc, const uint
     const ZydisDecodedOperand *op = encoded(f, enc);
     uint8_t n = op ? gpr_of(op->reg.value) : R_NONE;
 
-    if (n == R_NONE || high_byte(op->reg.value))
+    if (n == R_NONE || (high_byte(op->reg.value) && f->high == R_NONE))
         return raw;
     return map[n];
 }

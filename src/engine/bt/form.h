@@ -43,6 +43,7 @@ struct form {
     bool windowed;       /* ... that of rsp, and near */
     bool stack_windowed; /* of what PUSH and its like do */
     bool mem_write;
+    uint8_t high; /* AH to DH beside memory: the register that has it, else R_NONE */
     bool masked; /* some elements of the operand only: the others do not fault */
     bool vec;    /* works on vector registers */
     bool x87;    /* works on x87 or MMX registers */

@@ -381,6 +381,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
         break;
     case BT_LEAVE_INDIRECT:
         v->slow_site = v->indirect_from;
+        l->live = FLAGS_ALL; /* whatever was left on the way */
         if (!bt_target_ok(c, v->target))
             bt_undo_indirect(v);
         c->s.rip = v->target;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Code that has segments: 32- and 16-bit code, in whatever mode. A segment is one of three things:
- * flat (MODE_FLAT), which costs nothing; plain for an access (BT_KEY_READ, BT_KEY_WRITE), whose limit
- * is compared and whose base is added at run time, so that loading a segment register of the same kind
- * changes no code; or neither, and the interpreter has the access. SDM vol. 3A chapters 3 and 5.
+ * flat (MODE_FLAT), which costs nothing; plain for an access (BT_KEY_READ, BT_KEY_WRITE), whose
+ * limit is compared and whose base is added at run time, so that loading a segment register of the
+ * same kind changes no code; or neither, and the interpreter has the access. SDM vol. 3A chapters 3
+ * and 5.
  */
 #include "engine/bt/translate.h"
 
-/* ---- the kinds --------------------------------------------------------------------------------- */
+/* ---- the kinds ---------------------------------------------------------------------------------
+ */
 
 static bool expands_up(const struct cpu_seg *g)
 {
@@ -47,7 +49,8 @@ static bool seg_usable(const struct translation *t, unsigned seg, enum access ho
     return seg < SEG_COUNT && (seg_flat(t, seg) || t->key >> (shift + seg) & 1);
 }
 
-/* ---- what a form needs ------------------------------------------------------------------------- */
+/* ---- what a form needs -------------------------------------------------------------------------
+ */
 
 #define NEAR32 4096 /* 48 of these are far less than BT_WINDOW_EDGE */
 
@@ -109,8 +112,8 @@ void segment_form(const struct translation *t, struct form *f)
     const struct insn *in = &f->in;
     bool flat_stack = t->code64 || ((t->key & MODE_SS32) && seg_flat(t, SEG_SS));
     bool one = in->base < 16 && in->index == R_NONE;
-    bool flat = t->code64 ? in->seg < SEG_FS && in->asize == 8
-                          : seg_flat(t, in->seg) && in->asize == 4;
+    bool flat =
+        t->code64 ? in->seg < SEG_FS && in->asize == 8 : seg_flat(t, in->seg) && in->asize == 4;
 
     f->simple = f->windowed = f->stack_windowed = false;
     if (f->in.mnemonic == ZYDIS_MNEMONIC_INVALID)
@@ -131,11 +134,13 @@ void segment_form(const struct translation *t, struct form *f)
      * Base and displacement are added in 64 bits, here and by the access itself: a sum that guests
      * cut to 32 has no tag, unless 64-bit code beside this one has made it.
      */
-    f->simple = !is_stolen(in->base) &&
-                (t->code64 || (!(t->key & MODE_LMA) && in->disp > -(1 << 20) && in->disp < 1 << 20));
+    f->simple =
+        !is_stolen(in->base) && in->base != f->high &&
+        (t->code64 || (!(t->key & MODE_LMA) && in->disp > -(1 << 20) && in->disp < 1 << 20));
 }
 
-/* ---- code -------------------------------------------------------------------------------------- */
+/* ---- code --------------------------------------------------------------------------------------
+ */
 
 #define SEG_AT(n, member) \
     rm_gs(GS(c.s.seg) + (int32_t)((n) * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, member)))
@@ -168,7 +173,8 @@ void emit_stack_address(struct translation *t, const struct form *f, unsigned ba
     emit_segment(t, SEG_SS, f->stack, site);
 }
 
-/* ---- sizes ------------------------------------------------------------------------------------- */
+/* ---- sizes -------------------------------------------------------------------------------------
+ */
 
 void emit_load_sized(struct emit *e, unsigned size, unsigned reg, struct rm m)
 {

@@ -22,15 +22,26 @@ static bool kernel(const struct translation *t)
     return mode_cpl(t->key) == 0 && !(t->key & MODE_V86);
 }
 
-/* REP STOS and MOVS whose addresses are whole registers: bytes of an element, or 0. */
+static bool is_rep(const struct form *f)
+{
+    return f->in.flags & (INSN_REP | INSN_REPNE);
+}
+
+/* STOS, MOVS and LODS (that not with REP) whose addresses are whole registers: bytes of an element, or 0. */
 static unsigned string_size(const struct translation *t, const struct form *f)
 {
-    if (!(f->in.flags & (INSN_REP | INSN_REPNE)))
-        return 0;
     if (t->code64 ? f->in.asize != 8 || f->in.seg >= SEG_FS
                   : f->in.asize != 4 || !seg_flat(t, f->in.seg) || !seg_flat(t, SEG_ES))
         return 0;
     switch (f->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_LODSB:
+        return is_rep(f) ? 0 : 1;
+    case ZYDIS_MNEMONIC_LODSW:
+        return is_rep(f) ? 0 : 2;
+    case ZYDIS_MNEMONIC_LODSD:
+        return is_rep(f) ? 0 : 4;
+    case ZYDIS_MNEMONIC_LODSQ:
+        return is_rep(f) ? 0 : 8;
     case ZYDIS_MNEMONIC_STOSB:
     case ZYDIS_MNEMONIC_MOVSB:
         return 1;
@@ -49,6 +60,11 @@ static unsigned string_size(const struct translation *t, const struct form *f)
     }
 }
 
+static bool is_lods(const struct form *f)
+{
+    return IS(f, LODSB) || IS(f, LODSW) || IS(f, LODSD) || IS(f, LODSQ);
+}
+
 static bool is_movs(const struct form *f)
 {
     return IS(f, MOVSB) || IS(f, MOVSW) || IS(f, MOVSD) || IS(f, MOVSQ);
@@ -63,10 +79,53 @@ static bool bit_string(const struct translation *t, const struct form *f)
                       : f->in.asize == 4 && seg_flat(t, f->in.seg));
 }
 
+/* The segment register that MOV, PUSH or POP names as operand n, or SEG_COUNT. */
+static unsigned segment_operand(const struct form *f, unsigned n)
+{
+    ZydisRegister r = f->ops[n].reg.value;
+
+    if (f->ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER || r < ZYDIS_REGISTER_ES ||
+        r > ZYDIS_REGISTER_GS)
+        return SEG_COUNT;
+    return (unsigned)(r - ZYDIS_REGISTER_ES);
+}
+
+/* Loading CS is nothing, and loading SS more than the others. */
+static bool loads_paragraph(const struct translation *t, unsigned seg)
+{
+    return (t->key & (MODE_REAL | MODE_V86)) && seg != SEG_CS && seg != SEG_SS && seg < SEG_COUNT;
+}
+
+/* MOV, PUSH and POP of segment registers: reading always, loading where a selector is a paragraph. */
+static bool segment_move(const struct translation *t, struct form *f)
+{
+    switch (f->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+        if (segment_operand(f, 1) < SEG_COUNT)
+            return f->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !is_stolen(f->in.rm);
+        if (f->in.flags & INSN_MEM)
+            f->mem_size = 2;
+        return loads_paragraph(t, segment_operand(f, 0));
+    case ZYDIS_MNEMONIC_PUSH:
+        f->sreg_push = segment_operand(f, 0) < SEG_COUNT && (!t->code64 || f->in.osize == 8);
+        return f->sreg_push;
+    case ZYDIS_MNEMONIC_POP:
+        f->sreg_pop = loads_paragraph(t, segment_operand(f, 0));
+        return f->sreg_pop;
+    default:
+        return false;
+    }
+}
+
 bool system_form(const struct translation *t, struct form *f)
 {
     if (f->in.mnemonic == ZYDIS_MNEMONIC_INVALID)
         return false;
+    if (f->class == FORM_SLOW && segment_move(t, f)) {
+        f->flags_read = f->flags_may = f->flags_must = 0;
+        return true;
+    }
+    f->mem_size = f->class == FORM_NATIVE ? f->mem_size : 0;
     if (string_size(t, f)) {
         f->flags_read = f->flags_may = f->flags_must = 0;
         return true;
@@ -77,8 +136,13 @@ bool system_form(const struct translation *t, struct form *f)
     }
     switch (f->zi.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         f->flags_read = f->flags_may = f->flags_must = 0;
         return mode_cpl(t->key) == 0 || !(t->key & MODE_TSD);
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        f->flags_read = f->flags_may = f->flags_must = 0;
+        return true;
     case ZYDIS_MNEMONIC_CLI:
         f->flags_read = f->flags_may = f->flags_must = 0;
         return kernel(t);
@@ -401,6 +465,52 @@ static uint32_t check_string(struct translation *t, const struct form *f, unsign
     return site;
 }
 
+/* rsi or rdi goes on to the next element. */
+static void emit_next_element(struct translation *t, unsigned reg, unsigned size)
+{
+    emit_op(&t->hot, t->code64, OP_LEA, reg, rm_mem(reg, NO_REG, 0, (int32_t)size));
+}
+
+/* al, ax, eax or rax: opcode 8a or 88 for bytes, with bit 0 set for the others. */
+static void emit_accumulator(struct emit *e, unsigned size, unsigned opcode, unsigned reg,
+                             struct rm m)
+{
+    emit_sized(e, size, size > 1 ? opcode | 1 : opcode, reg, m);
+}
+
+/* LODS, STOS and MOVS without a prefix, upwards. */
+static void emit_element(struct translation *t, const struct form *f, unsigned size)
+{
+    struct emit *e = &t->hot;
+    bool lods = is_lods(f), movs = is_movs(f);
+    uint32_t site, first = BT_NONE, second = BT_NONE;
+
+    flags_to_slot(t, f->live_in);
+    t->host = false;
+    site = add_site(t, f, SITE_INSN);
+    emit_op(e, false, 0xf7, 0, RFLAGS_AT);
+    emit32(e, RFLAGS_DF);
+    slow_if(t, CC_NE, site);
+    if (lods || movs) {
+        first = check_string(t, f, REG_RSI, size, ACCESS_READ);
+        emit_accumulator(e, size, 0x8a, lods ? REG_RAX : T0, rm_mem(REG_RSI, T1, 0, 0));
+    }
+    if (movs)
+        emit_store(e, T0, rm_gs(GS(scratch)));
+    if (!lods) {
+        second = check_string(t, f, REG_RDI, size, ACCESS_WRITE);
+        if (movs)
+            emit_load(e, T0, rm_gs(GS(scratch)));
+        emit_accumulator(e, size, 0x88, movs ? T0 : REG_RAX, rm_mem(REG_RDI, T1, 0, 0));
+        emit_next_element(t, REG_RDI, size);
+    }
+    if (lods || movs)
+        emit_next_element(t, REG_RSI, size);
+    resume_here(t, site);
+    resume_here(t, first);
+    resume_here(t, second);
+}
+
 /*
  * REP MOVS and STOS inside one page of each operand: one host instruction. Everything else, DF
  * included, is the interpreter's.
@@ -503,8 +613,91 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     resume_here(t, site);
 }
 
+/* ---- segment registers --------------------------------------------------------------------------- */
+
+static void emit_selector(struct emit *e, unsigned seg)
+{
+    emit_op(e, false, 0x1b7, T0, SEG(seg, selector)); /* movzx r14d, word */
+}
+
+static void emit_push_segment(struct translation *t, const struct form *f)
+{
+    struct place p = emit_stack(t, f, REG_RSP, -(int32_t)f->stack, ACCESS_WRITE);
+    bool narrow = f->stack == 4 && t->v->c.vcpu->model->vendor == CPU_INTEL; /* op_push_sreg */
+
+    emit_selector(&t->hot, segment_operand(f, 0));
+    emit_sized(&t->hot, narrow ? 2 : f->stack, OP_STORE, T0, p.rm);
+    move_rsp(t, -(int32_t)f->stack);
+    resume_here(t, p.site);
+}
+
+/*
+ * The segment of paragraph T0, if the register is as in all code that has never been in protected
+ * mode: limit and type stay, and with them the mode. Destroys T0.
+ */
+static void emit_load_paragraph(struct translation *t, unsigned seg, uint32_t site)
+{
+    unsigned attr = SEG_ATTR_P | SEG_ATTR_S | SEG_TYPE_WRITE | SEG_TYPE_ACCESSED |
+                    (t->key & MODE_V86 ? SEG_ATTR_DPL : 0);
+    struct emit *e = &t->hot;
+
+    emit_dword(e, 7, SEG(seg, limit), 0xffff);
+    slow_if(t, CC_NE, site);
+    emit8(e, 0x66);
+    emit_op(e, false, 0x81, 7, SEG(seg, attr)); /* cmp word */
+    emit_bytes(e, (const uint8_t[]){(uint8_t)attr, (uint8_t)(attr >> 8)}, 2);
+    slow_if(t, CC_NE, site);
+    emit_sized(e, 2, OP_STORE, T0, SEG(seg, selector));
+    emit_shift(e, 4, T0, 4);
+    emit_store(e, T0, SEG(seg, base));
+}
+
+static void emit_segment_move(struct translation *t, const struct form *f)
+{
+    unsigned from = segment_operand(f, 1), to = segment_operand(f, 0);
+    struct place p = {.site = BT_NONE};
+    uint32_t site;
+
+    if (from < SEG_COUNT) {
+        emit_selector(&t->hot, from);
+        emit_sized(&t->hot, f->in.osize == 2 ? 2 : 4, OP_STORE, T0, rm_reg(f->in.rm));
+        return;
+    }
+    flags_to_slot(t, f->live_in); /* by way of T0 */
+    if (f->sreg_pop) {
+        p = emit_stack(t, f, REG_RSP, 0, ACCESS_READ);
+        emit_load_sized(&t->hot, 2, T0, p.rm);
+    } else if (f->in.flags & INSN_MEM) {
+        p = emit_operand(t, f, 2, ACCESS_READ);
+        emit_load_sized(&t->hot, 2, T0, p.rm);
+    } else {
+        emit_load_sized(&t->hot, 2, T0, rm_reg(f->in.rm));
+    }
+    site = add_site(t, f, SITE_INSN);
+    emit_load_paragraph(t, to, site);
+    t->host = false;
+    if (f->sreg_pop)
+        move_rsp(t, f->stack);
+    resume_here(t, site);
+    resume_here(t, p.site);
+}
+
 void emit_system(struct translation *t, const struct form *f)
 {
+    t0_lost(t); /* whatever it is, it works with the temporaries */
+    t1_lost(t);
+    if (f->sreg_push) {
+        emit_push_segment(t, f);
+        return;
+    }
+    if (f->sreg_pop || IS(f, MOV)) {
+        emit_segment_move(t, f);
+        return;
+    }
+    if (string_size(t, f) && !is_rep(f)) {
+        emit_element(t, f, string_size(t, f));
+        return;
+    }
     if (string_size(t, f)) {
         emit_string(t, f);
         return;
@@ -522,6 +715,16 @@ void emit_system(struct translation *t, const struct form *f)
     switch (f->zi.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
         emit_tsc(t, f);
+        break;
+    case ZYDIS_MNEMONIC_RDTSCP:
+        emit_tsc(t, f);
+        emit_op(&t->hot, false, OP_LOAD, REG_RCX, rm_gs(GS(c.s.tsc_aux)));
+        break;
+    case ZYDIS_MNEMONIC_CLD:
+        emit_dword(&t->hot, 4, RFLAGS_AT, ~(uint32_t)RFLAGS_DF);
+        break;
+    case ZYDIS_MNEMONIC_STD:
+        emit_dword(&t->hot, 1, RFLAGS_AT, RFLAGS_DF);
         break;
     case ZYDIS_MNEMONIC_CLI:
         emit_dword(&t->hot, 4, RFLAGS_AT, ~(uint32_t)RFLAGS_IF);

@@ -1330,6 +1330,13 @@ static void add_trap(struct translation *t, uint32_t at, uint32_t site, bool sav
     atomic_store(&t->bt->ntraps, n + 1);
 }
 
+/* xchg al, ah and so on. */
+static void emit_swap_bytes(struct emit *e, unsigned reg)
+{
+    emit8(e, 0x86);
+    emit8(e, 0xc0 | reg << 3 | (reg + 4));
+}
+
 /*
  * Gives each of the guest's registers that have no host register a temporary, out of the set `spare`: the one
  * that holds it already, or one that holds nothing.
@@ -1415,7 +1422,11 @@ static bool emit_native(struct translation *t, const struct form *f)
         }
         add_trap(t, e->at, trap, f->live_in && t->host && !t->slot);
     }
+    if (f->high != R_NONE)
+        emit_swap_bytes(e, f->high);
     form_emit(e, f, map, mem);
+    if (f->high != R_NONE)
+        emit_swap_bytes(e, f->high);
     for (unsigned r = SD; r <= T1; r++) {
         if (f->stolen_written >> r & 1)
             emit_store(e, map[r], GPR(r));

@@ -161,6 +161,78 @@ TEST_F(branch_out_of_the_canonical_addresses_faults_where_it_is)
     assert_int_equal(interp_of(b->r[1]->vcpu)->last_exc[0].rip, top + 0xff0);
 }
 
+TEST_F(repeated_prefixes_do_not_make_an_instruction_too_long)
+{
+    set(b, REG_RAX, RIG_DATA);
+    set(b, REG_RBX, 3);
+    /* lock, 12 times; add [rax], rbx */
+    assert_int_equal(RUN(NULL, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0x48,
+                         0x01, 0x18),
+                     0xff);
+    assert_int_equal(rig_get(b->r[1], RIG_DATA, 8), 3);
+}
+
+TEST_F(block_of_nothing_but_string_moves_fits)
+{
+    uint8_t code[96];
+
+    for (size_t k = 0; k < sizeof(code); k += 2)
+        put_le16(code + k, 0xa4f3);
+    set(b, REG_RSI, RIG_DATA);
+    set(b, REG_RDI, RIG_DATA + 0x800);
+    set(b, REG_RCX, 16);
+    assert_int_equal(run(b, code, sizeof(code), NULL), 0xff);
+}
+
+/* 16- or 32-bit compatibility code, in flat segments. */
+static void compatibility(struct both *b, bool code32)
+{
+    for (unsigned k = 0; k < 2; k++)
+        b->r[k]->cs.seg[SEG_CS].attr = SEG_ATTR_G | (code32 ? SEG_ATTR_DB : 0) | 0x9b;
+}
+
+TEST_F(jump_out_of_16_bit_code_is_not_fetched)
+{
+    uint64_t addr = 0;
+
+    compatibility(b, false);
+    assert_int_equal(RUN(&addr, 0x66, 0xe9, 0x16, 0x10, 0x0f, 0x88), VEC_GP);
+    assert_int_equal(addr, 0);
+}
+
+TEST_F(vzeroupper_of_32_bit_code_leaves_half_of_the_registers_alone)
+{
+    compatibility(b, true);
+    for (unsigned k = 0; k < 2; k++) {
+        struct cpu_state *cs = &b->r[k]->cs;
+
+        cs->cr4 |= CR4_OSXSAVE | CR4_OSXMMEXCPT;
+        cs->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+        for (unsigned n = 0; n < 16; n++)
+            memset(cs->fpu.zmm[n], 0x11 * (int)n, 32);
+    }
+    assert_int_equal(RUN(NULL, 0xc5, 0xf8, 0x77), 0xff);
+    assert_int_equal(get_le64(b->r[1]->cs.fpu.zmm[7] + 16), 0);
+    assert_int_equal(get_le64(b->r[1]->cs.fpu.zmm[8] + 16), 0x8888888888888888);
+}
+
+TEST_F(address_that_wraps_is_not_what_64_bit_code_sees_there)
+{
+    compatibility(b, true);
+    set(b, REG_RBX, UINT32_MAX);
+    put64(b, RIG_DATA, 0x1234);
+    /* mov eax, [ebx + RIG_DATA + 1] */
+    assert_int_equal(RUN(NULL, 0x8b, 0x83, 1, 0, 2, 0), 0xff);
+    assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 0x1234);
+}
+
+TEST_F(stack_wraps_at_4_gib)
+{
+    compatibility(b, true); /* push eax, at 0: 4 GiB - 4 is not mapped */
+    set(b, REG_RSP, 0);
+    assert_int_equal(RUN(NULL, 0x50), VEC_PF);
+}
+
 TEST_F(branch_in_one_mode_too_many_has_a_table)
 {
     struct bt_vcpu *v = bt_of(interp_of(b->r[1]->vcpu));
@@ -168,9 +240,9 @@ TEST_F(branch_in_one_mode_too_many_has_a_table)
     for (unsigned k = 0; k < 2; k++)
         b->r[k]->cs.cr4 |= CR4_SMAP;
     assert_int_equal(RUN(NULL, 0x90), 0xff);
-    for (unsigned i = v->bt->nmodes; i < BT_MODES; i++)
-        v->bt->mode_keys[i] = BIT(62) + i;
-    v->bt->nmodes = BT_MODES;
+    for (unsigned i = v->bt->nmodes; i < BT_MODE_LIST; i++)
+        v->bt->modes[i].key = BIT(62) + i;
+    v->bt->nmodes = BT_MODE_LIST;
     for (unsigned k = 0; k < 2; k++) {
         b->r[k]->cs.rip = RIG_CODE + 0x100;
         b->r[k]->cs.activity = CPU_RUNNING;
@@ -178,5 +250,21 @@ TEST_F(branch_in_one_mode_too_many_has_a_table)
     set(b, REG_RAX, RIG_CODE + 0x105);
     /* stac; jmp rax; rax: clac */
     assert_int_equal(RUN(NULL, 0x0f, 0x01, 0xcb, 0xff, 0xe0, 0x0f, 0x01, 0xca), 0xff);
-    assert_true(v->bt->nmodes < BT_MODES);
+    assert_true(v->bt->nmodes < BT_MODE_LIST);
+}
+
+TEST_F(flags_pushed_among_others_on_two_pages_stay_on_the_stack)
+{
+    set(b, REG_RSP, RIG_STACK + 0x18);
+    set(b, REG_RAX, 0x1111);
+    set(b, REG_RBX, 0x2222);
+    set(b, REG_RCX, 0x3333);
+    set(b, REG_RDX, RIG_STACK);
+    /* mov [rdx], rax; mov [rdx - 8], rax; jmp; push rax; pushfq; push rbx; push rcx */
+    assert_int_equal(RUN(NULL, 0x48, 0x89, 0x02, 0x48, 0x89, 0x42, 0xf8, 0xeb, 0x00, 0x50, 0x9c, 0x53,
+                         0x51),
+                     0xff);
+    for (unsigned at = 0; at < 0x20; at += 8)
+        assert_int_equal(rig_get(b->r[1], RIG_STACK - 8 + at, 8),
+                         rig_get(b->r[0], RIG_STACK - 8 + at, 8));
 }
