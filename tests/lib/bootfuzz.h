@@ -144,10 +144,10 @@ static inline int bootfuzz(const uint8_t *data, size_t size, const enum boot_kin
     e820_build(&map, &in.map);
     in.rsdp = 0xf0000;
     in.long_mode = data[3] & 1;
-    in.kernel = (struct boot_file){image, len, "kernel", NULL};
+    in.kernel = (struct boot_file){.data = image, .size = len, .name = "kernel", .args = NULL};
     in.nmodules = data[4] & 0x80 ? data[4] % (BOOT_MAX_MODULES + 1) : data[4] & 1;
     for (unsigned i = 0; i < in.nmodules; i++)
-        in.module[i] = (struct boot_file){module, 1 + get_le16(data + 5), "module", "module args"};
+        in.module[i] = (struct boot_file){.data = module, .size = 1 + get_le16(data + 5), .name = "module", .args = "module args"};
     boot_kind_name(boot_sniff(image, len));
     for (unsigned i = 0; i < nkinds; i++) {
         if (boot_load(kinds[i], &in, &mem, &entry, &err))

@@ -111,7 +111,7 @@ TEST_F(initrd_stands_at_the_top_of_ram_below_the_tables)
 {
     uint32_t at;
 
-    f->b.in.module[0] = (struct boot_file){f->initrd, sizeof(f->initrd), "initrd", NULL};
+    f->b.in.module[0] = (struct boot_file){.data = f->initrd, .size = sizeof(f->initrd), .name = "initrd", .args = NULL};
     f->b.in.nmodules = 1;
     assert_int_equal(load(f), 0);
     at = get_le32(params(f) + 0x218);
@@ -123,7 +123,7 @@ TEST_F(initrd_stands_at_the_top_of_ram_below_the_tables)
 TEST_F(initrd_obeys_initrd_addr_max)
 {
     put_le32(f->image + 0x22c, 0x1ffffff);
-    f->b.in.module[0] = (struct boot_file){f->initrd, sizeof(f->initrd), "initrd", NULL};
+    f->b.in.module[0] = (struct boot_file){.data = f->initrd, .size = sizeof(f->initrd), .name = "initrd", .args = NULL};
     f->b.in.nmodules = 1;
     assert_int_equal(load(f), 0);
     assert_int_equal(get_le32(params(f) + 0x218), 0x2000000 - 0x2000);
@@ -132,7 +132,7 @@ TEST_F(initrd_obeys_initrd_addr_max)
 TEST_F(initrd_that_does_not_fit_is_refused)
 {
     put_le32(f->image + 0x22c, 0x1100fff);
-    f->b.in.module[0] = (struct boot_file){f->initrd, sizeof(f->initrd), "initrd", NULL};
+    f->b.in.module[0] = (struct boot_file){.data = f->initrd, .size = sizeof(f->initrd), .name = "initrd", .args = NULL};
     f->b.in.nmodules = 1;
     assert_true(bootmem_refuses(&f->b, BOOT_BZIMAGE, "--memory"));
 }

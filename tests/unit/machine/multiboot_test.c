@@ -128,8 +128,8 @@ TEST_F(modules_stand_on_pages_with_their_strings)
 {
     const uint8_t *mods;
 
-    f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "ext2fs", "ext2fs --readonly"};
-    f->b.in.module[1] = (struct boot_file){f->module[1], 4096, "exec", "exec /hurd/exec"};
+    f->b.in.module[0] = (struct boot_file){.data = f->module[0], .size = 5000, .name = "ext2fs", .args = "ext2fs --readonly"};
+    f->b.in.module[1] = (struct boot_file){.data = f->module[1], .size = 4096, .name = "exec", .args = "exec /hurd/exec"};
     f->b.in.nmodules = 2;
     assert_int_equal(load(f), 0);
     assert_int_equal(get_le32(info(f) + 20), 2);
@@ -206,7 +206,7 @@ TEST_F(entry_outside_the_image_is_refused)
 TEST_F(modules_that_do_not_fit_are_refused)
 {
     make_flat(f, BOOTMEM_SIZE - 0x10000 - 0x1000, 0, 0, BOOTMEM_SIZE - 0x10000 - 0x1000);
-    f->b.in.module[0] = (struct boot_file){f->module[0], 5000, "m", "m"};
+    f->b.in.module[0] = (struct boot_file){.data = f->module[0], .size = 5000, .name = "m", .args = "m"};
     f->b.in.nmodules = 1;
     assert_true(bootmem_refuses(&f->b, BOOT_MULTIBOOT, "--memory"));
 }

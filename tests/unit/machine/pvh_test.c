@@ -112,7 +112,7 @@ TEST_F(modules_are_listed_with_address_and_size)
 {
     const uint8_t *info, *mod;
 
-    f->b.in.module[0] = (struct boot_file){f->module, sizeof(f->module), "initrd", NULL};
+    f->b.in.module[0] = (struct boot_file){.data = f->module, .size = sizeof(f->module), .name = "initrd", .args = NULL};
     f->b.in.nmodules = 1;
     assert_int_equal(load(f), 0);
     info = f->b.ram + f->b.entry.rbx;
