@@ -67,7 +67,8 @@ bool is_popf(const struct form *f)
            f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ;
 }
 
-bool near_disp(const struct translation *t, int64_t disp)
+/* May an access at rsp + disp be in the stack's window? */
+static bool near_disp(const struct translation *t, int64_t disp)
 {
     int64_t most = t->code64 ? 1 << 20 : NEAR32;
 
