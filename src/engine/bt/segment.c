@@ -52,7 +52,8 @@ static bool seg_usable(const struct translation *t, unsigned seg, enum access ho
 /* ---- what a form needs -------------------------------------------------------------------------
  */
 
-#define NEAR32 4096 /* 48 of these are far less than BT_WINDOW_EDGE */
+/* Far less than BT_WINDOW_EDGE: what lies so near to rsp and in the window is not beyond a wrap. */
+#define NEAR32 4096
 
 bool is_pushf(const struct form *f)
 {
@@ -66,7 +67,8 @@ bool is_popf(const struct form *f)
            f->zi.mnemonic == ZYDIS_MNEMONIC_POPFQ;
 }
 
-bool near_disp(const struct translation *t, int64_t disp)
+/* May an access at rsp + disp be in the stack's window? */
+static bool near_disp(const struct translation *t, int64_t disp)
 {
     int64_t most = t->code64 ? 1 << 20 : NEAR32;
 

@@ -133,8 +133,6 @@ void segment_form(const struct translation *t, struct form *f);
 bool seg_flat(const struct translation *t, unsigned seg);
 bool is_pushf(const struct form *f);
 bool is_popf(const struct form *f);
-/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
-bool near_disp(const struct translation *t, int64_t disp);
 /* T0, an offset of `size` bytes, becomes a linear address; the site's if it is beyond the limit. */
 void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site);
 /* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits. */
