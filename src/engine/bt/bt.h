@@ -65,7 +65,7 @@ struct bt_entry {
 #define BT_TABLES     3
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
 #define BT_EXEC_SLOTS 1024
-#define BT_MODES      8   /* tables of indirect branches; the last one is shared by many modes */
+#define BT_MODES      16  /* tables of indirect branches; the last one is shared by many modes */
 #define BT_MODE_LIST  256 /* modes that have translations */
 #define BT_TARGETS    16384
 #define BT_RUNS       16384

@@ -1680,6 +1680,17 @@ static void emit_form(struct translation *t, const struct form *f)
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
 
+/* Does whoever enters the block come to something that touches the stack? */
+static bool stack_is_used(const struct translation *t)
+{
+    int32_t low, high;
+
+    for (unsigned n = 0; n < t->n && t->forms[n].class != FORM_JCC; n++)
+        if (stack_bytes(&t->forms[n], &low, &high))
+            return true;
+    return false;
+}
+
 static void emit_entries(struct translation *t)
 {
     struct bt_block *b = t->b;
@@ -1727,7 +1738,7 @@ static void emit_entries(struct translation *t)
     memset(t->share, 0, sizeof(t->share));
     if (live)
         flags_to_host(t);
-    else if (t->windows && window_extent(t, 0, &low, &high))
+    else if (t->windows && stack_is_used(t) && window_extent(t, 0, &low, &high))
         emit_window(t, &t->forms[0], low, high); /* before flags are made */
 }
 

@@ -208,6 +208,11 @@ void interp_vm_fini(struct vm *vm)
     vm->engine_data = NULL;
 }
 
+static size_t vcpu_bytes(size_t size)
+{
+    return align_up(max_u64(size, sizeof(struct interp)), PAGE_SIZE);
+}
+
 void interp_destroy(struct vcpu *vcpu, size_t size)
 {
     struct interp *c = vcpu->engine;
@@ -216,7 +221,7 @@ void interp_destroy(struct vcpu *vcpu, size_t size)
         return;
     thunks_fini(c);
     blocks_fini(c);
-    munmap(c, max_u64(size, sizeof(*c)));
+    munmap(c, vcpu_bytes(size));
     vcpu->engine = NULL;
 }
 
@@ -230,14 +235,33 @@ static void interp_msr_changed(void *opaque)
     interp_mode_changed(opaque);
 }
 
+#define HUGE_PAGE (2u << 20)
+
+/* Zeroed memory that begins a huge page, and is of such if the host likes: tables all over it are in use. */
+static void *map_huge(size_t size)
+{
+    uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t before;
+
+    if (p == MAP_FAILED)
+        return p;
+    before = -(uintptr_t)p % HUGE_PAGE;
+    if (before)
+        munmap(p, before);
+    p += before;
+    munmap(p + size, HUGE_PAGE - before);
+    madvise(p, size, MADV_HUGEPAGE);
+    return p;
+}
+
 int interp_create(struct vcpu *vcpu, size_t size, size_t block_bytes, struct err *err)
 {
     struct interp *c;
     int r;
 
-    size = max_u64(size, sizeof(*c));
-    c = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-             0);
+    size = vcpu_bytes(size);
+    c = map_huge(size);
     if (c == MAP_FAILED)
         return err_set(err, ENOMEM, "cannot get memory for a vCPU: %s", strerror(errno));
     c->vcpu = vcpu;
