@@ -207,6 +207,9 @@ struct bt_block {
     uint64_t cs_word; /* bt_cs_word */
     uint64_t phys; /* RAM page << 12 | offset */
     uint64_t granules;
+    /* Its last instruction runs on into another page, BT_NONE: it does not; links as in page_blocks. */
+    uint32_t page2, page2_next;
+    uint64_t granules2;
     uint32_t entry;      /* flags in the slot if live; polls */
     uint32_t entry_host; /* flags in the host's */
     uint32_t entry_indirect; /* T0 is the target: checks it and the page */
@@ -218,7 +221,7 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC };
+enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC, SITE_CROSSING };
 
 /* An instruction that may have to leave its block. There are many: kept small. */
 struct bt_site {
@@ -264,6 +267,8 @@ static inline uint16_t site_flags_of(uint8_t packed)
 {
     return (uint16_t)((packed & 0xd5) | (packed & 2) << 10);
 }
+
+#define BT_SECOND BIT(31)
 
 /* A direct branch to somewhere. */
 struct bt_exit {
@@ -318,7 +323,8 @@ struct bt_vm {
     struct bt_trap *traps;
     uint32_t nblocks, nsites, nexits;
     _Atomic uint32_t ntraps;
-    uint32_t *page_blocks; /* by RAM page: the first block of it */
+    /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second page. */
+    uint32_t *page_blocks;
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
@@ -436,8 +442,8 @@ int bt_cache_init(struct bt_vm *bt, struct err *err);
 void bt_cache_fini(struct bt_vm *bt);
 struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t cs_word,
                                uint64_t phys);
-/* Under the lock. False: its bytes have changed since `gen`. */
-bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen);
+/* Under the lock. False: its bytes have changed since `gen` and, in the second page, `gen2`. */
+bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);

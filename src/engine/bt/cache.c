@@ -192,17 +192,22 @@ static void supersede(struct bt_vm *bt, const struct bt_block *b, unsigned h)
     }
 }
 
-bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen)
+bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2)
 {
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
     unsigned h = hash_of(b->va, b->key, b->cs_word);
 
-    if (atomic_load(&bt->vm->ram.code_gen[page]) != gen)
+    if (atomic_load(&bt->vm->ram.code_gen[page]) != gen ||
+        (b->page2 != BT_NONE && atomic_load(&bt->vm->ram.code_gen[b->page2]) != gen2))
         return false;
     atomic_fetch_add_explicit(&bt->patches, 1, memory_order_release);
     supersede(bt, b, h);
     b->page_next = bt->page_blocks[page];
     bt->page_blocks[page] = n + 1;
+    if (b->page2 != BT_NONE) {
+        b->page2_next = bt->page_blocks[b->page2];
+        bt->page_blocks[b->page2] = (n + 1) | BT_SECOND;
+    }
     b->hash_next = atomic_load(&bt->hash[h]);
     atomic_store_explicit(&bt->hash[h], n, memory_order_release);
     return true;
@@ -227,15 +232,18 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
     pthread_mutex_lock(&bt->lock);
     link = &bt->page_blocks[ram_page];
     while (*link) {
-        struct bt_block *b = &bt->blocks[*link - 1];
+        struct bt_block *b = &bt->blocks[(*link & ~BT_SECOND) - 1];
+        bool second = *link & BT_SECOND;
+        uint32_t *next = second ? &b->page2_next : &b->page_next;
 
-        if (b->granules & granules) {
+        if (!b->dead && ((second ? b->granules2 : b->granules) & granules)) {
             kill_block(bt, b);
             killed++;
-            *link = b->page_next;
-        } else {
-            link = &b->page_next;
         }
+        if (b->dead) /* by way of the other page, perhaps */
+            *link = *next;
+        else
+            link = next;
     }
     if (killed && bt->page_kills[ram_page] < UINT8_MAX)
         bt->page_kills[ram_page]++;

@@ -49,6 +49,7 @@ struct form {
     bool x87;    /* works on x87 or MMX registers */
     bool traps;  /* may fault by itself: #DE, #XM, #MF, a misaligned operand */
     uint8_t cc;  /* FORM_JCC */
+    bool crosses;    /* into the next page: the last of its block */
     bool shadow;     /* no interrupt before the next instruction has run */
     bool poll_after; /* an interrupt may be due behind it */
     uint16_t off; /* from the block's start */

@@ -192,6 +192,21 @@ static bool group(struct bt_vcpu *v, const struct bt_site *s)
            ((at ^ addr) & ~PAGE_MASK) == 0 && (s->how == s->first_how || bt_tlb_fill(v, at, &other));
 }
 
+/* Is the page where an instruction goes on the one that it was translated from? Raises #PF. */
+static bool crossing(struct bt_vcpu *v, const struct bt_block *b)
+{
+    struct interp *c = &v->c;
+    gva_t next = (b->lin | PAGE_MASK) + 1;
+
+    c->block = NULL;
+    c->cur = &block_fetch_insn;
+    if (!access_host(c, next, 1, ACCESS_EXEC, c->key) ||
+        c->tlb_ram_page[TLB_SLOT(next)] != b->page2)
+        return false;
+    bt_exec_fill(v, next, b->page2);
+    return true;
+}
+
 static uint64_t slow(struct bt_vcpu *v, uint32_t site)
 {
     struct bt_vm *bt = v->bt;
@@ -216,6 +231,11 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         c->cur = &access_insn;
         if (!(s->aligned && (v->slow_addr & (s->size - 1u))) &&
             bt_tlb_fill(v, v->slow_addr, s))
+            to = s->retry;
+    }
+    if (s->kind == SITE_CROSSING) {
+        c->s.rip = c->block_rip = b->va + s->off;
+        if (crossing(v, b))
             to = s->retry;
     }
     if (s->kind == SITE_GROUP) {

@@ -68,6 +68,18 @@ static bool target_ok(const struct translation *t, gva_t target)
     return t->code64 ? (target + BIT(47)) >> 48 == 0 : target <= t->limit;
 }
 
+/* What the translator makes of a decoded instruction. */
+static void finish_form(struct translation *t, gva_t rip, struct form *f, enum decode_result r)
+{
+    form_classify(f, &t->v->c, r == DECODE_END);
+    if (is_relative(f) && !target_ok(t, branch_target(f, rip)))
+        form_is_end(f); /* the branch itself faults */
+    f->crosses = f->shadow = f->poll_after = false;
+    if (system_form(t, f))
+        f->class = FORM_SYSTEM;
+    segment_form(t, f);
+}
+
 /* The instruction at `rip`, `off` of the code page. False: it does not end in the page, or in CS. */
 static bool decode_at(struct translation *t, gva_t rip, unsigned off, struct form *f)
 {
@@ -82,13 +94,7 @@ static bool decode_at(struct translation *t, gva_t rip, unsigned off, struct for
     r = decode_insn_full(&t->v->c, buf, have, &f->in, &f->zi, f->ops);
     if (r == DECODE_MORE)
         return false;
-    form_classify(f, &t->v->c, r == DECODE_END);
-    if (is_relative(f) && !target_ok(t, branch_target(f, rip)))
-        form_is_end(f); /* the branch itself faults */
-    f->shadow = f->poll_after = false;
-    if (system_form(t, f))
-        f->class = FORM_SYSTEM;
-    segment_form(t, f);
+    finish_form(t, rip, f, r);
     return true;
 }
 
@@ -115,8 +121,9 @@ static bool ends(const struct form *f)
 }
 
 /*
- * An instruction that runs on into the next page, as that is now: the interpreter runs what is there
- * then, and the block goes on behind it if it is as long as this one.
+ * An instruction that runs on into the next page, as that is now. If that page has code already, the
+ * block has its bytes as well, and looks before it whether it is still that page. If not, the
+ * interpreter runs what is there then, and the block goes on behind it if it is as long as this one.
  */
 static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
 {
@@ -124,6 +131,7 @@ static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
     gva_t next = (t->lin | PAGE_MASK) + 1, rip = t->va + off - t->off;
     const struct tlb_entry *e = &c->tlb[TLB_SLOT(next)];
     unsigned room = PAGE_SIZE - off;
+    enum decode_result r;
     uint8_t buf[15];
 
     if (e->tag[ACCESS_EXEC] != (next | c->key) || (next + BIT(47)) >> 48 || rip > t->limit ||
@@ -131,15 +139,22 @@ static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
         return false;
     memcpy(buf, t->page + off, room);
     memcpy(buf + room, (const uint8_t *)(uintptr_t)(next + e->addend), sizeof(buf) - room);
-    if (decode_insn_full(c, buf, sizeof(buf), &f->in, &f->zi, f->ops) != DECODE_NEXT)
+    r = decode_insn_full(c, buf, sizeof(buf), &f->in, &f->zi, f->ops);
+    if (r == DECODE_MORE || f->in.len <= room || (r == DECODE_END && t->page2 == BT_NONE))
         return false;
-    form_classify(f, c, false);
-    form_is_end(f);
-    f->class = FORM_SLOW;
-    f->shadow = f->poll_after = f->simple = f->windowed = f->stack_windowed = false;
+    finish_form(t, rip, f, r);
+    if (t->page2 == BT_NONE) {
+        form_is_slow(f);
+        f->shadow = f->poll_after = f->simple = f->windowed = f->stack_windowed = false;
+    } else {
+        f->crosses = true;
+        memcpy(t->bytes2, buf + room, f->in.len - room);
+        t->nbytes2 = f->in.len - room;
+        t->granules2 = block_granules(0, t->nbytes2 - 1);
+    }
     f->off = (uint16_t)(off - t->off);
     read_bytes(t, off, room);
-    return f->in.len > room;
+    return true;
 }
 
 static void decode_block(struct translation *t)
@@ -151,7 +166,10 @@ static void decode_block(struct translation *t)
         struct form *f = &t->forms[t->n];
 
         if (!decode_at(t, t->va + at - t->off, at, f)) {
-            t->n += PAGE_SIZE - at < sizeof(f->in.bytes) && decode_crossing(t, at, f);
+            if (PAGE_SIZE - at < sizeof(f->in.bytes) && decode_crossing(t, at, f)) {
+                t->n++;
+                t->open = !ends(f);
+            }
             break;
         }
         f->off = (uint16_t)(at - t->off);
@@ -1617,6 +1635,28 @@ static void plant(struct translation *t, const struct form *f)
         emit_bytes(e, "\x66\x0f\x76\xc0", 4); /* pcmpeqd xmm0, xmm0 */
 }
 
+/* Is the next page still that of the instruction's second part? */
+static void emit_crossing(struct translation *t, const struct form *f)
+{
+    struct emit *e = &t->hot;
+    gva_t next = (t->lin | PAGE_MASK) + 1;
+    unsigned which = mode_cpl(t->key) != 3;
+    uint32_t site;
+
+    flags_to_slot(t, f->live_in);
+    site = add_site(t, f, SITE_CROSSING);
+    t->bt->sites[site].retry = e->at;
+    t0_lost(t);
+    t1_lost(t);
+    emit8(e, 0x49); /* mov r15, imm64 */
+    emit8(e, 0xbf);
+    emit64(e, exec_word(next, t->page2));
+    emit_op(e, true, OP_CMP, T1,
+            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(next)))));
+    t->host = false;
+    slow_if(t, CC_NE, site);
+}
+
 static void emit_form(struct translation *t, const struct form *f)
 {
     gva_t va = t->va + f->off;
@@ -1625,6 +1665,8 @@ static void emit_form(struct translation *t, const struct form *f)
 
     if (!holds_on)
         t->temp[0] = t->temp[1] = 0;
+    if (f->crosses && f->class != FORM_SLOW && f->class != FORM_END)
+        emit_crossing(t, f);
     switch (f->class) {
     case FORM_NATIVE:
         if (!emit_native(t, f))
@@ -1769,6 +1811,8 @@ static bool room(const struct bt_vm *bt)
 /* Now that stores to them are noticed: are the bytes in the page still those that were decoded? */
 static bool same_bytes(const struct translation *t)
 {
+    if (t->granules2 && memcmp(t->live_page2, t->bytes2, t->nbytes2))
+        return false;
     for (unsigned i = 0; i < 64; i++)
         if (t->granules >> i & 1 && memcmp(t->live_page + i * 64, t->page + i * 64, 64))
             return false;
@@ -1814,8 +1858,12 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     for (unsigned i = 0; i < t->nstubs; i++)
         emit_stub(t, &t->stubs[i]);
     b->granules = t->granules;
+    b->granules2 = t->granules2;
+    b->page2 = t->granules2 ? t->page2 : BT_NONE;
     block_note(c, page, t->granules);
-    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen)) {
+    if (t->granules2)
+        block_note(c, t->page2, t->granules2);
+    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen, t->gen2)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         return NULL;
     }
@@ -1828,6 +1876,24 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     bt->nblocks++;
     bt->translated++;
     return b;
+}
+
+/* Only a page that is known to have code: whoever stores to it is noticed. */
+static void find_page2(struct translation *t)
+{
+    struct interp *c = &t->v->c;
+    gva_t next = (t->lin | PAGE_MASK) + 1;
+    unsigned slot = TLB_SLOT(next);
+    const struct ram *ram = &c->vm->ram;
+
+    t->page2 = BT_NONE;
+    if (c->tlb[slot].tag[ACCESS_EXEC] != (next | c->key))
+        return;
+    t->gen2 = atomic_load(&ram->code_gen[c->tlb_ram_page[slot]]);
+    if (atomic_load(&ram->page_flags[c->tlb_ram_page[slot]]) != RAM_HAS_CODE)
+        return;
+    t->page2 = c->tlb_ram_page[slot];
+    t->live_page2 = (const uint8_t *)(uintptr_t)(next + c->tlb[slot].addend);
 }
 
 struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
@@ -1862,7 +1928,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->off = lin & PAGE_MASK;
         t->live_page = host - t->off;
         memcpy(t->page, t->live_page, PAGE_SIZE);
-        t->granules = 0;
+        t->granules = t->granules2 = 0;
+        find_page2(t);
         t->failed = t->mode == BT_MODE_LIST;
         t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
         if (!t->failed)

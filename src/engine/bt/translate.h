@@ -64,6 +64,12 @@ struct translation {
     uint8_t page[PAGE_SIZE];  /* what was in it */
     unsigned off;        /* of the block in it */
     uint64_t granules;
+    /* The next page, if it is known to have code; else BT_NONE. */
+    uint32_t page2, gen2;
+    const uint8_t *live_page2;
+    uint64_t granules2; /* of it, that the block has, ... */
+    uint8_t bytes2[15]; /* ... and these bytes */
+    unsigned nbytes2;
     unsigned n, max;
     bool failed; /* too many modes or stubs */
     bool open; /* the last instruction is followed by the next bytes */
