@@ -65,15 +65,33 @@ struct bt_entry {
 #define BT_TABLES     3
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
 #define BT_EXEC_SLOTS 1024
-#define BT_MODES      16  /* tables of indirect branches; the last one is shared by many modes */
+#define BT_MODES      8  /* tables of indirect branches; the last one is shared by many modes */
 #define BT_MODE_LIST  256 /* modes that have translations */
-#define BT_TARGETS    16384
+#define BT_TARGETS    65536
 #define BT_RUNS       16384
 #define BT_SINGLES    2048
 
 struct bt_table {
     struct bt_entry at[TLB_ENTRIES];
 };
+
+/* What the user's table has had, and its successor would have to ask C for. */
+struct bt_second {
+    uint64_t tag[2]; /* page addresses, or all ones */
+    uint64_t addend;
+    uint64_t generation; /* bt_vcpu.second_generation: it is good */
+};
+#define BT_SECOND_BITS 14
+#define BT_SECONDS     (1u << BT_SECOND_BITS)
+_Static_assert(sizeof(struct bt_second) == 32, "make_second shifts by 5");
+
+/* Not those that contend for a slot of the table as well. */
+static inline unsigned second_slot(gva_t addr)
+{
+    uint32_t page = (uint32_t)(addr >> PAGE_SHIFT);
+
+    return (page ^ page >> BT_SECOND_BITS) & (BT_SECONDS - 1);
+}
 
 /* What was filled since the last wipe, so that a flush costs what the fills did. */
 struct bt_log {
@@ -155,6 +173,9 @@ struct bt_vcpu {
     struct bt_table tlb[BT_TABLES];
     const uint8_t *targets[BT_MODES][BT_TARGETS]; /* by the low bits of a branch's target */
 
+    uint64_t second_generation;
+    struct bt_second second[BT_SECONDS]; /* by second_slot */
+
     struct bt_vcpu *self;
 
     /* Not for translated code. */
@@ -171,6 +192,7 @@ struct bt_vcpu {
     } single[BT_SINGLES]; /* what run_one found, by site */
     uint64_t without;      /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
     uint32_t without_site;
+    uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without being asked */
     unsigned mode_id, mode_table; /* number, and table of indirect branches */
     unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
@@ -295,6 +317,7 @@ struct bt_trap {
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
     uint32_t window[2]; /* by user, supervisor */
+    uint32_t second[2]; /* ACCESS_READ, ACCESS_WRITE */
 };
 
 /* Mistakes that --engine lockstep,plant=N makes, so that a test sees them found. */
@@ -342,6 +365,7 @@ struct bt_vm {
         unsigned table;
     } modes[BT_MODE_LIST];
     unsigned nmodes, nmode_tables; /* tables: those of one mode only */
+    _Atomic unsigned table_flushes; /* for want of one */
     unsigned warm; /* runs of cold code before it is translated */
     struct translation *work; /* the translator's scratch memory */
     struct lockstep *lockstep; /* NULL: this is the engine bt */

@@ -16,6 +16,8 @@
 #define CHANGING      8
 #define WARM_CHANGING 200
 #define COLD_BYTES (4u << 20) /* of decoded code: what is warm is translated */
+#define HABIT         64
+#define TABLE_FLUSHES 4
 #define WARM 16 /* runs of cold code before it is translated */
 
 /* ---- at the border ---------------------------------------------------------------------------- */
@@ -65,6 +67,10 @@ static bool upper_in_use(const struct cpu_fpu *f)
 /* The registers that a block needs are to be loaded before translated code goes on. */
 static void want(struct bt_vcpu *v, unsigned needs)
 {
+    if (v->habit && !v->c.ferr) {
+        needs |= v->habit;
+        v->habit = --v->habit_left ? v->habit : 0;
+    }
     needs &= ~(unsigned)v->live;
     if (!needs)
         return;
@@ -331,7 +337,9 @@ void bt_use_mode(struct bt_vcpu *v)
     if (n < BT_MODE_LIST)
         v->mode_table = bt->modes[n].table;
     pthread_mutex_unlock(&bt->lock);
-    if (n == BT_MODE_LIST) {
+    /* Modes of the early boot hold the tables: a few times, all begin anew. */
+    if (n == BT_MODE_LIST || (v->c.code64 && v->mode_table == BT_MODES - 1 &&
+                              atomic_fetch_add(&bt->table_flushes, 1) < TABLE_FLUSHES)) {
         bt_cache_flush(v);
         bt_use_mode(v);
         return;
@@ -410,6 +418,10 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
     case BT_LEAVE_SITE:
         b = &bt->blocks[bt->sites[v->id].block];
         c->s.rip = b->va + bt->sites[v->id].off;
+        if (b->needs && !atomic_load_explicit(&v->attention[0], memory_order_relaxed)) {
+            v->habit |= b->needs;
+            v->habit_left = HABIT;
+        }
         /* Who goes to a dead block because of what cannot be had would come back to it for ever. */
         if (__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE)) {
             v->without = b->key & BT_KEY_WITHOUT;

@@ -347,6 +347,135 @@ static uint32_t make_window(struct emit *e, unsigned table)
     return begin;
 }
 
+#define SITE(member) (int32_t)offsetof(struct bt_site, member)
+
+static const uint8_t spare[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI};
+
+static void spare_move(struct emit *e, bool store)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(spare); i++)
+        if (store)
+            emit_store(e, spare[i], GPR(spare[i]));
+        else
+            emit_load(e, spare[i], GPR(spare[i]));
+}
+
+/* To code `before` the offset in the buffer that the site has at `at`. rsi: the site. */
+static void jump_of_site(struct bt_vm *bt, struct emit *e, int32_t at, unsigned before)
+{
+    emit_op(e, false, OP_LOAD, T1, rm_mem(REG_RSI, NO_REG, 0, at));
+    emit_const(e, T0, (uint64_t)(uintptr_t)bt->code.rx - before);
+    emit_op(e, true, OP_ADD, T1, rm_reg(T0));
+    spare_move(e, false);
+    emit_op(e, false, 0xff, 4, rm_reg(T1));
+}
+
+static void emit_dword(struct emit *e, unsigned n, unsigned reg, uint32_t imm)
+{
+    emit_op(e, false, 0x81, n, rm_reg(reg));
+    emit32(e, imm);
+}
+
+/*
+ * The user's table does not have a page: `second` may. T1 is the site, T0 the address. Does what
+ * bt_tlb_fill does.
+ */
+static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
+{
+    int32_t table = GS(tlb) + (int32_t)(KEY_USER * sizeof(struct bt_table));
+    struct rm to = {.kind = RM_GS, .base = REG_RCX, .index = NO_REG};
+    struct rm from = {.kind = RM_GS, .base = REG_RAX, .index = NO_REG};
+    uint32_t begin, slow[3], both, full, last;
+
+    align(e, 16);
+    begin = e->at;
+    emit_op(e, false, OP_STORE, T1, rm_gs(GS(id)));
+    emit_store(e, T0, rm_gs(GS(slow_addr)));
+    spare_move(e, true);
+    emit_op(e, true, 0x69, T1, rm_reg(T1)); /* imul r15, r15, size */
+    emit32(e, sizeof(struct bt_site));
+    emit_const(e, REG_RSI, (uint64_t)(uintptr_t)bt->sites);
+    emit_op(e, true, OP_ADD, REG_RSI, rm_reg(T1));
+    /* Is it all in one page? */
+    emit_op(e, false, OP_STORE, T0, rm_reg(REG_RDX));
+    emit_dword(e, 4, REG_RDX, PAGE_MASK);
+    emit_op(e, false, 0x1b6, REG_RCX, rm_mem(REG_RSI, NO_REG, 0, SITE(size)));
+    emit_op(e, false, OP_ADD, REG_RDX, rm_reg(REG_RCX));
+    emit_dword(e, 7, REG_RDX, PAGE_SIZE);
+    slow[0] = emit_jump(e, CC_A, e->at);
+    emit_store(e, T0, rm_reg(REG_RAX));
+    emit_op(e, true, 0xc1, 5, rm_reg(REG_RAX)); /* second_slot */
+    emit8(e, PAGE_SHIFT);
+    emit_op(e, false, OP_STORE, REG_RAX, rm_reg(REG_RDX));
+    emit_op(e, false, 0xc1, 5, rm_reg(REG_RDX));
+    emit8(e, BT_SECOND_BITS);
+    emit_op(e, false, OP_XOR, REG_RAX, rm_reg(REG_RDX));
+    emit_dword(e, 4, REG_RAX, BT_SECONDS - 1);
+    emit_op(e, false, 0xc1, 4, rm_reg(REG_RAX));
+    emit8(e, 5);
+    from.disp = GS(second) + (int32_t)offsetof(struct bt_second, generation);
+    emit_load(e, REG_RCX, from);
+    emit_op(e, true, OP_CMP, REG_RCX, rm_gs(GS(second_generation)));
+    slow[1] = emit_jump(e, CC_NE, e->at);
+    emit_store(e, T0, rm_reg(REG_RDX));
+    emit_op(e, true, 0x81, 4, rm_reg(REG_RDX)); /* and rdx, ~fffh: the page */
+    emit32(e, ~(uint32_t)PAGE_MASK);
+    from.disp = GS(second) + (int32_t)(offsetof(struct bt_second, tag) + 8 * how);
+    emit_op(e, true, OP_CMP, REG_RDX, from);
+    slow[2] = emit_jump(e, CC_NE, e->at);
+
+    emit_op(e, false, OP_STORE, T0, rm_reg(REG_RCX));
+    emit_op(e, false, 0xc1, 5, rm_reg(REG_RCX));
+    emit8(e, PAGE_SHIFT - 5);
+    emit_dword(e, 4, REG_RCX, (TLB_ENTRIES - 1) << 5);
+    to.disp = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
+    emit_store(e, REG_RDX, to);
+    from.disp = GS(second) + (int32_t)offsetof(struct bt_second, addend);
+    emit_load(e, T0, from);
+    to.disp = table + (int32_t)offsetof(struct bt_entry, addend);
+    emit_store(e, T0, to);
+    emit_op(e, true, OP_ADD, T0, rm_reg(REG_RDX));
+    to.disp = table + (int32_t)offsetof(struct bt_entry, page);
+    emit_store(e, T0, to);
+    from.disp = GS(second) + (int32_t)(offsetof(struct bt_second, tag) + 8 * (1 - how));
+    emit_load(e, T0, from);
+    emit_op(e, true, OP_CMP, T0, rm_reg(REG_RDX));
+    both = emit_jump(e, CC_E, e->at);
+    emit_op(e, false, OP_STORE, REG_RCX, rm_reg(T0)); /* tag_none */
+    emit_dword(e, 6, T0, 1 << 5);
+    emit_op(e, true, 0xc1, 4, rm_reg(T0));
+    emit8(e, PAGE_SHIFT - 5);
+    emit_patch(e, both, e->at);
+    to.disp = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * (1 - how));
+    emit_store(e, T0, to);
+    /* log_add */
+    emit_op(e, false, 0xc1, 5, rm_reg(REG_RCX));
+    emit8(e, 5);
+    emit_op(e, false, OP_LOAD, REG_RDX, rm_gs(GS(log[KEY_USER].n)));
+    emit_dword(e, 7, REG_RDX, BT_LOG);
+    full = emit_jump(e, CC_A, e->at);
+    last = emit_jump(e, CC_E, e->at);
+    emit8(e, 0x66); /* mov gs:[slot + rdx * 2], cx */
+    emit_op(e, false, OP_STORE, REG_RCX,
+            (struct rm){.kind = RM_GS, .base = NO_REG, .index = REG_RDX, .scale = 1, .disp = GS(log[KEY_USER].slot)});
+    emit_patch(e, last, e->at);
+    emit_op(e, false, 0xff, 0, rm_gs(GS(log[KEY_USER].n)));
+    emit_patch(e, full, e->at);
+    jump_of_site(bt, e, SITE(retry), 0);
+
+    for (unsigned i = 0; i < ARRAY_LEN(slow); i++)
+        emit_patch(e, slow[i], e->at);
+    emit_op(e, false, 0x80, 7, rm_mem(REG_RSI, NO_REG, 0, SITE(kind)));
+    emit8(e, SITE_GROUP);
+    both = emit_jump(e, CC_NE, e->at);
+    jump_of_site(bt, e, SITE(resume), 1); /* of a displacement */
+    emit_patch(e, both, e->at);
+    spare_move(e, false);
+    emit_op(e, false, OP_LOAD, T0, rm_gs(GS(id)));
+    emit_jump(e, CC_ALWAYS, bt->stubs.slow);
+    return begin;
+}
+
 void bt_stubs_make(struct bt_vm *bt)
 {
     struct emit e = {.buf = bt->code.rw, .at = 64};
@@ -385,6 +514,8 @@ void bt_stubs_make(struct bt_vm *bt)
 
     bt->stubs.window[0] = make_window(&e, KEY_USER);
     bt->stubs.window[1] = make_window(&e, KEY_SUPERVISOR);
+    bt->stubs.second[ACCESS_READ] = make_second(bt, &e, ACCESS_READ);
+    bt->stubs.second[ACCESS_WRITE] = make_second(bt, &e, ACCESS_WRITE);
     align(&e, 64);
     bt->stubs_end = e.at;
 }

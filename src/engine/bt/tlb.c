@@ -20,8 +20,14 @@ static void entry_drop(struct bt_table *t, unsigned slot)
     t->at[slot].tag[ACCESS_READ] = t->at[slot].tag[ACCESS_WRITE] = tag_none(slot);
 }
 
+static struct bt_second *second_of(struct bt_vcpu *v, gva_t addr)
+{
+    return &v->second[second_slot(addr)];
+}
+
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot)
 {
+    v->second_generation++;
     v->tlb[table].at[slot].tag[ACCESS_WRITE] = tag_none(slot);
 }
 
@@ -60,6 +66,7 @@ static void exec_wipe(struct bt_vcpu *v, unsigned which)
 
 void bt_tlb_init(struct bt_vcpu *v)
 {
+    v->second_generation = 1;
     for (unsigned t = 0; t < BT_TABLES; t++) {
         v->log[t].n = BT_LOG + 1;
         table_wipe(&v->tlb[t], &v->log[t]);
@@ -117,6 +124,7 @@ bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
 static void drop_all(struct bt_vcpu *v)
 {
     bt_window_drop(v);
+    v->second_generation++;
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
     v->local_log.n = 0;
@@ -146,6 +154,7 @@ static void on_switched(struct interp *c)
         return;
     }
     bt_window_drop(v);
+    v->second_generation++;
     table_wipe(&v->tlb[KEY_USER], &v->log[KEY_USER]);
     table_wipe(&v->tlb[KEY_SUPERVISOR_AC], &v->log[KEY_SUPERVISOR_AC]);
     if (v->local_log.n > BT_LOG)
@@ -173,6 +182,7 @@ static void on_page_dropped(struct interp *c, gva_t addr, bool wide)
         return;
     }
     bt_window_drop(v);
+    second_of(v, addr)->generation = 0;
     for (unsigned t = 0; t < BT_TABLES; t++)
         entry_drop(&v->tlb[t], TLB_SLOT(addr));
     v->exec[0][exec_slot(addr)] = v->exec[1][exec_slot(addr)] = 0;
@@ -184,6 +194,7 @@ static void on_write_dropped(struct interp *c, uint32_t ram_page)
 
     /* The pages of entries are not kept by RAM page; this is rare and the refill cheap. */
     bt_window_drop(v);
+    v->second_generation++;
     v->n.write_drops++;
     bt_trace(v, "tlb_write_drop", c->s.rip, (uint64_t)ram_page << PAGE_SHIFT, 0, 0);
     for (unsigned t = 0; t < BT_TABLES; t++)
@@ -237,6 +248,14 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
     for (unsigned i = ACCESS_READ; i <= ACCESS_WRITE; i++)
         if (from->tag[i] == want)
             e->tag[i] = page;
+    if (table == KEY_USER) {
+        struct bt_second *second = second_of(v, addr);
+
+        for (unsigned i = ACCESS_READ; i <= ACCESS_WRITE; i++)
+            second->tag[i] = from->tag[i] == want ? page : UINT64_MAX;
+        second->addend = from->addend;
+        second->generation = v->second_generation;
+    }
     v->n.fills++;
     return true;
 }

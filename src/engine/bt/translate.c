@@ -23,6 +23,8 @@
 #include "engine/bt/look.h"
 
 /* More than any block needs, so that nothing checks for room while it is written. */
+_Static_assert(BT_TARGETS == 65536, "emit_indirect takes 16 bits");
+
 /* Bytes that one check may cover. */
 #define SHARE_SPAN 248
 #define ROOM_HOT  (16u << 10)
@@ -534,9 +536,7 @@ void emit_indirect(struct translation *t, uint32_t site)
     table = GS(targets) + (int32_t)(t->bt->modes[mode].table * BT_TARGETS * 8);
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
-    emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-    emit_op(e, false, 0x81, 4, rm_reg(T1));      /* and r15d, targets - 1 */
-    emit32(e, BT_TARGETS - 1);
+    emit_op(e, false, 0x1b7, T1, rm_reg(T0)); /* movzx r15d, r14w */
     emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
 }
 
@@ -577,6 +577,7 @@ static uint32_t emit_window_edge(struct emit *e)
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
+    const struct bt_site *site = &t->bt->sites[s->index]; /* if it is one */
     uint32_t els, edge = BT_NONE;
 
     if (s->kind == STUB_TRAP)
@@ -587,6 +588,16 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_patch(e, s->from2, e->at);
     switch (s->kind) {
     case STUB_MISS: /* T0 ^= tag gives the address back */
+        if (key_table(t->bt->blocks[site->block].key) == KEY_USER && !site->aligned) {
+            emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
+            emit_const(e, T1, s->index);
+            emit_jump(e, CC_ALWAYS, t->bt->stubs.second[site->how]);
+            if (site->kind == SITE_GROUP) { /* the stub comes back here */
+                emit_jump_without(t, e, s->index);
+                emit_site(t, e, s->index);
+            }
+            break;
+        }
         emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
         emit_store(e, T0, rm_gs(GS(slow_addr)));
         if (t->bt->sites[s->index].kind == SITE_GROUP)
