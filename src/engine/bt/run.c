@@ -411,6 +411,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
 {
     struct bt_vm *bt = v->bt;
     struct interp *c = &v->c;
+    const uint8_t **target;
     struct bt_exit *x;
     struct bt_block *b;
 
@@ -426,6 +427,9 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         if (__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE)) {
             v->without = b->key & BT_KEY_WITHOUT;
             v->without_site = BT_NONE;
+            target = &v->targets[v->mode_table][b->va & (BT_TARGETS - 1)];
+            if (*target == bt->code.rx + b->entry_indirect)
+                *target = bt->code.rx + bt->stubs.leave_indirect;
         }
         return;
     case BT_LEAVE_DIRECT:
