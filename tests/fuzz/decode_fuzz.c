@@ -72,8 +72,8 @@ static void choose_mode(struct rig *r, const uint8_t *h)
 }
 
 /*
- * A REP with a huge count over addresses where nothing is never ends and never faults: after 100 ms of CPU time
- * the vCPU is asked to leave, as a machine's main thread would.
+ * A REP with a huge count over addresses where nothing is never ends and never faults: after 100 ms
+ * of CPU time the vCPU is asked to leave, as a machine's main thread would.
  */
 static struct vcpu *volatile running;
 
@@ -102,6 +102,11 @@ static void run_bounded(struct rig *r)
  */
 static void decode_prefixed(struct interp *c, const uint8_t *in)
 {
+    /* Opcodes of the small extensions, which chance seldom meets. */
+    static const uint8_t rare[] = {0x13, 0x44, 0x45, 0xc4, 0xc8, 0xcf, 0xce, 0xb4, 0xb5,
+                                   0x8d, 0x75, 0x63, 0x70, 0x71, 0x50, 0x52, 0x8f, 0x54,
+                                   0x55, 0xdc, 0xde, 0xf0, 0xf1, 0xf2, 0xf3, 0xf5, 0xf6,
+                                   0xf7, 0xb8, 0xbc, 0xbd, 0x1d, 0x41, 0x90, 0x92, 0x2a};
     uint8_t evex[15] = {0x62, (uint8_t)((in[0] & 0xf3) | (in[3] % 3 + 1)), in[1] | 4, in[2]};
     uint8_t vex[15] = {0xc4, (uint8_t)((in[0] & 0xe0) | (in[3] % 3 + 1)), in[1]};
     uint8_t sse[15] = {(const uint8_t[]){0x66, 0xf2, 0xf3, 0x90}[in[0] & 3], 0x0f,
@@ -114,6 +119,10 @@ static void decode_prefixed(struct interp *c, const uint8_t *in)
     memcpy(evex + 4, in + 4, sizeof(evex) - 4);
     memcpy(vex + 3, in + 4, sizeof(vex) - 4);
     memcpy(sse + 3, in + 4, sizeof(sse) - 4);
+    if (in[3] & 0x80)
+        evex[4] = vex[3] = rare[in[4] % sizeof(rare)];
+    if (in[3] & 0x80)
+        sse[in[0] & 12 ? 3 : 2] = rare[in[4] % sizeof(rare)];
     decode_insn(c, evex, sizeof(evex), &insn);
     decode_insn(c, vex, sizeof(vex), &insn);
     decode_insn(c, sse, sizeof(sse), &insn);

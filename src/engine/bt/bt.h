@@ -23,16 +23,17 @@
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
  * then needs no more than the instruction itself. While there is no window, window_none makes every
  * address fail. Where the stack's page ends in the middle of what a block touches, another form of
- * the block runs, made for just that place of the page's end, which has two pages (BT_KEY_PAIR); and where that
- * varies, one which has no window (BT_KEY_NO_WINDOW). In the same way accesses by one base register
- * that only constants are added to in between share one check of all their bytes, and without it each has
- * its own (BT_KEY_NO_SHARE).
+ * the block runs, made for just that place of the page's end, which has two pages (BT_KEY_PAIR);
+ * and where that varies, one which has no window (BT_KEY_NO_WINDOW). In the same way accesses by
+ * one base register that only constants are added to in between share one check of all their bytes,
+ * and without it each has its own (BT_KEY_NO_SHARE).
  *
- * Code of 32 and 16 bits is translated as well, while the upper halves of its eight registers are zero
- * (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code does:
- * what is added in 64 bits and should have been cut to 32 has no tag, and is the interpreter's. In
- * compatibility mode, where that may have one, addresses are computed of their own. Other segments have limit
- * and base looked at for each access (segment.c). A block is of one RIP, CS base and limit.
+ * Code of 32 and 16 bits is translated as well, while the upper halves of its eight registers are
+ * zero (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code
+ * does: what is added in 64 bits and should have been cut to 32 has no tag, and is the
+ * interpreter's. In compatibility mode, where that may have one, addresses are computed of their
+ * own. Other segments have limit and base looked at for each access (segment.c). A block is of one
+ * RIP, CS base and limit.
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -65,7 +66,7 @@ struct bt_entry {
 #define BT_TABLES     3
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
 #define BT_EXEC_SLOTS 1024
-#define BT_MODES      8  /* tables of indirect branches; the last one is shared by many modes */
+#define BT_MODES      8   /* tables of indirect branches; the last one is shared by many modes */
 #define BT_MODE_LIST  256 /* modes that have translations */
 #define BT_TARGETS    65536
 #define BT_RUNS       16384
@@ -99,22 +100,22 @@ struct bt_log {
     uint16_t slot[BT_LOG];
 };
 
-enum bt_leave { /* why translated code was left */
-    BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
-    BT_LEAVE_DIRECT,   /* a direct branch that is not linked: `id` is the exit */
-    BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
-    BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
+enum bt_leave {                    /* why translated code was left */
+                BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
+                BT_LEAVE_DIRECT,   /* a direct branch that is not linked: `id` is the exit */
+                BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
+                BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
 };
 #define BT_LEAVES 4
 
 enum bt_phase { /* where a vCPU's thread spends its time */
-    BT_IN_LOOP,
-    BT_IN_CODE,
-    BT_IN_INTERP, /* cold blocks, and modes that are not translated */
-    BT_IN_SLOW,   /* bt_slow: fills, and instructions that the interpreter runs */
-    BT_IN_TRANSLATOR,
-    BT_OUTSIDE, /* halted, paused */
-    BT_PHASES,
+                BT_IN_LOOP,
+                BT_IN_CODE,
+                BT_IN_INTERP, /* cold blocks, and modes that are not translated */
+                BT_IN_SLOW,   /* bt_slow: fills, and instructions that the interpreter runs */
+                BT_IN_TRANSLATOR,
+                BT_OUTSIDE, /* halted, paused */
+                BT_PHASES,
 };
 
 #define BT_MNEMONICS 2048
@@ -133,14 +134,14 @@ struct bt_counts {
 };
 
 /* Registers of the guest's that a block finds loaded. */
-#define NEED_VEC 1 /* vector and mask registers, MXCSR */
-#define NEED_X87 2 /* x87 or MMX registers */
-#define BT_NEEDS 4
-#define BT_SHARES 4
+#define NEED_VEC       1 /* vector and mask registers, MXCSR */
+#define NEED_X87       2 /* x87 or MMX registers */
+#define BT_NEEDS       4
+#define BT_SHARES      4
 #define BT_WINDOW_SPAN 512 /* bytes of the stack that one check covers */
 /*
- * Outside of 64-bit code, addresses wrap at 4 GiB, but those made of rsp and SD do not: no window so
- * near to either end that a block could come there. A power of 2.
+ * Outside of 64-bit code, addresses wrap at 4 GiB, but those made of rsp and SD do not: no window
+ * so near to either end that a block could come there. A power of 2.
  */
 #define BT_WINDOW_EDGE 20
 
@@ -158,15 +159,15 @@ struct bt_vcpu {
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
-    uint64_t window, window_delta; /* of the stack: its page, and SD */
-    uint64_t window_none;          /* all ones: there is none; 0: there is */
+    uint64_t window, window_delta;           /* of the stack: its page, and SD */
+    uint64_t window_none;                    /* all ones: there is none; 0: there is */
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
-    uint64_t window_limit;         /* between a block and the stub that looks for the window, ... */
-    uint64_t window_else;          /* ... and where to go on without */
+    uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
+    uint64_t window_else;  /* ... and where to go on without */
     uint32_t host_mxcsr;
-    uint8_t live;      /* NEED_*: these registers are the guest's */
-    uint8_t wanted;    /* load them before going on at `resume` */
-    uint8_t x87_saved; /* `fx` is what struct cpu_fpu is to become */
+    uint8_t live;                 /* NEED_*: these registers are the guest's */
+    uint8_t wanted;               /* load them before going on at `resume` */
+    uint8_t x87_saved;            /* `fx` is what struct cpu_fpu is to become */
     _Alignas(16) uint8_t fx[512]; /* FXSAVE64 image of which the x87 half counts */
 
     uint64_t exec[2][BT_EXEC_SLOTS]; /* by user, supervisor: exec_word of the page fetched from */
@@ -182,7 +183,7 @@ struct bt_vcpu {
     struct bt_vm *bt;
     struct bt_log log[BT_TABLES], local_log; /* local: not global, of the supervisor's table */
     struct bt_log exec_log[2];
-    bool exec_local; /* a page that is not global is in exec[1] */
+    bool exec_local;            /* a page that is not global is in exec[1] */
     uint64_t mode_key, mode_cs; /* bt_key and bt_cs_word as of bt_use_mode */
     uint64_t window_drops;
     struct {
@@ -190,11 +191,12 @@ struct bt_vcpu {
         struct block *block;
         uint64_t flushes; /* of the interpreter's blocks and the code buffer, when it was found */
     } single[BT_SINGLES]; /* what run_one found, by site */
-    uint64_t without;      /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
+    uint64_t without;     /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
     uint32_t without_site;
-    uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without being asked */
+    uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without
+                                  being asked */
     unsigned mode_id, mode_table; /* number, and table of indirect branches */
-    unsigned cap;     /* lockstep: a translation has no more instructions than this; 0: any */
+    unsigned cap;          /* lockstep: a translation has no more instructions than this; 0: any */
     uint8_t runs[BT_RUNS]; /* of cold code, by a hash of its address */
     struct bt_counts n;
 };
@@ -227,13 +229,14 @@ struct bt_block {
     gva_t lin;        /* ... its linear address */
     uint64_t key;     /* bt_key */
     uint64_t cs_word; /* bt_cs_word */
-    uint64_t phys; /* RAM page << 12 | offset */
+    uint64_t phys;    /* RAM page << 12 | offset */
     uint64_t granules;
-    /* Its last instruction runs on into another page, BT_NONE: it does not; links as in page_blocks. */
+    /* Its last instruction runs on into another page, BT_NONE: it does not; links as in
+     * page_blocks. */
     uint32_t page2, page2_next;
     uint64_t granules2;
-    uint32_t entry;      /* flags in the slot if live; polls */
-    uint32_t entry_host; /* flags in the host's */
+    uint32_t entry;          /* flags in the slot if live; polls */
+    uint32_t entry_host;     /* flags in the host's */
     uint32_t entry_indirect; /* T0 is the target: checks it and the page */
     uint32_t stale;          /* where who comes to the entry goes when the block is dead */
     uint32_t page_next, hash_next;
@@ -243,15 +246,23 @@ struct bt_block {
     uint8_t dead;
 };
 
-enum bt_site_kind { SITE_ACCESS, SITE_INSN, SITE_WINDOW, SITE_PAIR, SITE_GROUP, SITE_TSC, SITE_CROSSING };
+enum bt_site_kind {
+    SITE_ACCESS,
+    SITE_INSN,
+    SITE_WINDOW,
+    SITE_PAIR,
+    SITE_GROUP,
+    SITE_TSC,
+    SITE_CROSSING
+};
 
 /* An instruction that may have to leave its block. There are many: kept small. */
 struct bt_site {
     uint32_t block;
     uint32_t retry; /* SITE_ACCESS: the check */
     /*
-     * Behind the instruction; BT_NONE: nowhere. SITE_WINDOW, SITE_PAIR, SITE_GROUP: the jump to the block
-     * without.
+     * Behind the instruction; BT_NONE: nowhere. SITE_WINDOW, SITE_PAIR, SITE_GROUP: the jump to the
+     * block without.
      */
     uint32_t resume;
     union {
@@ -346,7 +357,8 @@ struct bt_vm {
     struct bt_trap *traps;
     uint32_t nblocks, nsites, nexits;
     _Atomic uint32_t ntraps;
-    /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second page. */
+    /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second
+     * page. */
     uint32_t *page_blocks;
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
@@ -364,15 +376,15 @@ struct bt_vm {
         uint64_t key, cs_word;
         unsigned table;
     } modes[BT_MODE_LIST];
-    unsigned nmodes, nmode_tables; /* tables: those of one mode only */
+    unsigned nmodes, nmode_tables;  /* tables: those of one mode only */
     _Atomic unsigned table_flushes; /* for want of one */
-    unsigned warm; /* runs of cold code before it is translated */
-    struct translation *work; /* the translator's scratch memory */
-    struct lockstep *lockstep; /* NULL: this is the engine bt */
+    unsigned warm;                  /* runs of cold code before it is translated */
+    struct translation *work;       /* the translator's scratch memory */
+    struct lockstep *lockstep;      /* NULL: this is the engine bt */
     enum bt_plant plant;
     uint64_t translated, flushes, killed, linked;
     uint64_t start_ticks, start_ns; /* host TSC and clock when the VM was made */
-    int perf_map; /* descriptor; -1: none */
+    int perf_map;                   /* descriptor; -1: none */
 };
 
 static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
@@ -383,13 +395,15 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
-/* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without. */
+/* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without.
+ */
 #define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
 #define BT_KEY_WITHOUT   (BT_KEY_PAIR | BT_KEY_NO_WINDOW | BT_KEY_NO_SHARE)
-/* A bit per segment, outside of 64-bit code: only limit and base stand between an offset and memory. */
+/* A bit per segment, outside of 64-bit code: only limit and base stand between an offset and
+ * memory. */
 #define BT_KEY_READ_SHIFT  (MODE_BITS + 4)
 #define BT_KEY_WRITE_SHIFT (MODE_BITS + 10)
 
@@ -431,8 +445,8 @@ static inline unsigned key_table(uint64_t key)
 /* tlb.c */
 void bt_tlb_init(struct bt_vcpu *v);
 /*
- * May the instruction have a fault that comes before that of its operand's page, or none at all? #GP of a
- * misaligned operand does. Then only the interpreter knows.
+ * May the instruction have a fault that comes before that of its operand's page, or none at all?
+ * #GP of a misaligned operand does. Then only the interpreter knows.
  */
 static inline bool bt_faults_first(const struct bt_site *s, gva_t addr)
 {
@@ -456,7 +470,8 @@ extern const struct interp_listener bt_listener;
 /* stubs.c: the code between C and translations. */
 void bt_stubs_make(struct bt_vm *bt);
 
-/* translate.c: a block for s.rip, or NULL if there is none to be had (or the buffer is full: *full). */
+/* translate.c: a block for s.rip, or NULL if there is none to be had (or the buffer is full:
+ * *full). */
 struct bt_block *bt_translate(struct bt_vcpu *v, bool *full);
 int bt_translate_init(struct bt_vm *bt, struct err *err);
 void bt_translate_fini(struct bt_vm *bt);
@@ -488,8 +503,8 @@ void bt_x87_out(struct bt_vcpu *v);
 /* run.c: from translated code. The address to go on at, or 0 to leave. */
 uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
 /*
- * What the loop does between two looks at what may have happened: runs the translation of what is at
- * s.rip until it is left, or makes it, or has the interpreter run a block. May raise.
+ * What the loop does between two looks at what may have happened: runs the translation of what is
+ * at s.rip until it is left, or makes it, or has the interpreter run a block. May raise.
  */
 void bt_run_some(struct bt_vcpu *v);
 /* Its parts, for lockstep.c. */

@@ -16,8 +16,8 @@
 /* Page by page: a host that gives huge pages unasked would round each array up by megabytes. */
 static void *reserve(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
@@ -105,9 +105,9 @@ struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_
 /* ---- changing code that may be running ------------------------------------------------------- */
 
 /*
- * Four bytes that lie in one aligned eight, or eight aligned ones, are stored at once: whoever fetches
- * meanwhile sees the old or the new instruction (SDM vol. 3A 8.1.3, 9.1.3: the store itself is seen
- * in order).
+ * Four bytes that lie in one aligned eight, or eight aligned ones, are stored at once: whoever
+ * fetches meanwhile sees the old or the new instruction (SDM vol. 3A 8.1.3, 9.1.3: the store itself
+ * is seen in order).
  */
 static void store32(struct bt_vm *bt, uint32_t at, uint32_t v)
 {

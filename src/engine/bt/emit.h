@@ -100,7 +100,7 @@ static inline void emit_modrm(struct emit *e, unsigned reg, const struct rm *m, 
         emit32(e, (uint32_t)m->disp);
         return;
     }
-    mod = m->disp == 0 && (m->base & 7) != 5                      ? 0
+    mod = m->disp == 0 && (m->base & 7) != 5           ? 0
           : !wide && m->disp >= -128 && m->disp <= 127 ? 1
                                                        : 2;
     if (m->index == NO_REG && (m->base & 7) != 4) {
@@ -117,8 +117,8 @@ static inline void emit_modrm(struct emit *e, unsigned reg, const struct rm *m, 
 }
 
 /*
- * A plain instruction: opcodes above 0xff are in map 0F. W gives it 64 bits. Never 8-bit operands of
- * registers 4 to 7.
+ * A plain instruction: opcodes above 0xff are in map 0F. W gives it 64 bits. Never 8-bit operands
+ * of registers 4 to 7.
  */
 static inline void emit_op(struct emit *e, bool w, unsigned opcode, unsigned reg, struct rm m)
 {

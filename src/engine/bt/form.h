@@ -37,23 +37,24 @@ struct form {
     enum form_class class;
     uint8_t mem_size; /* bytes of the memory operand of a copied instruction; 0: none */
     uint8_t stack;    /* bytes that PUSH, POP, CALL, RET, LEAVE, PUSHF, POPF move */
-    /* Of the memory operand: its address is a register's value and a displacement, nothing else ... */
+    /* Of the memory operand: its address is a register's value and a displacement, nothing else ...
+     */
     bool simple;
     bool sreg_push, sreg_pop; /* PUSH and POP of a segment register */
-    bool windowed;       /* ... that of rsp, and near */
-    bool stack_windowed; /* of what PUSH and its like do */
+    bool windowed;            /* ... that of rsp, and near */
+    bool stack_windowed;      /* of what PUSH and its like do */
     bool mem_write;
-    uint8_t high; /* AH to DH beside memory: the register that has it, else R_NONE */
-    bool masked; /* some elements of the operand only: the others do not fault */
-    bool vec;    /* works on vector registers */
-    bool x87;    /* works on x87 or MMX registers */
-    bool traps;  /* may fault by itself: #DE, #XM, #MF, a misaligned operand */
-    uint8_t cc;  /* FORM_JCC */
+    uint8_t high;    /* AH to DH beside memory: the register that has it, else R_NONE */
+    bool masked;     /* some elements of the operand only: the others do not fault */
+    bool vec;        /* works on vector registers */
+    bool x87;        /* works on x87 or MMX registers */
+    bool traps;      /* may fault by itself: #DE, #XM, #MF, a misaligned operand */
+    uint8_t cc;      /* FORM_JCC */
     bool crosses;    /* into the next page: the last of its block */
     bool shadow;     /* no interrupt before the next instruction has run */
     bool poll_after; /* an interrupt may be due behind it */
-    uint16_t off; /* from the block's start */
-    uint16_t stolen;   /* guest registers that have no host register, among the data operands */
+    uint16_t off;    /* from the block's start */
+    uint16_t stolen; /* guest registers that have no host register, among the data operands */
     uint16_t stolen_written, stolen_read;
     /* Arithmetic flags in RFLAGS positions. */
     uint16_t flags_read, flags_must, flags_may;
@@ -62,7 +63,8 @@ struct form {
 
 #define FLAGS_ALL 0x8d5
 
-/* Fills everything but `in`, `zi`, `ops` and `off` in. `end`: the interpreter's decoder ends here. */
+/* Fills everything but `in`, `zi`, `ops` and `off` in. `end`: the interpreter's decoder ends here.
+ */
 void form_classify(struct form *f, const struct interp *c, bool end);
 
 /* What form_classify said is not to be: the interpreter runs it (and the block ends). */

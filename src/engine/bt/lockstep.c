@@ -343,9 +343,8 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
     v->cap = cap;
     if (cap)
         b = bt_cache_find(v->bt, c->s.rip,
-                          v->mode_key | v->without |
-                              (uint64_t)cap << BT_KEY_CAP_SHIFT,
-                          v->mode_cs, phys);
+                          v->mode_key | v->without | (uint64_t)cap << BT_KEY_CAP_SHIFT, v->mode_cs,
+                          phys);
     if (!b)
         b = bt_translate(v, &full);
     v->cap = 0;

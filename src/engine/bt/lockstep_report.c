@@ -24,8 +24,7 @@ static void hex(FILE *out, const uint8_t *p, unsigned n)
 
 /* ---- code ---- */
 
-static void code(FILE *out, const uint8_t *p, unsigned n, uint64_t at, unsigned most,
-                 uint64_t mode)
+static void code(FILE *out, const uint8_t *p, unsigned n, uint64_t at, unsigned most, uint64_t mode)
 {
     ZydisFormatter formatter;
     ZydisDecoder decoder;
@@ -73,7 +72,8 @@ static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *
     code(out, rw + b->entry, b->hot_end - b->entry, (uintptr_t)rx + b->entry, UINT32_MAX,
          MODE_CODE64);
     fprintf(out, "its cold part:\n");
-    code(out, rw + b->cold, b->cold_end - b->cold, (uintptr_t)rx + b->cold, UINT32_MAX, MODE_CODE64);
+    code(out, rw + b->cold, b->cold_end - b->cold, (uintptr_t)rx + b->cold, UINT32_MAX,
+         MODE_CODE64);
 }
 
 /* ---- state ---- */

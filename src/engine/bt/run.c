@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The run loop of the translator. Cold code is run by the interpreter, block by block, each counted;
- * what is warm is translated. Everything between two instructions (interrupts, requests, single steps)
- * is interp_boundary's.
+ * The run loop of the translator. Cold code is run by the interpreter, block by block, each
+ * counted; what is warm is translated. Everything between two instructions (interrupts, requests,
+ * single steps) is interp_boundary's.
  *
- * A kick is never lost: `attention` is cleared before vcpu->pending is looked at, and who posts sets
- * pending first.
+ * A kick is never lost: `attention` is cleared before vcpu->pending is looked at, and who posts
+ * sets pending first.
  */
 #include "core/vm.h"
-#include "engine/bt/translate.h"
 #include "engine/bt/look.h"
+#include "engine/bt/translate.h"
 #include "engine/engine.h"
 
-/* Code of a page whose code has been written so often must run for longer to be worth translating. */
+/* Code of a page whose code has been written so often must run for longer to be worth translating.
+ */
 #define CHANGING      8
 #define WARM_CHANGING 200
-#define COLD_BYTES (4u << 20) /* of decoded code: what is warm is translated */
+#define COLD_BYTES    (4u << 20) /* of decoded code: what is warm is translated */
 #define HABIT         64
 #define TABLE_FLUSHES 4
-#define WARM 16 /* runs of cold code before it is translated */
+#define WARM          16 /* runs of cold code before it is translated */
 
-/* ---- at the border ---------------------------------------------------------------------------- */
+/* ---- at the border ----------------------------------------------------------------------------
+ */
 
 /* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
 static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
@@ -110,8 +112,8 @@ static struct block *single_block(struct bt_vcpu *v, const struct bt_block *b,
         v->single[n & (BT_SINGLES - 1)].flushes == flushes &&
         found->mode == (c->mode | BLOCK_SINGLE) && found->phys == b->phys + s->off &&
         found->page2 == BLOCK_NO_PAGE &&
-        found->gen == atomic_load_explicit(&c->code_gen[found->phys >> PAGE_SHIFT],
-                                           memory_order_acquire)) {
+        found->gen ==
+            atomic_load_explicit(&c->code_gen[found->phys >> PAGE_SHIFT], memory_order_acquire)) {
         c->block_rip = c->s.rip;
         return found;
     }
@@ -185,8 +187,8 @@ static uint64_t pair(struct bt_vcpu *v, const struct bt_block *b, const struct b
 }
 
 /*
- * The check of several accesses failed. The first one's page may be looked for, and its fault raised;
- * for the others' sake nothing may fault, so that the block runs without shared checks.
+ * The check of several accesses failed. The first one's page may be looked for, and its fault
+ * raised; for the others' sake nothing may fault, so that the block runs without shared checks.
  */
 static bool group(struct bt_vcpu *v, const struct bt_site *s)
 {
@@ -195,7 +197,8 @@ static bool group(struct bt_vcpu *v, const struct bt_site *s)
     gva_t addr = v->slow_addr, at = addr + (uint64_t)(int64_t)s->moved;
 
     return bt_tlb_fill(v, at, &first) && (addr & PAGE_MASK) <= PAGE_SIZE - s->size &&
-           ((at ^ addr) & ~PAGE_MASK) == 0 && (s->how == s->first_how || bt_tlb_fill(v, at, &other));
+           ((at ^ addr) & ~PAGE_MASK) == 0 &&
+           (s->how == s->first_how || bt_tlb_fill(v, at, &other));
 }
 
 /* Is the page where an instruction goes on the one that it was translated from? Raises #PF. */
@@ -235,8 +238,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         c->s.rip = c->block_rip = b->va + s->off;
         c->block = NULL;
         c->cur = &access_insn;
-        if (!(s->aligned && (v->slow_addr & (s->size - 1u))) &&
-            bt_tlb_fill(v, v->slow_addr, s))
+        if (!(s->aligned && (v->slow_addr & (s->size - 1u))) && bt_tlb_fill(v, v->slow_addr, s))
             to = s->retry;
     }
     if (s->kind == SITE_CROSSING) {
@@ -260,7 +262,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
             bt_tlb_fill(v, v->slow_addr, s);
     }
     if (to == s->retry && to != BT_NONE && drops != v->window_drops)
-        return 0; /* s.rip is the instruction */
+        return 0;                                  /* s.rip is the instruction */
     if (to == BT_NONE || drops != v->window_drops) /* the block may count on its window */
         return 0;
     want(v, b->needs);
@@ -284,8 +286,7 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
 {
     enum bt_leave why;
     struct bt_vm *bt = v->bt;
-    enum bt_leave (*go)(void) =
-        (enum bt_leave(*)(void))(uintptr_t)(bt->code.rx + bt->stubs.enter);
+    enum bt_leave (*go)(void) = (enum bt_leave(*)(void))(uintptr_t)(bt->code.rx + bt->stubs.enter);
 
     want(v, b->needs);
     v->resume = (uint64_t)(uintptr_t)bt->code.rx + b->entry;
@@ -298,7 +299,8 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
     return why;
 }
 
-/* ---- finding and making blocks ------------------------------------------------------------------ */
+/* ---- finding and making blocks ------------------------------------------------------------------
+ */
 
 /* All vCPUs get the new mode's table: translated code goes from one mode to another by itself. */
 unsigned bt_mode_id(struct bt_vm *bt, uint64_t key, uint64_t cs_word)
@@ -376,11 +378,13 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     return b;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * ------------------------------------------------------------------------------------- */
 
 /*
- * Where an indirect branch could not go: it raises its fault, with rsp as it was before. A return address
- * stays in memory, as processors leave it; it may have overwritten the target, so the branch is not run again.
+ * Where an indirect branch could not go: it raises its fault, with rsp as it was before. A return
+ * address stays in memory, as processors leave it; it may have overwritten the target, so the
+ * branch is not run again.
  */
 void bt_undo_indirect(struct bt_vcpu *v)
 {
@@ -458,7 +462,8 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
                  b != NULL, 0);
         if (b)
-            v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] = bt->code.rx + b->entry_indirect;
+            v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] =
+                bt->code.rx + b->entry_indirect;
         return;
     case BT_LEAVE_SLOW:
         return;
@@ -471,8 +476,8 @@ static bool warm(struct bt_vcpu *v)
     gva_t lin = block_linear(&v->c, v->c.s.rip);
     uint8_t *runs = &v->runs[jump_slot(lin) & (BT_RUNS - 1)];
     uint32_t page = v->c.tlb_ram_page[TLB_SLOT(lin)];
-    bool changing = v->bt->warm > 1 && page < v->bt->iv.pages &&
-                    v->bt->page_kills[page] >= CHANGING;
+    bool changing =
+        v->bt->warm > 1 && page < v->bt->iv.pages && v->bt->page_kills[page] >= CHANGING;
 
     if (++*runs < (changing ? WARM_CHANGING : v->bt->warm))
         return false;
@@ -576,7 +581,8 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     return why;
 }
 
-/* ---- the engine ------------------------------------------------------------------------------------ */
+/* ---- the engine
+ * ------------------------------------------------------------------------------------ */
 
 static void bt_kick(struct vcpu *vcpu)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The code between C and translations, made once per VM: entering, leaving, the call to bt_slow, and
- * the exchange of vector and x87 registers. What it keeps: the guest's general registers go to struct interp
- * before C runs and come from there; the host's callee-saved ones are on the host's stack.
+ * The code between C and translations, made once per VM: entering, leaving, the call to bt_slow,
+ * and the exchange of vector and x87 registers. What it keeps: the guest's general registers go to
+ * struct interp before C runs and come from there; the host's callee-saved ones are on the host's
+ * stack.
  */
 #include "engine/bt/bt.h"
 #include "engine/bt/emit.h"
 
-#define GPR(n)      rm_gs(GS(c.s.gpr) + 8 * (n))
-#define HOST_SAVED  6
+#define GPR(n)     rm_gs(GS(c.s.gpr) + 8 * (n))
+#define HOST_SAVED 6
 
 static const uint8_t host_saved[HOST_SAVED] = {REG_RBX, REG_RBP, 12, 13, 14, 15};
 
@@ -136,8 +137,8 @@ static void byte_set(struct emit *e, int32_t at, unsigned v)
 #define FX_FSW 2
 
 /*
- * To the image. C code wants an empty stack, all exceptions masked and none pending: EMMS is a tenth of
- * FNINIT, and enough for a guest that has the same control word.
+ * To the image. C code wants an empty stack, all exceptions masked and none pending: EMMS is a
+ * tenth of FNINIT, and enough for a guest that has the same control word.
  */
 static void x87_out(struct emit *e)
 {
@@ -167,8 +168,8 @@ static void x87_out(struct emit *e)
 
 /*
  * An SSE instruction while the upper half of some register is not 0 costs hundreds of cycles, once
- * (Intel's optimization manual, "Mixing AVX code with SSE code"). Most code never uses them: then they are
- * neither stored nor loaded, and stay clean.
+ * (Intel's optimization manual, "Mixing AVX code with SSE code"). Most code never uses them: then
+ * they are neither stored nor loaded, and stay clean.
  */
 static void vectors_out(struct bt_vm *bt, struct emit *e)
 {
@@ -347,7 +348,7 @@ static uint32_t make_window(struct emit *e, unsigned table)
     return begin;
 }
 
-#define SITE(member) (int32_t)offsetof(struct bt_site, member)
+#define SITE(member) (int32_t) offsetof(struct bt_site, member)
 
 static const uint8_t spare[] = {REG_RAX, REG_RCX, REG_RDX, REG_RSI};
 
@@ -457,7 +458,11 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     last = emit_jump(e, CC_E, e->at);
     emit8(e, 0x66); /* mov gs:[slot + rdx * 2], cx */
     emit_op(e, false, OP_STORE, REG_RCX,
-            (struct rm){.kind = RM_GS, .base = NO_REG, .index = REG_RDX, .scale = 1, .disp = GS(log[KEY_USER].slot)});
+            (struct rm){.kind = RM_GS,
+                        .base = NO_REG,
+                        .index = REG_RDX,
+                        .scale = 1,
+                        .disp = GS(log[KEY_USER].slot)});
     emit_patch(e, last, e->at);
     emit_op(e, false, 0xff, 0, rm_gs(GS(log[KEY_USER].n)));
     emit_patch(e, full, e->at);

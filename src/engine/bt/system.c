@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * System and string instructions that are worth writing out: those on the way into and out of a
- * kernel, and what it does around every lock. Each does what its handler in engine/interp/sys.c does
- * in the plain case, and leaves every other case to it: the conditions are looked at before anything
- * changes. SDM vol. 2.
+ * kernel, and what it does around every lock. Each does what its handler in engine/interp/sys.c
+ * does in the plain case, and leaves every other case to it: the conditions are looked at before
+ * anything changes. SDM vol. 2.
  */
 #include "engine/bt/translate.h"
 
@@ -11,11 +11,13 @@
 #define RFLAGS_AT   rm_gs(GS(c.s.rflags))
 #define SEG(n, member) \
     rm_gs(GS(c.s.seg) + (int32_t)((n) * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, member)))
-#define GPR_AT(n)   rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
+#define GPR_AT(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
 
-/* What POPF and SYSRET may not change here: it would be another mode, or other string instructions. */
-#define FLAGS_ODD \
-    (RFLAGS_TF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID | RFLAGS_RF | RFLAGS_VM)
+/* What POPF and SYSRET may not change here: it would be another mode, or other string instructions.
+ */
+#define FLAGS_ODD                                                                          \
+    (RFLAGS_TF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID | RFLAGS_RF | \
+     RFLAGS_VM)
 
 static bool kernel(const struct translation *t)
 {
@@ -27,7 +29,8 @@ static bool is_rep(const struct form *f)
     return f->in.flags & (INSN_REP | INSN_REPNE);
 }
 
-/* STOS, MOVS and LODS (that not with REP) whose addresses are whole registers: bytes of an element, or 0. */
+/* STOS, MOVS and LODS (that not with REP) whose addresses are whole registers: bytes of an element,
+ * or 0. */
 static unsigned string_size(const struct translation *t, const struct form *f)
 {
     if (t->code64 ? f->in.asize != 8 || f->in.seg >= SEG_FS
@@ -96,7 +99,8 @@ static bool loads_paragraph(const struct translation *t, unsigned seg)
     return (t->key & (MODE_REAL | MODE_V86)) && seg != SEG_CS && seg != SEG_SS && seg < SEG_COUNT;
 }
 
-/* MOV, PUSH and POP of segment registers: reading always, loading where a selector is a paragraph. */
+/* MOV, PUSH and POP of segment registers: reading always, loading where a selector is a paragraph.
+ */
 static bool segment_move(const struct translation *t, struct form *f)
 {
     switch (f->zi.mnemonic) {
@@ -177,8 +181,8 @@ bool system_form(const struct translation *t, struct form *f)
     case ZYDIS_MNEMONIC_SYSRET:
         f->flags_read = f->flags_may = FLAGS_ALL;
         f->flags_must = 0;
-        return t->code64 && (t->key & MODE_SCE) && kernel(t) && f->in.osize == 8 && !(t->key & MODE_IOPL) &&
-               key_table(t->key) == KEY_SUPERVISOR;
+        return t->code64 && (t->key & MODE_SCE) && kernel(t) && f->in.osize == 8 &&
+               !(t->key & MODE_IOPL) && key_table(t->key) == KEY_SUPERVISOR;
     default:
         return false;
     }
@@ -414,8 +418,8 @@ static void emit_sysret(struct translation *t, const struct form *f)
     emit_canonical(e);
     slow_if(t, CC_NE, site);
     emit_op(e, false, 0xf7, 0, rm_reg(11)); /* test r11d */
-    emit32(e, RFLAGS_TF | RFLAGS_AC | RFLAGS_IOPL | RFLAGS_RF | RFLAGS_VM | RFLAGS_VIF |
-                  RFLAGS_VIP);
+    emit32(e,
+           RFLAGS_TF | RFLAGS_AC | RFLAGS_IOPL | RFLAGS_RF | RFLAGS_VM | RFLAGS_VIF | RFLAGS_VIP);
     slow_if(t, CC_NE, site);
     emit_store(e, 11, rm_reg(T0));
     emit_dword(e, 4, rm_reg(T0), 0x3c7fd7 & ~(uint32_t)FLAGS_ALL);
@@ -434,7 +438,8 @@ static void emit_sysret(struct translation *t, const struct form *f)
     emit_indirect(t, site);
 }
 
-/* ---- strings and bit strings -------------------------------------------------------------------- */
+/* ---- strings and bit strings --------------------------------------------------------------------
+ */
 
 /* Slow if the rcx elements from `reg` on do not all lie in its page. Destroys T0. */
 static void slow_if_crossing(struct translation *t, unsigned reg, unsigned size, uint32_t site)
@@ -613,7 +618,8 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     resume_here(t, site);
 }
 
-/* ---- segment registers --------------------------------------------------------------------------- */
+/* ---- segment registers
+ * --------------------------------------------------------------------------- */
 
 static void emit_selector(struct emit *e, unsigned seg)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tables that translated code looks into. They are filled from the interpreter's TLB, which does
- * the walks and decides what may have a tag at all, and follow it in everything it drops.
+ * The tables that translated code looks into. They are filled from the interpreter's TLB, which
+ * does the walks and decides what may have a tag at all, and follow it in everything it drops.
  */
 #include <string.h>
 
@@ -142,7 +142,8 @@ static void on_dropped(struct interp *c)
     drop_all(v);
 }
 
-/* Only the supervisor's table outlives a change of the address space, and of it the global pages. */
+/* Only the supervisor's table outlives a change of the address space, and of it the global pages.
+ */
 static void on_switched(struct interp *c)
 {
     struct bt_vcpu *v = bt_of(c);
@@ -226,7 +227,8 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
     struct bt_entry *e;
     struct tlb_place place;
 
-    if (unlikely(table >= BT_TABLES || !canonical(addr) || (!c->code64 && addr >> 32) || (addr & PAGE_MASK) > PAGE_SIZE - s->size))
+    if (unlikely(table >= BT_TABLES || !canonical(addr) || (!c->code64 && addr >> 32) ||
+                 (addr & PAGE_MASK) > PAGE_SIZE - s->size))
         return false;
     if (from->tag[how] != want) {
         if (bt_faults_first(s, addr))

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From guest bytes to a block of host code. Three passes: decode until nobody knows what comes next
- * (a block goes on behind a conditional branch that is not taken); find the arithmetic flags that are
- * live before and after each instruction, looking a little way into the successors that lie in the
- * same page; write the code.
+ * (a block goes on behind a conditional branch that is not taken); find the arithmetic flags that
+ * are live before and after each instruction, looking a little way into the successors that lie in
+ * the same page; write the code.
  *
  * A block:   indirect entry: is T0 this address, and is this page what the exec table has?
  *            entry:          poll; flags from the slot if they are live
@@ -11,24 +11,24 @@
  * and in the cold part the exits' and misses' stubs, and the entry for flags in the host's.
  *
  * Flags between instructions are in the host's flags, in the slot, in both or, when dead, in none
- * (`host`, `slot` below). A TLB check destroys the host's, so they are put into the slot before it if
- * they are live; they come back when an instruction wants them.
+ * (`host`, `slot` below). A TLB check destroys the host's, so they are put into the slot before it
+ * if they are live; they come back when an instruction wants them.
  */
 #include "engine/bt/bt.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#include "engine/bt/translate.h"
 #include "engine/bt/look.h"
+#include "engine/bt/translate.h"
 
 /* More than any block needs, so that nothing checks for room while it is written. */
 _Static_assert(BT_TARGETS == 65536, "emit_indirect takes 16 bits");
 
 /* Bytes that one check may cover. */
 #define SHARE_SPAN 248
-#define ROOM_HOT  (16u << 10)
-#define ROOM_COLD (32u << 10)
+#define ROOM_HOT   (16u << 10)
+#define ROOM_COLD  (32u << 10)
 
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
@@ -82,7 +82,8 @@ static void finish_form(struct translation *t, gva_t rip, struct form *f, enum d
     segment_form(t, f);
 }
 
-/* The instruction at `rip`, `off` of the code page. False: it does not end in the page, or in CS. */
+/* The instruction at `rip`, `off` of the code page. False: it does not end in the page, or in CS.
+ */
 static bool decode_at(struct translation *t, gva_t rip, unsigned off, struct form *f)
 {
     uint8_t buf[15];
@@ -123,9 +124,10 @@ static bool ends(const struct form *f)
 }
 
 /*
- * An instruction that runs on into the next page, as that is now. If that page has code already, the
- * block has its bytes as well, and looks before it whether it is still that page. If not, the
- * interpreter runs what is there then, and the block goes on behind it if it is as long as this one.
+ * An instruction that runs on into the next page, as that is now. If that page has code already,
+ * the block has its bytes as well, and looks before it whether it is still that page. If not, the
+ * interpreter runs what is there then, and the block goes on behind it if it is as long as this
+ * one.
  */
 static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
 {
@@ -200,7 +202,8 @@ static bool in_page(const struct translation *t, gva_t target)
     return ((linear(t, target) ^ t->lin) & ~PAGE_MASK) == 0;
 }
 
-/* The flags that the code at `target` may read before it writes them, as far as one cares to look. */
+/* The flags that the code at `target` may read before it writes them, as far as one cares to look.
+ */
 static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
 {
     uint16_t unknown = FLAGS_ALL, live = 0;
@@ -387,10 +390,8 @@ static uint32_t add_exit(struct translation *t, gva_t target, uint16_t live)
 {
     struct bt_exit *x = &t->bt->exits[t->bt->nexits];
 
-    *x = (struct bt_exit){.target = target,
-                          .block = (uint32_t)(t->b - t->bt->blocks),
-                          .word = BT_NONE,
-                          .live = live};
+    *x = (struct bt_exit){
+        .target = target, .block = (uint32_t)(t->b - t->bt->blocks), .word = BT_NONE, .live = live};
     return t->bt->nexits++;
 }
 
@@ -405,8 +406,9 @@ static void emit_far_exit(struct translation *t, struct emit *e, uint32_t exit, 
     emit8(e, 0xbf);
     x->word = e->at;
     emit64(e, UINT64_MAX);
-    emit_op(e, true, OP_CMP, T1,
-            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(linear(t, x->target))))));
+    emit_op(
+        e, true, OP_CMP, T1,
+        rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(linear(t, x->target))))));
     s = add_stub(t, STUB_EXIT, emit_jump(e, CC_NE, e->at), exit);
     align_jump(e, 1);
     s->from2 = x->jump = emit_jump(e, CC_ALWAYS, e->at);
@@ -465,7 +467,8 @@ static void short_here(struct emit *e, uint32_t from)
     e->buf[from - 1] = (uint8_t)(e->at - from);
 }
 
-/* Jumps if the counter is 0, and leaves all as it was. T0 keeps rcx from here to emit_counter_back. */
+/* Jumps if the counter is 0, and leaves all as it was. T0 keeps rcx from here to emit_counter_back.
+ */
 static uint32_t emit_if_zero(struct emit *e, unsigned asize)
 {
     if (asize == 2) {
@@ -537,7 +540,8 @@ void emit_indirect(struct translation *t, uint32_t site)
     emit_op(e, false, 0xc7, 0, rm_gs(GS(indirect_from)));
     emit32(e, site);
     emit_op(e, false, 0x1b7, T1, rm_reg(T0)); /* movzx r15d, r14w */
-    emit_op(e, false, 0xff, 4, (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
+    emit_op(e, false, 0xff, 4,
+            (struct rm){.kind = RM_GS, .base = NO_REG, .index = T1, .scale = 3, .disp = table});
 }
 
 /* To the block that does without, once there is one; until then to what follows. */
@@ -589,7 +593,8 @@ static void emit_stub(struct translation *t, const struct stub *s)
     switch (s->kind) {
     case STUB_MISS: /* T0 ^= tag gives the address back */
         if (key_table(t->bt->blocks[site->block].key) == KEY_USER && !site->aligned) {
-            emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
+            emit_op(e, true, OP_XOR, T0,
+                    (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
             emit_const(e, T1, s->index);
             emit_jump(e, CC_ALWAYS, t->bt->stubs.second[site->how]);
             if (site->kind == SITE_GROUP) { /* the stub comes back here */
@@ -598,7 +603,8 @@ static void emit_stub(struct translation *t, const struct stub *s)
             }
             break;
         }
-        emit_op(e, true, OP_XOR, T0, (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
+        emit_op(e, true, OP_XOR, T0,
+                (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
         emit_store(e, T0, rm_gs(GS(slow_addr)));
         if (t->bt->sites[s->index].kind == SITE_GROUP)
             emit_jump_without(t, e, s->index);
@@ -685,7 +691,8 @@ void slow_if(struct translation *t, unsigned cc, uint32_t site)
     add_stub(t, STUB_SLOW, emit_jump(&t->hot, cc, t->hot.at), site);
 }
 
-/* ---- memory operands -------------------------------------------------------------------------- */
+/* ---- memory operands --------------------------------------------------------------------------
+ */
 
 /* The temporary that holds a guest's register, or 0. */
 static unsigned holds(const struct translation *t, unsigned reg)
@@ -752,11 +759,10 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
 }
 
 /*
- * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1 the
- * entry's `member`: the page's host address, or the addend.
+ * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1
+ * the entry's `member`: the page's host address, or the addend.
  */
-void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
-                       size_t member)
+void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how, size_t member)
 {
     struct emit *e = &t->hot;
     int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
@@ -795,7 +801,8 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
 
 _Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
 
-/* ---- the stack's window ----------------------------------------------------------------------- */
+/* ---- the stack's window -----------------------------------------------------------------------
+ */
 
 /* What an instruction touches by rsp as it is before it: bytes [*low, *high). False: nothing. */
 static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
@@ -832,7 +839,8 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
     return true;
 }
 
-/* Small enough that neither the sum of all displacements of a block nor their differences overflow. */
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow.
+ */
 static bool near(int64_t disp)
 {
     return disp > -(1 << 20) && disp < 1 << 20;
@@ -893,7 +901,7 @@ static bool rsp_moves(const struct translation *t, const struct form *f, int32_t
         *by = f->stack;
         return f->in.reg != REG_RSP;
     case FORM_SYSTEM:
-        *by = is_pushf(f) || f->sreg_push  ? -(int32_t)f->stack
+        *by = is_pushf(f) || f->sreg_push ? -(int32_t)f->stack
               : is_popf(f) || f->sreg_pop ? (int32_t)f->stack
                                           : 0;
         return *by || !writes_register(f, REG_RSP);
@@ -930,8 +938,8 @@ static bool window_extent(const struct translation *t, unsigned n, int32_t *low,
 }
 
 /*
- * The same in two pages. False: they all lie in one, as far as one can tell, or rsp has become something
- * else since the translation began.
+ * The same in two pages. False: they all lie in one, as far as one can tell, or rsp has become
+ * something else since the translation began.
  */
 static bool emit_pair(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
@@ -1054,7 +1062,8 @@ static unsigned count_bits(unsigned v)
     return (unsigned)__builtin_popcount(v);
 }
 
-/* ---- shared checks ---------------------------------------------------------------------------- */
+/* ---- shared checks ----------------------------------------------------------------------------
+ */
 
 /* An access that may be one of several under one check. */
 static bool sharable(const struct form *f)
@@ -1111,8 +1120,8 @@ static void track_shares(struct translation *t, const struct form *f)
 }
 
 /*
- * How many accesses from form n on are by its base, their extent, and whether T1 is needed for something
- * else in between.
+ * How many accesses from form n on are by its base, their extent, and whether T1 is needed for
+ * something else in between.
  */
 static unsigned share_extent(const struct translation *t, unsigned n, struct share *s)
 {
@@ -1138,8 +1147,8 @@ static unsigned share_extent(const struct translation *t, unsigned n, struct sha
                 count++;
             }
         }
-        lost |= !ours && (!leaves_share(f) ||
-                          ((t->v->without & BT_KEY_PAIR) && stack_bytes(f, &by, &by)));
+        lost |= !ours &&
+                (!leaves_share(f) || ((t->v->without & BT_KEY_PAIR) && stack_bytes(f, &by, &by)));
         if (ends_shares(f) || !reg_moves(f, base, SHARE_WIDTH(t), &by) || !near(off + by))
             break;
         off += by;
@@ -1155,7 +1164,8 @@ static bool covers(const struct share *s, const struct form *f, enum access how)
            at + f->mem_size <= s->high && how <= (enum access)s->how;
 }
 
-/* Is the operand under a shared check, after emitting it perhaps? Then T1 makes it a host address. */
+/* Is the operand under a shared check, after emitting it perhaps? Then T1 makes it a host address.
+ */
 static bool use_share(struct translation *t, const struct form *f, enum access how)
 {
     struct share s;
@@ -1241,7 +1251,8 @@ static void come_back_here(struct translation *t, uint32_t site, bool retry)
     s->save = retry;
 }
 
-/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
+/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use
+ * it. */
 struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                           enum access how)
 {
@@ -1284,8 +1295,8 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
 }
 
 /* f->stack bytes at base + disp. The place does not use T0. */
-struct place emit_stack(struct translation *t, const struct form *f, unsigned base,
-                               int32_t disp, enum access how)
+struct place emit_stack(struct translation *t, const struct form *f, unsigned base, int32_t disp,
+                        enum access how)
 {
     struct place p = {.site = BT_NONE};
 
@@ -1335,7 +1346,8 @@ void move_rsp(struct translation *t, int32_t by)
     emit_rsp(t, REG_RSP, by);
 }
 
-/* ---- instructions ------------------------------------------------------------------------------ */
+/* ---- instructions ------------------------------------------------------------------------------
+ */
 
 static void emit_slow(struct translation *t, const struct form *f)
 {
@@ -1367,8 +1379,8 @@ static void emit_swap_bytes(struct emit *e, unsigned reg)
 }
 
 /*
- * Gives each of the guest's registers that have no host register a temporary, out of the set `spare`: the one
- * that holds it already, or one that holds nothing.
+ * Gives each of the guest's registers that have no host register a temporary, out of the set
+ * `spare`: the one that holds it already, or one that holds nothing.
  */
 static void place_stolen(struct translation *t, const struct form *f, uint8_t map[16],
                          unsigned spare)
@@ -1491,7 +1503,10 @@ static void emit_lea(struct translation *t, const struct form *f)
             emit8(&t->hot, 0x66);
             emit8(&t->hot, 0x44);
             emit8(&t->hot, OP_STORE);
-            emit_modrm(&t->hot, T1, &(struct rm){.kind = RM_GS, .base = NO_REG, .index = NO_REG, .disp = GPR(reg).disp}, false);
+            emit_modrm(
+                &t->hot, T1,
+                &(struct rm){.kind = RM_GS, .base = NO_REG, .index = NO_REG, .disp = GPR(reg).disp},
+                false);
             forget_held(t, reg);
             return;
         }
@@ -1510,8 +1525,8 @@ static void emit_lea(struct translation *t, const struct form *f)
         return;
     }
     emit_op(&t->hot, size == 8 && in->asize == 8, OP_LEA, reg,
-            rm_mem(in->base == R_NONE ? NO_REG : in->base,
-                   in->index == R_NONE ? NO_REG : in->index, in->scale, (int32_t)in->disp));
+            rm_mem(in->base == R_NONE ? NO_REG : in->base, in->index == R_NONE ? NO_REG : in->index,
+                   in->scale, (int32_t)in->disp));
 }
 
 static void emit_push(struct translation *t, const struct form *f)
@@ -1731,7 +1746,8 @@ static void emit_form(struct translation *t, const struct form *f)
     track_shares(t, f);
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------- */
+/* ---- blocks
+ * -------------------------------------------------------------------------------------- */
 
 /* Does whoever enters the block come to something that touches the stack? */
 static bool stack_is_used(const struct translation *t)
@@ -1844,8 +1860,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     *b = (struct bt_block){.va = t->va,
                            .lin = t->lin,
                            .cs_word = t->cs_word,
-                           .key = t->key | t->v->without |
-                                  (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
+                           .key = t->key | t->v->without | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
                            .phys = (uint64_t)page << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
     for (unsigned i = 0; i < t->n; i++)

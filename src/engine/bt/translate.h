@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A translation in progress: shared by translate.c and the files that write kinds of instructions. */
+/* A translation in progress: shared by translate.c and the files that write kinds of instructions.
+ */
 #ifndef ENGINE_BT_TRANSLATE_H
 #define ENGINE_BT_TRANSLATE_H
 
@@ -12,10 +13,10 @@
 #define MAX_STUBS  (MAX_FORMS * 10)
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
-    STUB_MISS,     /* of a TLB check */
+    STUB_MISS, /* of a TLB check */
     STUB_MISS_CONSTANT,
     STUB_PAIR,
-    STUB_RESUME, /* what the temporaries are to hold for who comes back from bt_slow */
+    STUB_RESUME,   /* what the temporaries are to hold for who comes back from bt_slow */
     STUB_WINDOW,   /* the stack's window is not here */
     STUB_LIMIT,    /* of a segment: the interpreter's */
     STUB_SLOW,     /* a condition the interpreter deals with: to bt_slow */
@@ -26,20 +27,20 @@ enum stub_kind {
 };
 struct stub {
     enum stub_kind kind;
-    uint32_t from;  /* displacement to patch; STUB_TRAP: number of the trap */
-    uint32_t from2; /* another one, or BT_NONE */
-    uint32_t index; /* site or exit */
-    int32_t tag;    /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
-    uint16_t span;  /* STUB_WINDOW: bytes, and ... */
-    uint32_t back;  /* ... where the block goes on */
-    gva_t addr;     /* STUB_MISS_CONSTANT */
+    uint32_t from;   /* displacement to patch; STUB_TRAP: number of the trap */
+    uint32_t from2;  /* another one, or BT_NONE */
+    uint32_t index;  /* site or exit */
+    int32_t tag;     /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
+    uint16_t span;   /* STUB_WINDOW: bytes, and ... */
+    uint32_t back;   /* ... where the block goes on */
+    gva_t addr;      /* STUB_MISS_CONSTANT */
     uint8_t temp[2]; /* STUB_RESUME */
-    bool save;      /* flags: from the host's to the slot; STUB_RESUME: to the check */
+    bool save;       /* flags: from the host's to the slot; STUB_RESUME: to the check */
 };
 
 /*
- * One check of several accesses: bytes [low, high) of what the base register was when it was made. It has
- * `moved` by so much since.
+ * One check of several accesses: bytes [low, high) of what the base register was when it was made.
+ * It has `moved` by so much since.
  */
 struct share {
     bool live;
@@ -57,12 +58,12 @@ struct translation {
     uint64_t cs_word;
     unsigned mode; /* bt_mode_id of the block */
     bool code64;
-    uint64_t limit;    /* RIP of code is no more */
-    uint64_t rip_mask; /* of what follows an instruction */
-    gva_t va, lin;     /* RIP, and linear address */
+    uint64_t limit;           /* RIP of code is no more */
+    uint64_t rip_mask;        /* of what follows an instruction */
+    gva_t va, lin;            /* RIP, and linear address */
     const uint8_t *live_page; /* host address of the code page */
     uint8_t page[PAGE_SIZE];  /* what was in it */
-    unsigned off;        /* of the block in it */
+    unsigned off;             /* of the block in it */
     uint64_t granules;
     /* The next page, if it is known to have code; else BT_NONE. */
     uint32_t page2, gen2;
@@ -72,19 +73,19 @@ struct translation {
     unsigned nbytes2;
     unsigned n, max;
     bool failed; /* too many modes or stubs */
-    bool open; /* the last instruction is followed by the next bytes */
+    bool open;   /* the last instruction is followed by the next bytes */
     struct emit hot, cold;
     bool host, slot; /* where the flags are */
     bool windows;    /* this block may use the stack's window */
     bool window;     /* checked: rsp has moved by window_off since, and these offsets are good */
     int32_t window_off, window_low, window_high;
-    bool pair;          /* ... in two pages, the second of which begins at ... */
+    bool pair; /* ... in two pages, the second of which begins at ... */
     int32_t window_split;
-    uint8_t pair_t1;    /* T1 makes host addresses of the first (1) or second (2) of them */
-    bool rsp_known;     /* rsp is what it was when the translation began, ... */
-    int32_t rsp_off;    /* ... and so much */
-    uint8_t temp[2];    /* T0, T1: the guest's register that they hold; 0: none */
-    bool shares; /* this block may share checks */
+    uint8_t pair_t1; /* T1 makes host addresses of the first (1) or second (2) of them */
+    bool rsp_known;  /* rsp is what it was when the translation began, ... */
+    int32_t rsp_off; /* ... and so much */
+    uint8_t temp[2]; /* T0, T1: the guest's register that they hold; 0: none */
+    bool shares;     /* this block may share checks */
     unsigned next_share;
     struct share share[BT_SHARES];
     unsigned nstubs;
@@ -94,7 +95,6 @@ struct translation {
 };
 
 #define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
-
 
 /* The host's flags may be destroyed from here on; those in `live` are kept in the slot. */
 void flags_to_slot(struct translation *t, uint16_t live);
@@ -114,8 +114,8 @@ void emit_address(struct translation *t, const struct form *f, bool segment);
 struct place emit_stack(struct translation *t, const struct form *f, unsigned base, int32_t disp,
                         enum access how);
 /*
- * The check of `size` bytes at the address in T0, which is at `retry`. Afterwards T0 is the offset in
- * the page and T1 the entry's `member`: the page's host address, or the addend.
+ * The check of `size` bytes at the address in T0, which is at `retry`. Afterwards T0 is the offset
+ * in the page and T1 the entry's `member`: the page's host address, or the addend.
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                 size_t member);
@@ -130,7 +130,8 @@ void emit_indirect(struct translation *t, uint32_t site);
 unsigned bt_mode_id(struct bt_vm *bt, uint64_t key, uint64_t cs_word);
 /* Indirect branches from here on are in the mode of t->key. */
 void emit_mode(struct translation *t);
-/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use it. */
+/* Address and check of the operand that `f` has; T0 is free afterwards if the place does not use
+ * it. */
 struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                           enum access how);
 
@@ -141,7 +142,8 @@ bool is_pushf(const struct form *f);
 bool is_popf(const struct form *f);
 /* T0, an offset of `size` bytes, becomes a linear address; the site's if it is beyond the limit. */
 void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site);
-/* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits. */
+/* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits.
+ */
 void emit_stack_address(struct translation *t, const struct form *f, unsigned base, int32_t disp,
                         uint32_t site);
 /* Of 2, 4 or 8 bytes: a load zero-extends. */

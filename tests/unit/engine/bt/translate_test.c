@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the translator once did differently from processors, found by hostdiff and translate_fuzz. Each
- * test runs code on the interpreter and, translated at once, on the translator.
+ * What the translator once did differently from processors, found by hostdiff and translate_fuzz.
+ * Each test runs code on the interpreter and, translated at once, on the translator.
  */
 #define FIXTURE struct both *b
 #include "tests/lib/unit.h"
@@ -73,7 +73,8 @@ static unsigned run(struct both *b, const uint8_t *code, size_t len, uint64_t *a
     return rig_exception(b->r[1]);
 }
 
-#define RUN(addr, ...) run(b, (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__}), addr)
+#define RUN(addr, ...) \
+    run(b, (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__}), addr)
 
 TEST_F(bit_operation_with_a_constant_touches_the_whole_operand)
 {
@@ -100,7 +101,7 @@ TEST_F(bsf_of_nothing_keeps_its_register)
 TEST_F(conversion_of_memory_rounds_as_the_guest_says)
 {
     b->r[0]->cs.fpu.mxcsr = b->r[1]->cs.fpu.mxcsr = 0x1f80 | 2 << 13; /* up */
-    put64(b, RIG_DATA, 0x3ff4000000000000); /* 1.25 */
+    put64(b, RIG_DATA, 0x3ff4000000000000);                           /* 1.25 */
     set(b, REG_RBX, RIG_DATA);
     assert_int_equal(RUN(NULL, 0xf2, 0x48, 0x0f, 0x2d, 0x03), 0xff); /* cvtsd2si rax, [rbx] */
     assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 2);
@@ -129,9 +130,8 @@ TEST_F(accesses_two_gigabytes_apart_are_checked_each)
     set(b, REG_RBX, RIG_DATA + 0x72b480b3);
     put64(b, RIG_DATA, 0x5555);
     /* mov eax, [rbx - 0x72b480b3]; mov ecx, [rbx + 0x62000000] */
-    assert_int_equal(RUN(&addr, 0x8b, 0x83, 0x4d, 0x7f, 0x4b, 0x8d, 0x8b, 0x8b, 0x00, 0x00, 0x00,
-                         0x62),
-                     VEC_PF);
+    assert_int_equal(
+        RUN(&addr, 0x8b, 0x83, 0x4d, 0x7f, 0x4b, 0x8d, 0x8b, 0x8b, 0x00, 0x00, 0x00, 0x62), VEC_PF);
     assert_int_equal(addr, RIG_DATA + 0x72b480b3ull + 0x62000000);
     assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 0x5555);
 }
@@ -166,8 +166,8 @@ TEST_F(repeated_prefixes_do_not_make_an_instruction_too_long)
     set(b, REG_RAX, RIG_DATA);
     set(b, REG_RBX, 3);
     /* lock, 12 times; add [rax], rbx */
-    assert_int_equal(RUN(NULL, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0x48,
-                         0x01, 0x18),
+    assert_int_equal(RUN(NULL, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0, 0xf0,
+                         0xf0, 0x48, 0x01, 0x18),
                      0xff);
     assert_int_equal(rig_get(b->r[1], RIG_DATA, 8), 3);
 }
@@ -261,10 +261,74 @@ TEST_F(flags_pushed_among_others_on_two_pages_stay_on_the_stack)
     set(b, REG_RCX, 0x3333);
     set(b, REG_RDX, RIG_STACK);
     /* mov [rdx], rax; mov [rdx - 8], rax; jmp; push rax; pushfq; push rbx; push rcx */
-    assert_int_equal(RUN(NULL, 0x48, 0x89, 0x02, 0x48, 0x89, 0x42, 0xf8, 0xeb, 0x00, 0x50, 0x9c, 0x53,
-                         0x51),
-                     0xff);
+    assert_int_equal(
+        RUN(NULL, 0x48, 0x89, 0x02, 0x48, 0x89, 0x42, 0xf8, 0xeb, 0x00, 0x50, 0x9c, 0x53, 0x51),
+        0xff);
     for (unsigned at = 0; at < 0x20; at += 8)
         assert_int_equal(rig_get(b->r[1], RIG_STACK - 8 + at, 8),
                          rig_get(b->r[0], RIG_STACK - 8 + at, 8));
+}
+
+/* ---- code that changes
+ * --------------------------------------------------------------------------- */
+
+/* As a device writes: the engine is told. Runs from there to HLT. */
+static void run_written(struct both *b, gpa_t at, const uint8_t *code, size_t len)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        assert_true(mem_write(&b->r[k]->vm, at, code, len));
+        b->r[k]->cs.rip = at;
+        b->r[k]->cs.activity = CPU_RUNNING;
+        rig_run(b->r[k], UINT64_MAX);
+    }
+    assert_memory_equal(b->r[0]->cs.gpr, b->r[1]->cs.gpr, sizeof(b->r[0]->cs.gpr));
+    assert_int_equal(b->r[0]->cs.rip, b->r[1]->cs.rip);
+    assert_int_equal(b->r[0]->stop, b->r[1]->stop);
+}
+
+#define SECOND (RIG_CODE + PAGE_SIZE)
+
+TEST_F(instructions_that_cross_a_page_change_with_either_half)
+{
+    const struct bt_vm *bt = bt_of(interp_of(b->r[1]->vcpu))->bt;
+    unsigned crossing = 0;
+
+    run_written(b, SECOND + 64, (const uint8_t[]){0x90, 0xf4}, 2); /* it has code */
+    for (unsigned turn = 0; turn < 40; turn++) {
+        /* mov ecx, 5; jmp over 0 or 1 of the next two, half of it behind the border; inc eax; inc
+         * eax; dec ecx; jnz */
+        const uint8_t jmp[] = {0xb9, 5,    0,    0,    0,    0xe9, turn / 10 % 2 ? 2 : 0,
+                               0,    0,    0,    0xff, 0xc0, 0xff, 0xc0,
+                               0xff, 0xc9, 0x75, 0xf3, 0xf4};
+        /* mov ecx, 5; add eax, imm32, likewise; dec ecx; jnz */
+        const uint8_t add[] = {0xb9, 5,    0,    0,    0,    0x05, 1, 0, (uint8_t)(turn / 10),
+                               0,    0xff, 0xc9, 0x75, 0xf7, 0xf4};
+
+        set(b, REG_RAX, 0);
+        run_written(b, SECOND - 8, jmp, sizeof(jmp));
+        assert_int_equal(b->r[1]->cs.gpr[REG_RAX], turn / 10 % 2 ? 5 : 10);
+        set(b, REG_RAX, 0);
+        run_written(b, SECOND + PAGE_SIZE - 8, add, sizeof(add));
+        assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 5 * (1 | turn / 10 << 16));
+    }
+    for (unsigned n = 0; n < bt->nblocks; n++)
+        crossing += bt->blocks[n].page2 != BT_NONE;
+    assert_true(crossing);
+}
+
+/* Where the stack's page ends in the middle of what a block touches, it goes on in another form of
+ * it. */
+TEST_F(code_with_its_stack_on_two_pages_changes)
+{
+    /* push rcx; push rax; nops; mov edx, n; pop rax; pop rcx; hlt */
+    uint8_t code[80] = {0x51, 0x50};
+
+    memset(code + 2, 0x90, sizeof(code) - 2);
+    memcpy(code + 66, "\xba\0\0\0\0\x58\x59\xf4", 8);
+    for (unsigned turn = 0; turn < 60; turn++) {
+        set(b, REG_RSP, RIG_STACK + 8);
+        code[67] = (uint8_t)(turn / 20);
+        run_written(b, RIG_CODE, code, sizeof(code));
+        assert_int_equal(b->r[1]->cs.gpr[REG_RDX], turn / 20);
+    }
 }
