@@ -74,7 +74,7 @@ static unsigned in_all(const struct rig *r, bool evex_only)
 
 static struct rig *without_avx(void)
 {
-    return without(HOST_AVX);
+    return without(HOST_AVX | HOST_BMI2); /* RORX looks the same */
 }
 
 static struct rig *without_avx512(void)
