@@ -186,6 +186,8 @@ struct bt_vcpu {
     bool exec_local;            /* a page that is not global is in exec[1] */
     uint64_t mode_key, mode_cs; /* bt_key and bt_cs_word as of bt_use_mode */
     uint64_t window_drops;
+    uint64_t second_drops; /* of all of `second`; asid_next: of the interpreter, then */
+    uint32_t asid_next;
     struct {
         uint32_t site;
         struct block *block;

@@ -20,6 +20,21 @@ static void entry_drop(struct bt_table *t, unsigned slot)
     t->at[slot].tag[ACCESS_READ] = t->at[slot].tag[ACCESS_WRITE] = tag_none(slot);
 }
 
+/* Whose pages are good: those of this address space since the last time that all were dropped. */
+static void second_switch(struct bt_vcpu *v)
+{
+    if (v->c.asid_next < v->asid_next) /* numbers of address spaces begin anew */
+        v->second_drops++;
+    v->asid_next = v->c.asid_next;
+    v->second_generation = v->second_drops << 16 | v->c.asid;
+}
+
+static void second_drop(struct bt_vcpu *v)
+{
+    v->second_drops++;
+    second_switch(v);
+}
+
 static struct bt_second *second_of(struct bt_vcpu *v, gva_t addr)
 {
     return &v->second[second_slot(addr)];
@@ -27,7 +42,7 @@ static struct bt_second *second_of(struct bt_vcpu *v, gva_t addr)
 
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot)
 {
-    v->second_generation++;
+    second_drop(v);
     v->tlb[table].at[slot].tag[ACCESS_WRITE] = tag_none(slot);
 }
 
@@ -66,7 +81,7 @@ static void exec_wipe(struct bt_vcpu *v, unsigned which)
 
 void bt_tlb_init(struct bt_vcpu *v)
 {
-    v->second_generation = 1;
+    second_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++) {
         v->log[t].n = BT_LOG + 1;
         table_wipe(&v->tlb[t], &v->log[t]);
@@ -124,7 +139,7 @@ bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
 static void drop_all(struct bt_vcpu *v)
 {
     bt_window_drop(v);
-    v->second_generation++;
+    second_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
     v->local_log.n = 0;
@@ -155,7 +170,7 @@ static void on_switched(struct interp *c)
         return;
     }
     bt_window_drop(v);
-    v->second_generation++;
+    second_switch(v);
     table_wipe(&v->tlb[KEY_USER], &v->log[KEY_USER]);
     table_wipe(&v->tlb[KEY_SUPERVISOR_AC], &v->log[KEY_SUPERVISOR_AC]);
     if (v->local_log.n > BT_LOG)
@@ -195,7 +210,7 @@ static void on_write_dropped(struct interp *c, uint32_t ram_page)
 
     /* The pages of entries are not kept by RAM page; this is rare and the refill cheap. */
     bt_window_drop(v);
-    v->second_generation++;
+    second_drop(v);
     v->n.write_drops++;
     bt_trace(v, "tlb_write_drop", c->s.rip, (uint64_t)ram_page << PAGE_SHIFT, 0, 0);
     for (unsigned t = 0; t < BT_TABLES; t++)

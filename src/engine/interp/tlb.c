@@ -84,14 +84,14 @@ static void asid_renew(struct interp *c)
 void tlb_flush(struct interp *c, bool globals)
 {
     (void)globals; /* they go as well: see above */
-    if (c->listener)
-        c->listener->dropped(c);
     if (c->pcid_used) {
         memset(c->pcid_asid, 0, sizeof(c->pcid_asid));
         c->pcid_used = false;
     }
     asid_renew(c);
     keys_update(c);
+    if (c->listener)
+        c->listener->dropped(c);
 }
 
 void tlb_switch(struct interp *c, uint64_t cr3, bool keep)
@@ -99,14 +99,14 @@ void tlb_switch(struct interp *c, uint64_t cr3, bool keep)
     uint16_t known;
 
     c->s.cr3 = cr3 & ~BIT(63);
-    if (c->listener)
-        c->listener->switched(c);
     known = keep && (c->s.cr4 & CR4_PCIDE) ? c->pcid_asid[cr3 & 0xfff] : 0;
     if (known)
         c->asid = known;
     else
         asid_renew(c);
     keys_update(c);
+    if (c->listener)
+        c->listener->switched(c);
 }
 
 void tlb_flush_pcid(struct interp *c, unsigned pcid)
@@ -116,10 +116,10 @@ void tlb_flush_pcid(struct interp *c, unsigned pcid)
         c->pcid_asid[pcid] = 0;
         return;
     }
-    if (c->listener)
-        c->listener->switched(c);
     asid_renew(c);
     keys_update(c);
+    if (c->listener)
+        c->listener->switched(c);
 }
 
 void tlb_flush_page(struct interp *c, gva_t addr)
