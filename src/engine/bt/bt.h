@@ -35,6 +35,11 @@
  * own. Other segments have limit and base looked at for each access (segment.c). A block is of one
  * RIP, CS base and limit.
  *
+ * Behind the user's table there is a second, larger one, which a stub looks into before C is asked.
+ *
+ * A block lies in one page, but for an instruction at its end that runs on into the next: such a block
+ * is in the lists of both, and looks before that instruction whether the next page is still the one.
+ *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
  * Blocks die one by one (stores to their bytes) or all together (the buffer is full); then every
