@@ -14,6 +14,7 @@
 #include "engine/bt/bt.h"
 #include "engine/interp/block.h"
 #include "engine/interp/interp.h"
+#include "engine/interp/thunk_int.h"
 #include "tests/cpu/hostdiff.h"
 
 #define RAM_BYTES (4u << 20)
@@ -202,7 +203,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
     if (translate) {
         v->bt = bt_of(v->c);
         v->bt->bt->warm = 1;
-        hostcode_enter_thread(&v->bt->bt->code);
+        hostcode_enter_thread(&v->bt->bt->code, &((struct thunks *)v->bt->c.thunks)->code);
         hostcode_set_gs(v->bt, v->vm.host & HOST_FSGSBASE);
     }
     make_tables(v);

@@ -270,6 +270,7 @@ static void drop_targets(struct bt_vcpu *v)
         if (v->targets[m][0])
             memset(v->targets[m], 0, sizeof(v->targets[m]));
     v->mode_key = UINT64_MAX;
+    v->without_site = BT_NONE;
 }
 
 /* On a vCPU's thread, in no block. */

@@ -14,6 +14,7 @@
 #include "engine/bt/form.h"
 #include "engine/engine.h"
 #include "engine/interp/tlb.h"
+#include "engine/interp/thunk_int.h"
 
 #define TRIES 3
 
@@ -721,7 +722,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
 
     if (l->over)
         return VCPU_STOP_HALT;
-    hostcode_enter_thread(&v->bt->code);
+    hostcode_enter_thread(&v->bt->code, &((struct thunks *)v->c.thunks)->code);
     hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     l->outer = &raise_to;

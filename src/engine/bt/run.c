@@ -11,6 +11,7 @@
 #include "engine/bt/look.h"
 #include "engine/bt/translate.h"
 #include "engine/engine.h"
+#include "engine/interp/thunk_int.h"
 
 /* Code of a page whose code has been written so often must run for longer to be worth translating.
  */
@@ -222,7 +223,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
     const struct bt_site *s = &bt->sites[site];
     const struct bt_block *b = &bt->blocks[s->block];
     struct interp *c = &v->c;
-    uint64_t drops = v->window_drops;
+    uint64_t drops = v->window_drops, flushes = bt->flushes;
     uint32_t to = BT_NONE;
 
     if (s->kind == SITE_WINDOW)
@@ -256,7 +257,8 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         }
         to = s->retry;
     }
-    if (to == BT_NONE && run_one(v, b, s)) {
+    /* While it waits to be alone, or for others who are, all of the code may go. */
+    if (to == BT_NONE && run_one(v, b, s) && flushes == bt->flushes) {
         to = s->resume;
         if (s->kind == SITE_ACCESS && bt_faults_first(s, v->slow_addr)) /* now that it has not */
             bt_tlb_fill(v, v->slow_addr, s);
@@ -415,6 +417,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
 {
     struct bt_vm *bt = v->bt;
     struct interp *c = &v->c;
+    uint64_t flushes = bt->flushes;
     const uint8_t **target;
     struct bt_exit *x;
     struct bt_block *b;
@@ -439,9 +442,11 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
     case BT_LEAVE_DIRECT:
         x = &bt->exits[v->id];
         c->s.rip = x->target;
-        bt_use_mode(v);
         if (unlikely(!canonical(x->target)))
             return; /* the fetch raises */
+        bt_use_mode(v);
+        if (flushes != bt->flushes)
+            return; /* the exit is no more */
         b = bt_find(v);
         bt_trace(v, b ? "link" : "exit", c->s.rip, bt->blocks[x->block].va, v->id, 0);
         if (!b)
@@ -458,6 +463,8 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         }
         c->s.rip = v->target;
         bt_use_mode(v);
+        if (flushes != bt->flushes)
+            return;
         b = bt_find(v);
         bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
                  b != NULL, 0);
@@ -565,7 +572,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     /* A budget and virtual time need each instruction counted: that is the interpreter's. */
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
         return engine_interp.run(vcpu, budget);
-    hostcode_enter_thread(&v->bt->code);
+    hostcode_enter_thread(&v->bt->code, &((struct thunks *)c->thunks)->code);
     hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
     interp_run_begin(c, budget, &raise_to);
     bt_phase(v, BT_IN_LOOP);

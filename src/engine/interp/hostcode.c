@@ -247,10 +247,10 @@ static __attribute__((noinline)) void enter_thread(struct hostcode *h)
     current = h;
 }
 
-void hostcode_enter_thread(struct hostcode *h)
+void hostcode_enter_thread(struct hostcode *h, struct hostcode *own)
 {
     if (unlikely(outside != h))
-        enter_thread(h);
+        enter_thread(own);
     outside = h;
 }
 

@@ -60,8 +60,11 @@ void hostcode_reset(struct hostcode *h);
 #define HOSTCODE_GUARD_NONE    2 /* two absent pages */
 #define HOSTCODE_GUARD_BOTH    4 /* two present pages */
 
-/* Before this thread runs code of the buffer by other means than hostcode_call. */
-void hostcode_enter_thread(struct hostcode *h);
+/*
+ * Before this thread runs code of the buffer by other means than hostcode_call. Signals come on the stack of
+ * `own`, which no other thread may use.
+ */
+void hostcode_enter_thread(struct hostcode *h, struct hostcode *own);
 
 /* The host's GS base of this thread, which nothing in C uses. fsgsbase: without a system call. */
 void hostcode_set_gs(void *base, bool fsgsbase);
