@@ -576,6 +576,38 @@ static void everybody_interrupts_the_next(void)
         CHECK_EQ(got[i], 300);
 }
 
+/* ---- faults ------------------------------------------------------------------------------------- */
+
+static bool skip_division(struct frame *f)
+{
+    if (f->vector != 0)
+        return false;
+    f->ip += 2;
+    return true;
+}
+
+/* A fault that the host's processor may take as well: nobody gets another one's registers. */
+static void divide_by_zero(unsigned cpu)
+{
+    for (uint64_t i = 0; i < rounds; i++) {
+        uint64_t a = (cpu + 1) * 0x100000 + i, d = ~a, x = 3 * a, y = 5 * a, z = 7 * a;
+
+        __asm__ volatile("div %%ecx" : "+a"(a), "+d"(d), "+r"(x), "+r"(y), "+r"(z) : "c"(0) : "cc");
+        if (a != (cpu + 1) * 0x100000 + i || d != ~a || x != 3 * a || y != 5 * a || z != 7 * a)
+            __asm__ volatile("lock incl %0" : "+m"(live_bad));
+    }
+}
+
+static void everybody_divides_by_zero(void)
+{
+    rounds = 5000;
+    live_bad = 0;
+    trap_hook = skip_division;
+    everywhere(divide_by_zero);
+    trap_hook = NULL;
+    CHECK_EQ(live_bad, 0);
+}
+
 const struct guest_case guest_cases[] = {
     {"processors start", starts},
     {"locked counters", locked_counters},
@@ -589,5 +621,6 @@ const struct guest_case guest_cases[] = {
     {"a page turns from data to code and back", page_turns_from_data_to_code_and_back},
     {"mappings shot down", mappings_shot_down},
     {"everybody interrupts the next", everybody_interrupts_the_next},
+    {"everybody divides by zero", everybody_divides_by_zero},
 };
 const unsigned guest_ncases = COUNT(guest_cases);
