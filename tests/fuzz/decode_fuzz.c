@@ -149,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rig_write(r, 0, data + HEADER, len < 0x400 ? len : 0x400);
     rig_write(r, RIG_DATA, data + HEADER, len);
     r->vm.engine->set(r->vcpu, &r->cs);
-    for (size_t n = 0; n < len && n < 64; n++) {
+    for (size_t n = 0; n < len && n < 256; n++) {
         uint8_t buf[15] = {0};
         size_t have = len - n < sizeof(buf) ? len - n : sizeof(buf);
 

@@ -28,7 +28,7 @@ files_of() {
 # Its inputs begin with a header, so that short ones say nothing.
 options_of() {
     case $1 in
-    translate) echo -len_control=0 ;;
+    decode | translate) echo -len_control=0 ;;
     esac
 }
 
