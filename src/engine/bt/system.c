@@ -57,7 +57,8 @@ static unsigned string_size(const struct translation *t, const struct form *f)
     case ZYDIS_MNEMONIC_MOVSQ:
         return 8;
     case ZYDIS_MNEMONIC_MOVSD:
-        return f->in.thunk ? 0 : 4;
+        /* SSE has one too, which has no thunk while their buffer is full. */
+        return f->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? 4 : 0;
     default:
         return 0;
     }

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "engine/bt/bt.h"
+#include "engine/interp/thunk_int.h"
 
 #define ABSENT 0x400000u /* the end of RAM; not mapped */
 
@@ -267,6 +268,19 @@ TEST_F(flags_pushed_among_others_on_two_pages_stay_on_the_stack)
     for (unsigned at = 0; at < 0x20; at += 8)
         assert_int_equal(rig_get(b->r[1], RIG_STACK - 8 + at, 8),
                          rig_get(b->r[0], RIG_STACK - 8 + at, 8));
+}
+
+TEST_F(movsd_of_a_vector_register_is_no_string_where_there_is_no_room_for_its_thunk)
+{
+    struct thunks *ts = interp_of(b->r[1]->vcpu)->thunks;
+
+    ts->code.used = ts->code.size;
+    set(b, REG_RBX, RIG_DATA);
+    set(b, REG_RSI, ABSENT);
+    put64(b, RIG_DATA, 0x1234);
+    /* movsd xmm0, [rbx]; movsd [rbx + 8], xmm0 */
+    assert_int_equal(RUN(NULL, 0xf2, 0x0f, 0x10, 0x03, 0xf2, 0x0f, 0x11, 0x43, 0x08), 0xff);
+    assert_int_equal(rig_get(b->r[1], RIG_DATA + 8, 8), 0x1234);
 }
 
 /* ---- code that changes
