@@ -465,10 +465,13 @@ static inline bool bt_faults_first(const struct bt_site *s, gva_t addr)
  * The table is that of c->key.
  */
 bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
-/* No window until the next bt_window_set, which makes addr's page it; false: it cannot be. */
+/*
+ * No window until the next bt_window_set, which makes addr's page it; false: it cannot be. May fill the
+ * table.
+ */
 void bt_window_drop(struct bt_vcpu *v);
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
-/* The same for addr's page and the next one. May fill the table. */
+/* The same for addr's page and the next one. */
 bool bt_pair_set(struct bt_vcpu *v, gva_t addr);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);

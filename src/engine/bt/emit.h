@@ -169,6 +169,13 @@ static inline void emit_const(struct emit *e, unsigned reg, uint64_t v)
     }
 }
 
+/* op dword r/m, imm32 with /n of opcode 81: 0 add, 1 or, 4 and, 6 xor, 7 cmp. */
+static inline void emit_dword(struct emit *e, unsigned n, struct rm m, uint32_t imm)
+{
+    emit_op(e, false, 0x81, n, m);
+    emit32(e, imm);
+}
+
 /* Jumps with a 32-bit displacement; returns where the displacement is. */
 #define CC_ALWAYS 16
 static inline uint32_t emit_jump(struct emit *e, unsigned cc, uint32_t to)

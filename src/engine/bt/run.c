@@ -160,11 +160,9 @@ static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct
 /* The stack's page, if all that the block touches lies in it; else it runs without a window. */
 static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
-    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
     gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
 
-    if (!bt_window_set(v, addr, s->span) &&
-        !(bt_tlb_fill(v, addr, &probe) && bt_window_set(v, addr, s->span))) {
+    if (!bt_window_set(v, addr, s->span)) {
         v->c.s.rip = b->va + s->off;
         do_without(v, b, s, v->c.code64 && bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
         return 0;

@@ -70,9 +70,7 @@ bool is_popf(const struct form *f)
 /* May an access at rsp + disp be in the stack's window? */
 static bool near_disp(const struct translation *t, int64_t disp)
 {
-    int64_t most = t->code64 ? 1 << 20 : NEAR32;
-
-    return disp > -most && disp < most;
+    return t->code64 ? near(disp) : disp > -NEAR32 && disp < NEAR32;
 }
 
 static bool uses_stack(const struct form *f)
@@ -138,14 +136,12 @@ void segment_form(const struct translation *t, struct form *f)
      */
     f->simple =
         !is_stolen(in->base) && in->base != f->high &&
-        (t->code64 || (!(t->key & MODE_LMA) && in->disp > -(1 << 20) && in->disp < 1 << 20));
+        (t->code64 || (!(t->key & MODE_LMA) && near(in->disp)));
 }
 
 /* ---- code --------------------------------------------------------------------------------------
  */
 
-#define SEG_AT(n, member) \
-    rm_gs(GS(c.s.seg) + (int32_t)((n) * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, member)))
 #define CC_L 12
 
 void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site)

@@ -371,12 +371,6 @@ static void jump_of_site(struct bt_vm *bt, struct emit *e, int32_t at, unsigned 
     emit_op(e, false, 0xff, 4, rm_reg(T1));
 }
 
-static void emit_dword(struct emit *e, unsigned n, unsigned reg, uint32_t imm)
-{
-    emit_op(e, false, 0x81, n, rm_reg(reg));
-    emit32(e, imm);
-}
-
 /*
  * The user's table does not have a page: `second` may. T1 is the site, T0 the address. Does what
  * bt_tlb_fill does.
@@ -399,10 +393,10 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, true, OP_ADD, REG_RSI, rm_reg(T1));
     /* Is it all in one page? */
     emit_op(e, false, OP_STORE, T0, rm_reg(REG_RDX));
-    emit_dword(e, 4, REG_RDX, PAGE_MASK);
+    emit_dword(e, 4, rm_reg(REG_RDX), PAGE_MASK);
     emit_op(e, false, 0x1b6, REG_RCX, rm_mem(REG_RSI, NO_REG, 0, SITE(size)));
     emit_op(e, false, OP_ADD, REG_RDX, rm_reg(REG_RCX));
-    emit_dword(e, 7, REG_RDX, PAGE_SIZE);
+    emit_dword(e, 7, rm_reg(REG_RDX), PAGE_SIZE);
     slow[0] = emit_jump(e, CC_A, e->at);
     emit_store(e, T0, rm_reg(REG_RAX));
     emit_op(e, true, 0xc1, 5, rm_reg(REG_RAX)); /* second_slot */
@@ -411,7 +405,7 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, false, 0xc1, 5, rm_reg(REG_RDX));
     emit8(e, BT_SECOND_BITS);
     emit_op(e, false, OP_XOR, REG_RAX, rm_reg(REG_RDX));
-    emit_dword(e, 4, REG_RAX, BT_SECONDS - 1);
+    emit_dword(e, 4, rm_reg(REG_RAX), BT_SECONDS - 1);
     emit_op(e, false, 0xc1, 4, rm_reg(REG_RAX));
     emit8(e, 5);
     from.disp = GS(second) + (int32_t)offsetof(struct bt_second, generation);
@@ -428,7 +422,7 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, false, OP_STORE, T0, rm_reg(REG_RCX));
     emit_op(e, false, 0xc1, 5, rm_reg(REG_RCX));
     emit8(e, PAGE_SHIFT - 5);
-    emit_dword(e, 4, REG_RCX, (TLB_ENTRIES - 1) << 5);
+    emit_dword(e, 4, rm_reg(REG_RCX), (TLB_ENTRIES - 1) << 5);
     to.disp = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
     emit_store(e, REG_RDX, to);
     from.disp = GS(second) + (int32_t)offsetof(struct bt_second, addend);
@@ -443,7 +437,7 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, true, OP_CMP, T0, rm_reg(REG_RDX));
     both = emit_jump(e, CC_E, e->at);
     emit_op(e, false, OP_STORE, REG_RCX, rm_reg(T0)); /* tag_none */
-    emit_dword(e, 6, T0, 1 << 5);
+    emit_dword(e, 6, rm_reg(T0), 1 << 5);
     emit_op(e, true, 0xc1, 4, rm_reg(T0));
     emit8(e, PAGE_SHIFT - 5);
     emit_patch(e, both, e->at);
@@ -453,7 +447,7 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, false, 0xc1, 5, rm_reg(REG_RCX));
     emit8(e, 5);
     emit_op(e, false, OP_LOAD, REG_RDX, rm_gs(GS(log[KEY_USER].n)));
-    emit_dword(e, 7, REG_RDX, BT_LOG);
+    emit_dword(e, 7, rm_reg(REG_RDX), BT_LOG);
     full = emit_jump(e, CC_A, e->at);
     last = emit_jump(e, CC_E, e->at);
     emit8(e, 0x66); /* mov gs:[slot + rdx * 2], cx */

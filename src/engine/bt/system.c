@@ -9,9 +9,6 @@
 
 #define IS(f, name) ((f)->zi.mnemonic == ZYDIS_MNEMONIC_##name)
 #define RFLAGS_AT   rm_gs(GS(c.s.rflags))
-#define SEG(n, member) \
-    rm_gs(GS(c.s.seg) + (int32_t)((n) * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, member)))
-#define GPR_AT(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
 
 /* What POPF and SYSRET may not change here: it would be another mode, or other string instructions.
  */
@@ -189,13 +186,6 @@ bool system_form(const struct translation *t, struct form *f)
     }
 }
 
-/* op dword gs:[at], imm32 with /n of opcode 81: 1 or, 4 and, 6 xor, 7 cmp. */
-static void emit_dword(struct emit *e, unsigned n, struct rm at, uint32_t imm)
-{
-    emit_op(e, false, 0x81, n, at);
-    emit32(e, imm);
-}
-
 /* An interrupt was held back while IF was 0: who sets IF must ask for it again. */
 static void slow_if_masked(struct translation *t, uint32_t site)
 {
@@ -264,14 +254,15 @@ static void emit_ac(struct translation *t, bool set)
     emit_dword(&t->hot, 6, RFLAGS_AT, RFLAGS_AC);
     emit_dword(&t->hot, 6, rm_gs(GS(c.key)), KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC);
     t->key ^= (KEY_SUPERVISOR ^ KEY_SUPERVISOR_AC) << BT_KEY_TABLE_SHIFT;
+    memset(t->share, 0, sizeof(t->share)); /* checks by the other table */
     emit_mode(t);
 }
 
 static void emit_swapgs(struct emit *e)
 {
-    emit_load(e, T0, SEG(SEG_GS, base));
+    emit_load(e, T0, SEG_AT(SEG_GS, base));
     emit_load(e, T1, rm_gs(GS(c.s.kernel_gs_base)));
-    emit_store(e, T1, SEG(SEG_GS, base));
+    emit_store(e, T1, SEG_AT(SEG_GS, base));
     emit_store(e, T0, rm_gs(GS(c.s.kernel_gs_base)));
 }
 
@@ -325,10 +316,10 @@ static void emit_segments(struct emit *e, unsigned cpl)
         /* selector and attr are one dword */
         emit_op(e, false, 0x81, 1, rm_reg(T0)); /* or r14d, attr << 16 */
         emit32(e, two[i].attr << 16);
-        emit_op(e, false, OP_STORE, T0, SEG(two[i].seg, selector));
-        emit_op(e, true, 0xc7, 0, SEG(two[i].seg, base));
+        emit_op(e, false, OP_STORE, T0, SEG_AT(two[i].seg, selector));
+        emit_op(e, true, 0xc7, 0, SEG_AT(two[i].seg, base));
         emit32(e, 0);
-        emit_op(e, false, 0xc7, 0, SEG(two[i].seg, limit));
+        emit_op(e, false, 0xc7, 0, SEG_AT(two[i].seg, limit));
         emit32(e, UINT32_MAX);
         emit_dword(e, 0, rm_reg(T0), cpl ? (uint32_t)-8 : 8);
     }
@@ -588,9 +579,9 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     t->bt->sites[site].aligned = f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK;
     /* T1 = the signed distance in bytes; T0 = the address. */
     if (wide)
-        emit_load(e, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
+        emit_load(e, T1, is_stolen(reg) ? GPR(reg) : rm_reg(reg));
     else
-        emit_op(e, true, 0x63, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg)); /* movsxd */
+        emit_op(e, true, 0x63, T1, is_stolen(reg) ? GPR(reg) : rm_reg(reg)); /* movsxd */
     emit_op(e, true, 0xc1, 7, rm_reg(T1));
     emit8(e, shift);
     emit_store(e, T1, rm_gs(GS(scratch)));
@@ -600,7 +591,7 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     emit_check(t, site, in->osize, write ? ACCESS_WRITE : ACCESS_READ,
                offsetof(struct bt_entry, page));
     emit_op(e, true, OP_LEA, T0, rm_mem(T0, T1, 0, 0));
-    emit_op(e, wide, OP_LOAD, T1, is_stolen(reg) ? GPR_AT(reg) : rm_reg(reg));
+    emit_op(e, wide, OP_LOAD, T1, is_stolen(reg) ? GPR(reg) : rm_reg(reg));
     emit_dword(e, 4, rm_reg(T1), wide ? 63 : 31);
     if (f->live_out & (uint16_t)~RFLAGS_CF) {
         /* The others stay: they are in the slot, and come back around the temporaries. */
@@ -624,7 +615,7 @@ static void emit_bit_string(struct translation *t, const struct form *f)
 
 static void emit_selector(struct emit *e, unsigned seg)
 {
-    emit_op(e, false, 0x1b7, T0, SEG(seg, selector)); /* movzx r14d, word */
+    emit_op(e, false, 0x1b7, T0, SEG_AT(seg, selector)); /* movzx r14d, word */
 }
 
 static void emit_push_segment(struct translation *t, const struct form *f)
@@ -648,15 +639,15 @@ static void emit_load_paragraph(struct translation *t, unsigned seg, uint32_t si
                     (t->key & MODE_V86 ? SEG_ATTR_DPL : 0);
     struct emit *e = &t->hot;
 
-    emit_dword(e, 7, SEG(seg, limit), 0xffff);
+    emit_dword(e, 7, SEG_AT(seg, limit), 0xffff);
     slow_if(t, CC_NE, site);
     emit8(e, 0x66);
-    emit_op(e, false, 0x81, 7, SEG(seg, attr)); /* cmp word */
+    emit_op(e, false, 0x81, 7, SEG_AT(seg, attr)); /* cmp word */
     emit_bytes(e, (const uint8_t[]){(uint8_t)attr, (uint8_t)(attr >> 8)}, 2);
     slow_if(t, CC_NE, site);
-    emit_sized(e, 2, OP_STORE, T0, SEG(seg, selector));
+    emit_sized(e, 2, OP_STORE, T0, SEG_AT(seg, selector));
     emit_shift(e, 4, T0, 4);
-    emit_store(e, T0, SEG(seg, base));
+    emit_store(e, T0, SEG_AT(seg, base));
 }
 
 static void emit_segment_move(struct translation *t, const struct form *f)

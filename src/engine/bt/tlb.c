@@ -96,16 +96,29 @@ void bt_window_drop(struct bt_vcpu *v)
     v->window_drops++;
 }
 
-/* Always of a table without AC: the window may outlive a CLAC. */
+/*
+ * The entry of a page that may be written, which is looked for, or NULL. Always of a table without AC: the window
+ * may outlive a CLAC.
+ */
+static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
+{
+    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
+    unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR;
+    const struct bt_entry *e = &v->tlb[table].at[TLB_SLOT(page)];
+
+    if (e->tag[ACCESS_WRITE] != page)
+        bt_tlb_fill(v, page, &probe);
+    return e->tag[ACCESS_WRITE] == page ? e : NULL;
+}
+
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 {
     const bool low = !v->c.code64 && (addr - BIT(BT_WINDOW_EDGE)) >> BT_WINDOW_EDGE >=
                                          (BIT(32) >> BT_WINDOW_EDGE) - 2;
-    unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR, slot = TLB_SLOT(addr);
-    const struct bt_entry *e = &v->tlb[table].at[slot];
+    const struct bt_entry *e;
 
     v->window_none = UINT64_MAX;
-    if (low || e->tag[ACCESS_WRITE] != (addr & ~PAGE_MASK) || (addr & PAGE_MASK) > PAGE_SIZE - span)
+    if (low || (addr & PAGE_MASK) > PAGE_SIZE - span || !(e = stack_entry(v, addr & ~PAGE_MASK)))
         return false;
     v->window = addr & ~PAGE_MASK;
     v->window_delta = e->addend;
@@ -115,18 +128,12 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 
 bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
 {
-    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
-    unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR;
-
     v->pair_none = UINT64_MAX;
     v->pair = addr & ~PAGE_MASK;
     for (unsigned i = 0; i < 2; i++) {
-        gva_t page = v->pair + i * PAGE_SIZE;
-        const struct bt_entry *e = &v->tlb[table].at[TLB_SLOT(page)];
+        const struct bt_entry *e = stack_entry(v, v->pair + i * PAGE_SIZE);
 
-        if (e->tag[ACCESS_WRITE] != page &&
-            !((v->c.key & KEY_MODE) == table && bt_tlb_fill(v, page, &probe) &&
-              e->tag[ACCESS_WRITE] == page))
+        if (!e)
             return false;
         v->pair_delta[i] = e->addend;
     }

@@ -22,13 +22,13 @@
 #include "engine/bt/look.h"
 #include "engine/bt/translate.h"
 
-/* More than any block needs, so that nothing checks for room while it is written. */
 _Static_assert(BT_TARGETS == 65536, "emit_indirect takes 16 bits");
 
 /* Bytes that one check may cover. */
 #define SHARE_SPAN 248
-#define ROOM_HOT   (16u << 10)
-#define ROOM_COLD  (32u << 10)
+/* More than any block needs, so that nothing checks for room while it is written. */
+#define ROOM_HOT  (16u << 10)
+#define ROOM_COLD (32u << 10)
 
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
@@ -837,13 +837,6 @@ static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
     }
     *high = *low + f->stack;
     return true;
-}
-
-/* Small enough that neither the sum of all displacements of a block nor their differences overflow.
- */
-static bool near(int64_t disp)
-{
-    return disp > -(1 << 20) && disp < 1 << 20;
 }
 
 static bool is_reg(const ZydisDecodedOperand *op, unsigned reg)

@@ -95,6 +95,15 @@ struct translation {
 };
 
 #define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))
+#define SEG_AT(n, member) \
+    rm_gs(GS(c.s.seg) + (int32_t)((n) * sizeof(struct cpu_seg) + offsetof(struct cpu_seg, member)))
+
+/* Small enough that neither the sum of all displacements of a block nor their differences overflow.
+ */
+static inline bool near(int64_t disp)
+{
+    return disp > -(1 << 20) && disp < 1 << 20;
+}
 
 /* The host's flags may be destroyed from here on; those in `live` are kept in the slot. */
 void flags_to_slot(struct translation *t, uint16_t live);
