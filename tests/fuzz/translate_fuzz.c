@@ -82,6 +82,29 @@ static bool has_error(unsigned vector)
            vector == 29 || vector == 30;
 }
 
+struct bytes {
+    const uint8_t *at;
+    size_t n;
+};
+#define BYTES(array) ((struct bytes){(array), sizeof(array)})
+
+/* A handler ends the case, or skips what faulted, without its error code. */
+static void put_code(uint8_t *ram, unsigned vector, struct bytes skip, struct bytes pop,
+                     struct bytes end)
+{
+    uint8_t *p = ram + HANDLERS + vector * 32;
+
+    if (vector == 8 || vector == 0x80) {
+        memcpy(p, end.at, end.n);
+        return;
+    }
+    if (has_error(vector)) {
+        memcpy(p, pop.at, pop.n);
+        p += pop.n;
+    }
+    memcpy(p, skip.at, skip.n);
+}
+
 static void put_handler(uint8_t *ram, unsigned vector)
 {
     static const uint8_t skip[] = {
@@ -93,7 +116,7 @@ static void put_handler(uint8_t *ram, unsigned vector)
     };
     static const uint8_t pop[] = {0x48, 0x83, 0xc4, 0x08}; /* add rsp, 8 */
     static const uint8_t end[] = {0x66, 0x81, 0x64, 0x24, 0x18, 0x2a, 0xf7, 0xf4};
-    uint8_t *p = ram + HANDLERS + vector * 32, *gate = ram + IDT_AT + vector * 16;
+    uint8_t *gate = ram + IDT_AT + vector * 16;
     uint32_t at = HANDLERS + vector * 32;
 
     put_le16(gate, (uint16_t)at);
@@ -101,15 +124,7 @@ static void put_handler(uint8_t *ram, unsigned vector)
     gate[4] = 1; /* IST */
     gate[5] = 0xee;
     put_le16(gate + 6, (uint16_t)(at >> 16));
-    if (vector == 8 || vector == 0x80) {
-        memcpy(p, end, sizeof(end));
-        return;
-    }
-    if (has_error(vector)) {
-        memcpy(p, pop, sizeof(pop));
-        p += sizeof(pop);
-    }
-    memcpy(p, skip, sizeof(skip));
+    put_code(ram, vector, BYTES(skip), BYTES(pop), BYTES(end));
 }
 
 /* 32-bit gates; the DS of who faulted may be anything. */
@@ -124,20 +139,12 @@ static void put_handler32(uint8_t *ram, unsigned vector)
     };
     static const uint8_t pop[] = {0x83, 0xc4, 0x04};
     static const uint8_t end[] = {0x66, 0x81, 0x64, 0x24, 0x0c, 0x2a, 0xf7, 0xf4};
-    uint8_t *p = ram + HANDLERS + vector * 32, *gate = ram + IDT_AT + vector * 8;
+    uint8_t *gate = ram + IDT_AT + vector * 8;
 
     put_le16(gate, (uint16_t)(HANDLERS + vector * 32));
     put_le16(gate + 2, 0x68);
     put_le32(gate + 4, (HANDLERS & 0xffff0000) | 0xee00);
-    if (vector == 8 || vector == 0x80) {
-        memcpy(p, end, sizeof(end));
-        return;
-    }
-    if (has_error(vector)) {
-        memcpy(p, pop, sizeof(pop));
-        p += sizeof(pop);
-    }
-    memcpy(p, skip, sizeof(skip));
+    put_code(ram, vector, BYTES(skip), BYTES(pop), BYTES(end));
 }
 
 /* Interrupt vectors of real mode: CS is HANDLERS' paragraph. */

@@ -163,7 +163,6 @@ static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct
     gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
 
     if (!bt_window_set(v, addr, s->span)) {
-        v->c.s.rip = b->va + s->off;
         do_without(v, b, s, v->c.code64 && bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
         return 0;
     }
@@ -177,7 +176,6 @@ static uint64_t pair(struct bt_vcpu *v, const struct bt_block *b, const struct b
     gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
 
     if ((addr & PAGE_MASK) != s->at || !bt_pair_set(v, addr)) {
-        v->c.s.rip = b->va + s->off;
         do_without(v, b, s, BT_KEY_NO_WINDOW);
         return 0;
     }
@@ -206,7 +204,6 @@ static bool crossing(struct bt_vcpu *v, const struct bt_block *b)
     struct interp *c = &v->c;
     gva_t next = (b->lin | PAGE_MASK) + 1;
 
-    c->block = NULL;
     c->cur = &block_fetch_insn;
     if (!access_host(c, next, 1, ACCESS_EXEC, c->key) ||
         c->tlb_ram_page[TLB_SLOT(next)] != b->page2)
@@ -224,6 +221,10 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
     uint64_t drops = v->window_drops, flushes = bt->flushes;
     uint32_t to = BT_NONE;
 
+    /* What is raised from here on is the instruction's, and whoever leaves comes back to it. */
+    c->s.rip = c->block_rip = b->va + s->off;
+    c->block = NULL;
+    c->cur = &access_insn;
     if (s->kind == SITE_WINDOW)
         return window(v, b, s);
     if (s->kind == SITE_PAIR)
@@ -233,22 +234,12 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         want(v, b->needs);
         return (uint64_t)(uintptr_t)bt->code.rx + s->resume;
     }
-    if (s->kind == SITE_ACCESS) {
-        c->s.rip = c->block_rip = b->va + s->off;
-        c->block = NULL;
-        c->cur = &access_insn;
-        if (!(s->aligned && (v->slow_addr & (s->size - 1u))) && bt_tlb_fill(v, v->slow_addr, s))
-            to = s->retry;
-    }
-    if (s->kind == SITE_CROSSING) {
-        c->s.rip = c->block_rip = b->va + s->off;
-        if (crossing(v, b))
-            to = s->retry;
-    }
+    if (s->kind == SITE_ACCESS && !(s->aligned && (v->slow_addr & (s->size - 1u))) &&
+        bt_tlb_fill(v, v->slow_addr, s))
+        to = s->retry;
+    if (s->kind == SITE_CROSSING && crossing(v, b))
+        to = s->retry;
     if (s->kind == SITE_GROUP) {
-        c->s.rip = c->block_rip = b->va + s->off;
-        c->block = NULL;
-        c->cur = &access_insn;
         if (!group(v, s)) {
             do_without(v, b, s, BT_KEY_NO_SHARE);
             return 0;
