@@ -254,21 +254,25 @@ bool testvm_load_with(struct device *dev, const char *field, unsigned index, uin
 {
     struct state_buf buf = {0};
     size_t n = strlen(field), at = 0;
-    uint32_t count, len;
     bool ok;
 
     state_save(dev->type->state, dev, &buf);
     /* A record is u8 name length, name, u8 kind, u32 count, u32 length, payload. */
-    while (at + n + 10 < buf.len && (buf.data[at] != n || memcmp(buf.data + at + 1, field, n)))
-        at++;
-    if (at + n + 10 >= buf.len)
-        fail("%s has no field '%s'", dev->name, field);
-    at += 1 + n + 1;
-    count = get_le32(buf.data + at);
-    len = get_le32(buf.data + at + 4);
-    if (index >= count)
-        fail("%s: '%s' has %u elements", dev->name, field, count);
-    put_le(buf.data + at + 8 + index * (len / count), value, len / count);
+    for (;; at++) {
+        uint32_t count, len;
+
+        if (at + n + 10 >= buf.len)
+            fail("%s has no element %u of a field '%s'", dev->name, index, field);
+        if (buf.data[at] != n || memcmp(buf.data + at + 1, field, n))
+            continue;
+        count = get_le32(buf.data + at + 1 + n + 1);
+        len = get_le32(buf.data + at + 1 + n + 5);
+        if (index < count) {
+            put_le(buf.data + at + 1 + n + 9 + index * (len / count), value, len / count);
+            break;
+        }
+        index -= count;
+    }
     ok = testvm_load(dev, buf.data, buf.len);
     state_buf_fini(&buf);
     return ok;

@@ -105,8 +105,8 @@ void testvm_state_roundtrip(struct device *dev);
 bool testvm_load(struct device *dev, const void *data, size_t len);
 
 /*
- * Loads dev's own state with one number changed: element `index` of the first field of that name,
- * at any depth. Aborts if there is none. True if it was taken.
+ * Loads dev's own state with one number changed: element `index` of all fields of that name, at any
+ * depth, in the order of saving. Aborts if there is none. True if it was taken.
  */
 bool testvm_load_with(struct device *dev, const char *field, unsigned index, uint64_t value);
 

@@ -513,7 +513,7 @@ static void set_gate(struct i8254_counter *c, bool gate, int64_t now)
         c->phase = RUN;
         c->base = now + 1;
     } else {
-        c->base = now - c->base;
+        c->base = now < c->base ? 0 : now - c->base; /* <: a snapshot of later than the clock says */
         c->phase = RUN;
     }
 }

@@ -607,6 +607,16 @@ TEST_F(impossible_state_is_refused)
     assert_false(testvm_load_with(f->pit, "base", 0, 1ull << 60));
 }
 
+TEST_F(a_count_held_longer_than_the_vm_has_run_counts_on)
+{
+    gate2(f, true);
+    program(f, 2, 4, 100);
+    gate2(f, false);
+    assert_true(testvm_load_with(f->pit, "base", 2, 1ull << 53));
+    gate2(f, true);
+    testvm_state_roundtrip(f->pit); /* it used to be a base of -(1 << 53) */
+}
+
 TEST_F(state_from_the_far_future_still_works)
 {
     assert_true(testvm_load_with(f->pit, "base", 0, 1ull << 53));
