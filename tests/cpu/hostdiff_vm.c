@@ -204,7 +204,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
         v->bt = bt_of(v->c);
         v->bt->bt->warm = 1;
         hostcode_enter_thread(&v->bt->bt->code, &((struct thunks *)v->bt->c.thunks)->code);
-        hostcode_set_gs(v->bt, v->vm.host & HOST_FSGSBASE);
+        bt_set_gs(v->bt);
     }
     make_tables(v);
     make_descriptors(v);

@@ -37,8 +37,9 @@
  *
  * Behind the user's table there is a second, larger one, which a stub looks into before C is asked.
  *
- * A block lies in one page, but for an instruction at its end that runs on into the next: such a block
- * is in the lists of both, and looks before that instruction whether the next page is still the one.
+ * A block lies in one page, but for an instruction at its end that runs on into the next: such a
+ * block is in the lists of both, and looks before that instruction whether the next page is still
+ * the one.
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -151,9 +152,14 @@ struct bt_counts {
 #define BT_WINDOW_EDGE 20
 
 struct bt_vcpu {
-    struct interp c; /* first: gs points here */
+    struct interp c; /* first */
 
-    /* By what a block needs: leave translated code at its poll, or what it needs is not loaded. */
+    /*
+     * By what a block needs: leave translated code at its poll, or what it needs is not loaded.
+     * The check of the stack's window reads two words at once: all ones if there is none, and
+     * whether to leave, so that a block that begins with it has polled.
+     */
+    _Alignas(8) uint32_t window_none;
     _Atomic uint32_t attention[BT_NEEDS];
     uint32_t id;            /* of the exit or site that was left through */
     uint32_t indirect_from; /* site of the last indirect branch */
@@ -164,8 +170,7 @@ struct bt_vcpu {
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
-    uint64_t window, window_delta;           /* of the stack: its page, and SD */
-    uint64_t window_none;                    /* all ones: there is none; 0: there is */
+    uint64_t window, window_delta;           /* of the stack: minus its page, and SD */
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
     uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;  /* ... and where to go on without */
@@ -213,7 +218,12 @@ static inline struct bt_vcpu *bt_of(struct interp *c)
     return container_of(c, struct bt_vcpu, c);
 }
 
-#define GS(member) ((int32_t)offsetof(struct bt_vcpu, member))
+/*
+ * GS points at the user's table, so that its entries have short displacements: code is read faster
+ * the fewer bytes it has.
+ */
+#define GS_OFF(member) ((int32_t)offsetof(struct bt_vcpu, member))
+#define GS(member)     (GS_OFF(member) - GS_OFF(tlb[KEY_USER]))
 
 /* A page of code and where it is: 36 bits of page number, 28 bits of RAM page. Never 0 or ~0. */
 static inline uint64_t exec_word(gva_t addr, uint32_t ram_page)
@@ -466,8 +476,8 @@ static inline bool bt_faults_first(const struct bt_site *s, gva_t addr)
  */
 bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s);
 /*
- * No window until the next bt_window_set, which makes addr's page it; false: it cannot be. May fill the
- * table.
+ * No window until the next bt_window_set, which makes addr's page it; false: it cannot be. May fill
+ * the table.
  */
 void bt_window_drop(struct bt_vcpu *v);
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
@@ -510,7 +520,9 @@ const struct bt_trap *bt_trap_find(struct bt_vm *bt, uint64_t rip); /* or NULL *
 void bt_x87_in(struct bt_vcpu *v);
 void bt_x87_out(struct bt_vcpu *v);
 
-/* run.c: from translated code. The address to go on at, or 0 to leave. */
+/* run.c: before translated code of the vCPU runs on this thread. */
+void bt_set_gs(struct bt_vcpu *v);
+/* From translated code. The address to go on at, or 0 to leave. */
 uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
 /*
  * What the loop does between two looks at what may have happened: runs the translation of what is

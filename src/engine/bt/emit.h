@@ -151,6 +151,15 @@ static inline void emit_store(struct emit *e, unsigned reg, struct rm m)
     emit_op(e, true, OP_STORE, reg, m);
 }
 
+/* reg = base + disp, in as few bytes as it takes. */
+static inline void emit_sum(struct emit *e, unsigned reg, unsigned base, int32_t disp)
+{
+    if (disp)
+        emit_op(e, true, OP_LEA, reg, rm_mem(base, NO_REG, 0, disp));
+    else
+        emit_store(e, base, rm_reg(reg));
+}
+
 /* The shortest mov of a constant that leaves the flags alone. */
 static inline void emit_const(struct emit *e, unsigned reg, uint64_t v)
 {

@@ -67,7 +67,8 @@ static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *
 {
     const uint8_t *rx = bt->code.rx, *rw = bt->code.rw;
 
-    fprintf(out, "host code (enter at %" PRIx64 ", gs at struct bt_vcpu: gpr %#x, aflags %#x):\n",
+    fprintf(out,
+            "host code (enter at %" PRIx64 ", the guest's registers at gs:%#x, flags at gs:%#x):\n",
             (uint64_t)(uintptr_t)rx + b->entry, GS(c.s.gpr), GS(c.aflags));
     code(out, rw + b->entry, b->hot_end - b->entry, (uintptr_t)rx + b->entry, UINT32_MAX,
          MODE_CODE64);

@@ -286,7 +286,8 @@ void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *b, uint32_t hot_
     int n;
 
     snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:hot", b->va, mode_cpl(b->key));
-    n = add_line(bt, lines, b->entry_indirect, hot_end, name);
+    n = add_line(bt, lines, b->entry_indirect < b->entry ? b->entry_indirect : b->entry, hot_end,
+                 name);
     snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:cold", b->va, mode_cpl(b->key));
     append(bt, lines, n + add_line(bt, lines + n, cold, cold_end, name));
 }

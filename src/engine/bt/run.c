@@ -526,6 +526,11 @@ void bt_run_some(struct bt_vcpu *v)
     }
 }
 
+void bt_set_gs(struct bt_vcpu *v)
+{
+    hostcode_set_gs(&v->tlb[KEY_USER], v->bt->vm->host & HOST_FSGSBASE);
+}
+
 static void run_loop(struct bt_vcpu *v)
 {
     struct interp *c = &v->c;
@@ -562,7 +567,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
         return engine_interp.run(vcpu, budget);
     hostcode_enter_thread(&v->bt->code, &((struct thunks *)c->thunks)->code);
-    hostcode_set_gs(v, v->bt->vm->host & HOST_FSGSBASE);
+    bt_set_gs(v);
     interp_run_begin(c, budget, &raise_to);
     bt_phase(v, BT_IN_LOOP);
     if (sigsetjmp(raise_to, 0)) {

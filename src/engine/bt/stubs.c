@@ -313,16 +313,20 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
 
 /*
  * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site,
- * `window_limit` the highest offset that will do; on success the block goes on at `resume`.
+ * `window_limit` the highest offset that will do; on success the block goes on at `resume`. Or the
+ * check failed because translated code is to be left.
  */
-static uint32_t make_window(struct emit *e, unsigned table)
+static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
 {
     int32_t at = GS(tlb) + (int32_t)(table * sizeof(struct bt_table));
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
-    uint32_t begin, miss;
+    uint32_t begin, miss, leave, had;
 
     align(e, 16);
     begin = e->at;
+    emit_op(e, false, 0x83, 7, rm_gs(GS(attention)));
+    emit8(e, 0);
+    leave = emit_jump(e, CC_NE, e->at);
     emit_store(e, T0, rm_gs(GS(slow_addr)));
     emit_op(e, false, OP_STORE, T0, rm_reg(T1));
     emit_op(e, false, 0xc1, 5, rm_reg(T1));
@@ -339,10 +343,19 @@ static uint32_t make_window(struct emit *e, unsigned table)
     emit_load(e, T0, rm_gs(GS(slow_addr)));
     emit_op(e, true, 0x81, 4, rm_reg(T0));
     emit32(e, ~(uint32_t)PAGE_MASK);
+    emit_op(e, true, 0xf7, 3, rm_reg(T0)); /* neg r14 */
     emit_store(e, T0, rm_gs(GS(window)));
-    emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
+    /* Checks read two words here, which has to wait for a store to one: none without need. */
+    emit_op(e, false, 0x83, 7, rm_gs(GS(window_none)));
+    emit8(e, 0);
+    had = emit_jump(e, CC_E, e->at);
+    emit_op(e, false, 0xc7, 0, rm_gs(GS(window_none)));
     emit32(e, 0);
+    emit_patch(e, had, e->at);
     emit_op(e, false, 0xff, 4, rm_gs(GS(resume)));
+    emit_patch(e, leave, e->at);
+    emit_op(e, false, OP_LOAD, T0, rm_gs(GS(id)));
+    emit_jump(e, CC_ALWAYS, bt->stubs.leave_site);
     emit_patch(e, miss, e->at);
     emit_op(e, false, 0xff, 4, rm_gs(GS(window_else)));
     return begin;
@@ -511,8 +524,8 @@ void bt_stubs_make(struct bt_vm *bt)
     emit_patch(&e, leave, e.at);
     return_to_c(&e, BT_LEAVE_SLOW);
 
-    bt->stubs.window[0] = make_window(&e, KEY_USER);
-    bt->stubs.window[1] = make_window(&e, KEY_SUPERVISOR);
+    bt->stubs.window[0] = make_window(bt, &e, KEY_USER);
+    bt->stubs.window[1] = make_window(bt, &e, KEY_SUPERVISOR);
     bt->stubs.second[ACCESS_READ] = make_second(bt, &e, ACCESS_READ);
     bt->stubs.second[ACCESS_WRITE] = make_second(bt, &e, ACCESS_WRITE);
     align(&e, 64);

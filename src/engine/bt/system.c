@@ -331,10 +331,10 @@ _Static_assert(offsetof(struct cpu_seg, attr) == offsetof(struct cpu_seg, select
 /* The window was looked at with the other privilege's eyes. */
 static void emit_window_drop(struct emit *e)
 {
-    emit_op(e, true, 0xc7, 0, rm_gs(GS(window_none)));
-    emit32(e, UINT32_MAX); /* sign-extended */
-    emit_op(e, true, 0xc7, 0, rm_gs(GS(pair_none)));
+    emit_op(e, false, 0xc7, 0, rm_gs(GS(window_none)));
     emit32(e, UINT32_MAX);
+    emit_op(e, true, 0xc7, 0, rm_gs(GS(pair_none)));
+    emit32(e, UINT32_MAX); /* sign-extended */
 }
 
 /* Everything interp_mode_changed derives from the new privilege. */

@@ -92,13 +92,14 @@ void bt_tlb_init(struct bt_vcpu *v)
 
 void bt_window_drop(struct bt_vcpu *v)
 {
-    v->window_none = v->pair_none = UINT64_MAX;
+    v->window_none = UINT32_MAX;
+    v->pair_none = UINT64_MAX;
     v->window_drops++;
 }
 
 /*
- * The entry of a page that may be written, which is looked for, or NULL. Always of a table without AC: the window
- * may outlive a CLAC.
+ * The entry of a page that may be written, which is looked for, or NULL. Always of a table without
+ * AC: the window may outlive a CLAC.
  */
 static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
 {
@@ -117,10 +118,10 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
                                          (BIT(32) >> BT_WINDOW_EDGE) - 2;
     const struct bt_entry *e;
 
-    v->window_none = UINT64_MAX;
+    v->window_none = UINT32_MAX;
     if (low || (addr & PAGE_MASK) > PAGE_SIZE - span || !(e = stack_entry(v, addr & ~PAGE_MASK)))
         return false;
-    v->window = addr & ~PAGE_MASK;
+    v->window = -(addr & ~PAGE_MASK);
     v->window_delta = e->addend;
     v->window_none = 0;
     return true;

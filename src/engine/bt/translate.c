@@ -635,7 +635,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_site(t, e, s->index);
         break;
     case STUB_WINDOW: /* the stub of all looks into the table */
-        emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, s->tag));
+        emit_sum(e, T0, REG_RSP, s->tag);
         if (!t->code64)
             edge = emit_window_edge(e);
         emit8(e, 0x4c); /* lea r15, [rip + back] */
@@ -952,7 +952,7 @@ static bool emit_pair(struct translation *t, const struct form *f, int32_t low, 
     s->at = (uint16_t)at;
     t0_lost(t);
     t->pair_t1 = 0;
-    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
+    emit_sum(e, T0, REG_RSP, low);
     emit_op(e, true, 0x2b, T0, rm_gs(GS(pair)));
     emit_op(e, true, 0x0b, T0, rm_gs(GS(pair_none)));
     emit_op(e, true, 0x81, 7, rm_reg(T0));
@@ -967,7 +967,7 @@ static bool emit_pair(struct translation *t, const struct form *f, int32_t low, 
     return true;
 }
 
-/* The check that bytes [low, high) of rsp now, and SD, are in the window. */
+/* The check that bytes [low, high) of rsp now, and SD, are in the window. It polls as well. */
 static void emit_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
     struct emit *e = &t->hot;
@@ -984,8 +984,8 @@ static void emit_window(struct translation *t, const struct form *f, int32_t low
     t->bt->sites[site].retry = e->at;
     t->bt->sites[site].moved = low;
     t->bt->sites[site].span = (uint16_t)span;
-    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, NO_REG, 0, low));
-    emit_op(e, true, 0x2b, T0, rm_gs(GS(window)));
+    emit_load(e, T0, rm_gs(GS(window)));
+    emit_op(e, true, OP_LEA, T0, rm_mem(REG_RSP, T0, 0, low));
     emit_op(e, true, 0x0b, T0, rm_gs(GS(window_none)));
     emit_op(e, true, 0x81, 7, rm_reg(T0));
     emit32(e, PAGE_SIZE - span);
@@ -1186,7 +1186,7 @@ static bool use_share(struct translation *t, const struct form *f, enum access h
     site->moved = (int32_t)f->in.disp - s.low;
     site->first_how = (uint8_t)how;
     site->first_size = f->mem_size;
-    emit_op(&t->hot, true, OP_LEA, T0, rm_mem(f->in.base, NO_REG, 0, s.low));
+    emit_sum(&t->hot, T0, f->in.base, s.low);
     emit_check(t, n, (unsigned)(s.high - s.low), s.how, offsetof(struct bt_entry, addend));
     k = t->next_share++ % BT_SHARES;
     t->share[k] = s;
@@ -1273,7 +1273,7 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
     if (use_constant(t, f, size, how, &p))
         return p;
     if (simple) {
-        emit_op(&t->hot, true, OP_LEA, T0, rm_mem(in->base, NO_REG, 0, (int32_t)in->disp));
+        emit_sum(&t->hot, T0, in->base, (int32_t)in->disp);
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(in->base, T1, 0, (int32_t)in->disp);
     } else {
@@ -1301,7 +1301,7 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
     if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA))) {
-        emit_op(&t->hot, true, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
+        emit_sum(&t->hot, T0, base, disp);
         emit_check(t, p.site, f->stack, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(base, T1, 0, disp);
     } else {
@@ -1753,18 +1753,19 @@ static bool stack_is_used(const struct translation *t)
     return false;
 }
 
-static void emit_entries(struct translation *t)
+/* Is the block behind a near CALL? Then it is a RET that comes to it. */
+static bool follows_call(const struct translation *t)
 {
-    struct bt_block *b = t->b;
-    struct emit *e = &t->hot;
-    uint64_t word = exec_word(t->lin, (uint32_t)(b->phys >> PAGE_SHIFT));
-    unsigned which = mode_cpl(t->key) != 3;
-    uint16_t live = t->forms[0].live_in;
-    int32_t low, high;
-    uint32_t poll;
+    return t->off >= 5 && t->page[t->off - 5] == 0xe8;
+}
 
-    emit_nop(e, (0u - e->at) & 15);
-    b->entry_indirect = e->at;
+/* T0: where to. If that is this block's address and this is its page, on to what follows. */
+static void emit_indirect_entry(struct translation *t, struct emit *e)
+{
+    uint64_t word = exec_word(t->lin, (uint32_t)(t->b->phys >> PAGE_SHIFT));
+    unsigned which = mode_cpl(t->key) != 3;
+
+    t->b->entry_indirect = e->at;
     if ((int64_t)t->va == (int32_t)t->va) {
         emit_op(e, true, 0x81, 7, rm_reg(T0));
         emit32(e, (uint32_t)t->va);
@@ -1774,23 +1775,35 @@ static void emit_entries(struct translation *t)
     }
     emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
     if (t->bt->modes[t->mode].table == BT_MODES - 1) {
-        emit_op(e, false, 0x81, 7, rm_gs(GS(mode_number)));
-        emit32(e, t->mode);
+        emit_dword(e, 7, rm_gs(GS(mode_number)), t->mode);
         emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
     }
-    emit8(e, 0x49);
+    emit8(e, 0x49); /* mov r15, imm64 */
     emit8(e, 0xbf);
     emit64(e, word);
     emit_op(e, true, OP_CMP, T1,
             rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(t->lin)))));
     emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+}
 
+static void emit_entries(struct translation *t)
+{
+    struct bt_block *b = t->b;
+    struct emit *e = &t->hot;
+    uint16_t live = t->forms[0].live_in;
+    int32_t low = 0, high = 0;
+    bool window = t->windows && stack_is_used(t) && window_extent(t, 0, &low, &high);
+    bool polls = b->needs || !window || (t->v->without & BT_KEY_PAIR);
+
+    if (follows_call(t))
+        emit_indirect_entry(t, e);
     emit_nop(e, (0u - e->at) & 7);
     b->entry = e->at;
-    emit_op(e, false, 0x83, 7, rm_gs(GS(attention) + 4 * (int32_t)b->needs));
-    emit8(e, 0);
-    poll = emit_jump(e, CC_NE, e->at);
-    add_stub(t, STUB_SITE, poll, add_site(t, &t->forms[0], SITE_INSN));
+    if (polls) {
+        emit_op(e, false, 0x83, 7, rm_gs(GS(attention) + 4 * (int32_t)b->needs));
+        emit8(e, 0);
+        add_stub(t, STUB_SITE, emit_jump(e, CC_NE, e->at), add_site(t, &t->forms[0], SITE_INSN));
+    }
     t->host = false;
     t->slot = live;
     t->window = t->pair = false;
@@ -1798,10 +1811,10 @@ static void emit_entries(struct translation *t)
     t->rsp_off = 0;
     t->pair_t1 = t->temp[0] = t->temp[1] = 0;
     memset(t->share, 0, sizeof(t->share));
+    if (window)
+        emit_window(t, &t->forms[0], low, high); /* before flags are made */
     if (live)
         flags_to_host(t);
-    else if (t->windows && stack_is_used(t) && window_extent(t, 0, &low, &high))
-        emit_window(t, &t->forms[0], low, high); /* before flags are made */
 }
 
 static void emit_cold_entries(struct translation *t)
@@ -1809,6 +1822,10 @@ static void emit_cold_entries(struct translation *t)
     struct bt_block *b = t->b;
     struct emit *e = &t->cold;
 
+    if (!follows_call(t)) { /* rarely used: what is used lies closer together without it */
+        emit_indirect_entry(t, e);
+        emit_jump(e, CC_ALWAYS, b->entry);
+    }
     b->entry_host = b->entry;
     if (t->forms[0].live_in) {
         b->entry_host = e->at;
