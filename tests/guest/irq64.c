@@ -147,6 +147,42 @@ IRQ_CASE(apic_timer_one_shot, "APIC timer, one-shot")
     CHECK_EQ(seen[0x52], 1);
 }
 
+/* Loops that do nothing else than what their name says; each must be left. */
+#define LOOP(name, code)                                                                           \
+    static void name(void)                                                                         \
+    {                                                                                              \
+        lapic_w(0x380, 300000);                                                                    \
+        __asm__ volatile("sti\n" code "cli"                                                        \
+                         :                                                                         \
+                         : "r"(&seen[0x55])                                                        \
+                         : "rax", "rcx", "memory", "cc");                                          \
+    }
+
+LOOP(loop_plain, "1: cmpl $0, (%0)\nje 1b\n")
+LOOP(loop_push, "1: push %%rax\npop %%rax\ncmpl $0, (%0)\nje 1b\n")
+LOOP(loop_call, "jmp 2f\n1: ret\n2: call 1b\ncmpl $0, (%0)\nje 2b\n")
+LOOP(loop_flags, "xor %%eax, %%eax\n1: setz %%al\npush %%rax\npop %%rcx\ncmpl $0, (%0)\nje 1b\n")
+LOOP(loop_pages, "1: mov %%rsp, %%rax\nlea -4000(%%rsp), %%rsp\npush %%rax\npop %%rcx\n"
+                 "mov %%rax, %%rsp\npush %%rax\npop %%rcx\ncmpl $0, (%0)\nje 1b\n")
+LOOP(loop_vector, "1: push %%rax\npxor %%xmm0, %%xmm0\npop %%rax\ncmpl $0, (%0)\nje 1b\n")
+
+IRQ_CASE(every_loop_is_left, "every loop is left")
+{
+    static void (*const loops[])(void) = {loop_plain, loop_push,  loop_call,
+                                          loop_flags, loop_pages, loop_vector};
+
+    lapic_w(0x3e0, 0xb);
+    lapic_w(0x320, 0x55);
+    for (unsigned i = 0; i < sizeof(loops) / sizeof(loops[0]); i++) {
+        for (unsigned k = 0; k < 20; k++) {
+            seen[0x55] = 0;
+            loops[i]();
+            CHECK_EQ(seen[0x55], 1);
+        }
+    }
+    lapic_w(0x320, 0x10000);
+}
+
 IRQ_CASE(apic_timer_periodic, "APIC timer, periodic")
 {
     lapic_w(0x3e0, 0xb);
