@@ -1028,6 +1028,7 @@ static struct rm window_rm(struct translation *t, int32_t disp)
 {
     unsigned page = t->window_off + disp >= t->window_split;
 
+    disp += t->rsp_behind;
     if (!t->pair)
         return rm_mem(REG_RSP, SD, 0, disp);
     if (t->pair_t1 != page + 1) {
@@ -1336,7 +1337,35 @@ static void emit_rsp(struct translation *t, unsigned base, int32_t by)
 
 void move_rsp(struct translation *t, int32_t by)
 {
-    emit_rsp(t, REG_RSP, by);
+    by += t->rsp_behind;
+    t->rsp_behind = 0;
+    if (by)
+        emit_rsp(t, REG_RSP, by);
+}
+
+/*
+ * Can the instruction, whose bytes of the stack have been checked, do with an rsp that is behind?
+ * Nothing of it can fault or leave.
+ */
+static bool takes_behind(const struct translation *t, const struct form *f)
+{
+    int32_t low, high;
+
+    switch (f->class) {
+    case FORM_PUSH:
+    case FORM_POP:
+        if ((f->in.flags & INSN_MEM) || f->in.reg == REG_RSP)
+            return false;
+        break;
+    case FORM_CALL:
+    case FORM_RET:
+        break;
+    default:
+        return false;
+    }
+    return !f->crosses && t->windows && t->window && stack_bytes(f, &low, &high) &&
+           t->window_off + low >= t->window_low && t->window_off + high <= t->window_high &&
+           !split(t, low, high);
 }
 
 /* ---- instructions ------------------------------------------------------------------------------
@@ -1548,7 +1577,9 @@ static void emit_push(struct translation *t, const struct form *f)
     }
     if (unlikely(t->bt->plant == PLANT_MEMORY))
         emit_op(&t->hot, false, 0xf6, 2, p.rm); /* not byte */
-    move_rsp(t, -(int32_t)f->stack);
+    t->rsp_behind -= (int32_t)f->stack;
+    if (p.site != BT_NONE || memory)
+        move_rsp(t, 0);
     resume_here(t, p.site);
     resume_here(t, resume);
 }
@@ -1560,7 +1591,9 @@ static void emit_pop(struct translation *t, const struct form *f)
 
     emit_sized(&t->hot, f->stack, OP_LOAD, is_stolen(reg) ? T0 : reg, p.rm);
     if (reg != REG_RSP)
-        move_rsp(t, f->stack);
+        t->rsp_behind += f->stack;
+    if (p.site != BT_NONE)
+        move_rsp(t, 0);
     if (is_stolen(reg))
         emit_store(&t->hot, T0, GPR(reg));
     resume_here(t, p.site);
@@ -1737,6 +1770,8 @@ static void emit_form(struct translation *t, const struct form *f)
         t->temp[0] = t->temp[1] = 0;
     track_rsp(t, f);
     track_shares(t, f);
+    if (t->rsp_behind && (f + 1 == t->forms + t->n || !takes_behind(t, f + 1)))
+        move_rsp(t, 0);
 }
 
 /* ---- blocks
@@ -1808,7 +1843,7 @@ static void emit_entries(struct translation *t)
     t->slot = live;
     t->window = t->pair = false;
     t->rsp_known = true;
-    t->rsp_off = 0;
+    t->rsp_off = t->rsp_behind = 0;
     t->pair_t1 = t->temp[0] = t->temp[1] = 0;
     memset(t->share, 0, sizeof(t->share));
     if (window)
