@@ -177,6 +177,8 @@ void native_stop(void);
 void native_submit(unsigned batch);
 /* Waits. False: the child died in case batch->at. */
 bool native_wait(unsigned batch);
+/* Is there something at the address in the child that is no page of a case's? */
+bool native_has(uint64_t addr);
 
 /* hostdiff_vm.c */
 struct hd_vm;

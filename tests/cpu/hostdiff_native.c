@@ -330,9 +330,8 @@ static void map_pages(void)
                                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, data,
                                 (off_t)k * PAGE_SIZE) == MAP_FAILED)
                 die("hostdiff: mmap");
-        if (mmap((void *)(base + HD_CODE), (size_t)HD_CODE_PAGES * PAGE_SIZE,
-                 PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED | MAP_POPULATE, code,
-                 0) == MAP_FAILED)
+        if (mmap((void *)(base + HD_CODE), (size_t)HD_CODE_PAGES * PAGE_SIZE, PROT_READ | PROT_EXEC,
+                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, code, 0) == MAP_FAILED)
             die("hostdiff: mmap");
     }
     memset(n.code, 0xcc, code_bytes);
@@ -401,6 +400,30 @@ bool native_start(struct hd_shared *shared)
         usleep(1000);
     }
     return true;
+}
+
+static bool of_a_case(uint64_t addr)
+{
+    addr &= ~HD_HIGH;
+    return addr - HD_DATA < HD_DATA_BYTES || addr - HD_CODE < (uint64_t)HD_CODE_PAGES * PAGE_SIZE;
+}
+
+bool native_has(uint64_t addr)
+{
+    char path[32], line[256];
+    bool found = false;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)n.child);
+    f = fopen(path, "r");
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        unsigned long from, to;
+
+        found = sscanf(line, "%lx-%lx", &from, &to) == 2 && addr >= from && addr < to;
+    }
+    if (f)
+        fclose(f);
+    return found && !of_a_case(addr);
 }
 
 void native_stop(void)

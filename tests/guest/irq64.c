@@ -148,14 +148,11 @@ IRQ_CASE(apic_timer_one_shot, "APIC timer, one-shot")
 }
 
 /* Loops that do nothing else than what their name says; each must be left. */
-#define LOOP(name, code)                                                                           \
-    static void name(void)                                                                         \
-    {                                                                                              \
-        lapic_w(0x380, 300000);                                                                    \
-        __asm__ volatile("sti\n" code "cli"                                                        \
-                         :                                                                         \
-                         : "r"(&seen[0x55])                                                        \
-                         : "rax", "rcx", "memory", "cc");                                          \
+#define LOOP(name, code)                                                                          \
+    static void name(void)                                                                        \
+    {                                                                                             \
+        lapic_w(0x380, 300000);                                                                   \
+        __asm__ volatile("sti\n" code "cli" : : "r"(&seen[0x55]) : "rax", "rcx", "memory", "cc"); \
     }
 
 LOOP(loop_plain, "1: cmpl $0, (%0)\nje 1b\n")

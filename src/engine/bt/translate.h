@@ -81,12 +81,12 @@ struct translation {
     int32_t window_off, window_low, window_high;
     bool pair; /* ... in two pages, the second of which begins at ... */
     int32_t window_split;
-    uint8_t pair_t1; /* T1 makes host addresses of the first (1) or second (2) of them */
+    uint8_t pair_t1;    /* T1 makes host addresses of the first (1) or second (2) of them */
     int32_t rsp_behind; /* rsp has yet to move by so much: a run of PUSH and POP does it once */
-    bool rsp_known;  /* rsp is what it was when the translation began, ... */
-    int32_t rsp_off; /* ... and so much */
-    uint8_t temp[2]; /* T0, T1: the guest's register that they hold; 0: none */
-    bool shares;     /* this block may share checks */
+    bool rsp_known;     /* rsp is what it was when the translation began, ... */
+    int32_t rsp_off;    /* ... and so much */
+    uint8_t temp[2];    /* T0, T1: the guest's register that they hold; 0: none */
+    bool shares;        /* this block may share checks */
     unsigned next_share;
     struct share share[BT_SHARES];
     unsigned nstubs;
