@@ -192,7 +192,7 @@ SETTER_STRING(set_trace_file, trace_file)
     }
 SETTER_FLAG(set_no_reboot, machine.no_reboot)
 SETTER_FLAG(set_no_acpi, machine.no_acpi)
-SETTER_FLAG(set_perf_map, machine.perf_map)
+SETTER_FLAG(set_perf_map, machine.engine_options.perf_map)
 SETTER_FLAG(set_print_hash, print_hash)
 SETTER_FLAG(set_verbose, verbose)
 SETTER_FLAG(set_help, help)
@@ -291,36 +291,46 @@ static int without_field(struct run_options *o, const char *field, struct err *e
     return 1;
 }
 
-/* bt[,warm=N][,times] */
+/* bt[,warm=N][,times][,flags=exact] */
 static int bt_field(struct run_options *o, const char *field, struct err *err)
 {
     unsigned long warm;
     int r;
 
     if (!strcmp(field, "times")) {
-        o->machine.engine_times = true;
+        o->machine.engine_options.times = true;
+        return 0;
+    }
+    if (!strcmp(field, "flags=exact")) {
+        o->machine.engine_options.exact_flags = true;
         return 0;
     }
     if (strncmp(field, "warm=", 5))
-        return err_set(err, EINVAL,
-                       "--engine bt takes warm=N, times and without=FEATURE, not '%s'.", field);
+        return err_set(
+            err, EINVAL,
+            "--engine bt takes warm=N, times, flags=exact and without=FEATURE, not '%s'.", field);
     r = parse_number("--engine bt,warm", field + 5, 255, &warm, err);
     if (r == 0)
-        o->machine.engine_warm = (unsigned)warm;
+        o->machine.engine_options.warm = (unsigned)warm;
     return r;
 }
 
-/* lockstep[,plant=N], which is for tests */
+/* lockstep[,flags=exact][,plant=N], the latter for tests */
 static int lockstep_field(struct run_options *o, const char *field, struct err *err)
 {
     unsigned long plant;
     int r;
 
+    if (!strcmp(field, "flags=exact")) {
+        o->machine.engine_options.exact_flags = true;
+        return 0;
+    }
     if (strncmp(field, "plant=", 6))
-        return err_set(err, EINVAL, "--engine lockstep does not take '%s'.", field);
+        return err_set(err, EINVAL,
+                       "--engine lockstep takes flags=exact and without=FEATURE, not '%s'.", field);
     r = parse_number("--engine lockstep,plant", field + 6, 6, &plant, err);
     if (r == 0)
-        o->machine.engine_plant = (unsigned)plant;
+        o->machine.engine_options.plant = (unsigned)plant;
     return r;
 }
 
@@ -338,8 +348,8 @@ static int set_engine(struct run_options *o, const char *value, struct err *err)
     if (i < 0)
         return i;
     o->machine.engine = engines[i];
-    o->machine.engine_warm = o->machine.engine_plant = 0;
-    o->machine.engine_times = false;
+    o->machine.engine_options =
+        (struct engine_options){.perf_map = o->machine.engine_options.perf_map};
     o->machine.host_without = 0;
     while ((field = next_field(&rest))) {
         int r = without_field(o, field, err);
@@ -505,6 +515,7 @@ static const struct option options[] = {
     {"display", "none", "none", "no display", set_display, 0},
     {"engine", "NAME[,OPT...]", "bt",
      "bt: the translator; warm=N: what has run N times is translated; times: see inspect;"
+     " flags=exact: flags that nobody reads are kept for who looks after a fault;"
      " interp: the interpreter; or lockstep: both, compared;"
      " without=FEATURE[,FEATURE...]: host features not to use",
      set_engine, 0},

@@ -29,10 +29,7 @@ int vm_init(struct vm *vm, const struct vm_config *config, struct err *err)
     pthread_mutex_init(&vm->exclusive_lock, NULL);
     pthread_cond_init(&vm->exclusive_cond, NULL);
     vm->engine = config->engine;
-    vm->engine_warm = config->engine_warm;
-    vm->engine_plant = config->engine_plant;
-    vm->perf_map = config->perf_map;
-    vm->engine_times = config->engine_times;
+    vm->engine_options = config->engine_options;
     vm->host = hostcpu_without(hostcpu_probe(), config->host_without);
     vm->tsc_hz = VM_TSC_HZ;
     atomic_store(&vm->a20_mask, UINT64_MAX);

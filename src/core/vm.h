@@ -29,15 +29,21 @@
 /* Kinds of thread, for the sandbox's list per kind. */
 enum vm_thread { VM_THREAD_MAIN, VM_THREAD_VCPU, VM_THREAD_WORKER };
 
+/* Of translators; the others ignore them. */
+struct engine_options {
+    unsigned warm;    /* runs of cold code before it is translated; 0: their own number */
+    unsigned plant;   /* lockstep: a mistake to make (enum bt_plant) */
+    bool perf_map;    /* name generated code for perf */
+    bool times;       /* measure where vCPUs spend their time */
+    bool exact_flags; /* keep flags that nobody reads, but for who looks at RFLAGS after a fault */
+};
+
 struct vm {
     char name[64];
     pthread_mutex_t lock; /* the machine lock */
     const struct engine *engine; /* may be NULL (unit tests) */
     void *engine_data;           /* the engine's, per VM */
-    unsigned engine_warm;        /* translators: runs of cold code before it is translated; 0: their own */
-    unsigned engine_plant;       /* lockstep: a mistake to make (enum bt_plant) */
-    bool perf_map;               /* translators: name generated code for perf */
-    bool engine_times;           /* translators: measure where vCPUs spend their time */
+    struct engine_options engine_options;
     uint32_t host;               /* HOST_*: what may be used of the host's CPU (base/hostcpu.h) */
     struct loop *loop;           /* may be NULL (unit tests) */
     struct clock *clock;
@@ -89,8 +95,7 @@ struct vm_config {
     uint64_t ram_bytes; /* size of the RAM file: guest RAM and ROMs */
     enum clock_mode clock;
     const struct engine *engine;
-    unsigned engine_warm, engine_plant;
-    bool perf_map, engine_times;
+    struct engine_options engine_options;
     uint32_t host_without; /* HOST_*: done without, though they may be there */
     bool with_loop;
 };

@@ -236,10 +236,7 @@ static int build(struct machine *m, const struct machine_config *config, struct 
         .ram_bytes = config->memory + (config->bios ? ROM_ROOM : 0),
         .clock = config->clock,
         .engine = config->engine ? config->engine : &engine_bt,
-        .engine_warm = config->engine_warm,
-        .engine_plant = config->engine_plant,
-        .perf_map = config->perf_map,
-        .engine_times = config->engine_times,
+        .engine_options = config->engine_options,
         .host_without = config->host_without,
         .with_loop = true,
     };

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/types.h"
 #include "core/clock.h"
+#include "core/vm.h"
 
 struct engine;
 struct machine;
@@ -55,10 +56,7 @@ struct machine_config {
     unsigned ncpus;
     const char *cpu;             /* model: 486 pentium3 v1 v2 v3 v4 max */
     const struct engine *engine; /* NULL: the translator */
-    unsigned engine_warm;        /* see struct vm */
-    unsigned engine_plant;       /* see struct vm */
-    bool perf_map;               /* see struct vm */
-    bool engine_times;           /* see struct vm */
+    struct engine_options engine_options;
     uint32_t host_without;       /* see struct vm_config */
     enum clock_mode clock;       /* CLOCK_REAL or CLOCK_VIRTUAL */
     /* Virtual clock: wall-clock time at the start, ns since 1970; 0: the fixed

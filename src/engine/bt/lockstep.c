@@ -769,7 +769,7 @@ static int lockstep_vm_init(struct vm *vm, struct err *err)
         engine_bt.vm_fini(vm);
         return err_set(err, ENOMEM, "not enough memory for two engines");
     }
-    bt->plant = vm->engine_plant;
+    bt->plant = vm->engine_options.plant;
     bt->iv.code_written = on_code_written;
     return 0;
 }

@@ -50,7 +50,7 @@ void bt_look_init(struct bt_vm *bt)
 void bt_look_vcpu(struct bt_vcpu *v)
 {
     v->n.phase = BT_OUTSIDE;
-    v->n.timed = v->c.vcpu->count_devices = v->c.vm->engine_times;
+    v->n.timed = v->c.vcpu->count_devices = v->c.vm->engine_options.times;
     v->n.since = v->bt->start_ticks;
 }
 

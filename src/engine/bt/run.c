@@ -616,12 +616,12 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt->vm = vm;
     bt->perf_map = -1;
     bt_look_init(bt);
-    bt->warm = vm->engine_warm ? vm->engine_warm : WARM;
+    bt->warm = vm->engine_options.warm ? vm->engine_options.warm : WARM;
     bt->iv.code_written = bt_code_written;
     r = bt_cache_init(bt, err);
     if (r == 0)
         r = bt_translate_init(bt, err);
-    if (r == 0 && vm->perf_map)
+    if (r == 0 && vm->engine_options.perf_map)
         r = bt_perf_map_open(bt, err);
     if (r < 0) {
         bt_vm_fini(vm);

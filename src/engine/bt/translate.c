@@ -265,6 +265,8 @@ static void find_live(struct translation *t)
         live = FLAGS_ALL;
     if (unlikely(t->bt->plant == PLANT_LIVENESS))
         live = 0;
+    if (unlikely(t->bt->vm->engine_options.exact_flags))
+        live = FLAGS_ALL;
     for (unsigned i = t->n; i--;) {
         struct form *f = &t->forms[i];
 
@@ -272,6 +274,8 @@ static void find_live(struct translation *t)
             live |= live_at(t, branch_target(f, t->va + f->off), 2);
         f->live_out = live;
         live = (live & (uint16_t)~f->flags_must) | f->flags_read;
+        if (unlikely(t->bt->vm->engine_options.exact_flags))
+            live = FLAGS_ALL;
         f->live_in = live;
     }
 }

@@ -71,12 +71,13 @@ TEST(every_option_has_its_effect)
 
 TEST(host_features_to_do_without_are_a_list)
 {
-    PARSE(p, "--bios", "B", "--engine", "bt,without=avx,fsgsbase,warm=3");
+    PARSE(p, "--bios", "B", "--engine", "bt,without=avx,fsgsbase,warm=3,flags=exact");
     PARSE(q, "--bios", "B", "--engine", "interp,without=avx512");
 
     assert_int_equal(p.r, 0);
     assert_int_equal(p.o.machine.host_without, HOST_AVX | HOST_FSGSBASE);
-    assert_int_equal(p.o.machine.engine_warm, 3);
+    assert_int_equal(p.o.machine.engine_options.warm, 3);
+    assert_true(p.o.machine.engine_options.exact_flags);
     assert_int_equal(q.r, 0);
     assert_int_equal(q.o.machine.host_without, HOST_AVX512);
     options_fini(&p.o);
@@ -88,9 +89,9 @@ TEST(the_translator_takes_options)
     PARSE(p, "--bios", "B", "--engine", "bt,warm=3,times", "--perf-map");
 
     assert_int_equal(p.r, 0);
-    assert_int_equal(p.o.machine.engine_warm, 3);
-    assert_true(p.o.machine.engine_times);
-    assert_true(p.o.machine.perf_map);
+    assert_int_equal(p.o.machine.engine_options.warm, 3);
+    assert_true(p.o.machine.engine_options.times);
+    assert_true(p.o.machine.engine_options.perf_map);
     options_fini(&p.o);
 }
 
@@ -149,7 +150,7 @@ REFUSES(unknown_word_for_the_translator_is_named, "not 'tmies'", "--engine", "bt
 REFUSES(unknown_host_feature_is_named, "no feature 'sse2'", "--engine", "bt,without=sse2")
 REFUSES(host_feature_needs_its_without, "not 'avx'", "--engine", "bt,avx")
 REFUSES(unknown_mistake_for_lockstep, "0 to 6", "--engine", "lockstep,plant=7")
-REFUSES(lockstep_translates_at_once, "does not take 'warm=1'", "--engine", "lockstep,warm=1")
+REFUSES(lockstep_translates_at_once, "not 'warm=1'", "--engine", "lockstep,warm=1")
 REFUSES(nothing_to_boot_is_said, "nothing to boot", "--memory", "1G")
 REFUSES(kernel_and_bios_exclude_each_other, "exclude", "--kernel", "K", "--bios", "B")
 REFUSES(initrd_needs_a_kernel, "--initrd", "--bios", "B", "--initrd", "I")

@@ -124,6 +124,19 @@ TEST_F(call_whose_return_address_overwrites_its_target_still_faults)
     assert_int_equal(b->r[1]->cs.gpr[REG_RSP], RIG_STACK + 9);
 }
 
+TEST_F(exact_flags_are_what_a_fault_shows)
+{
+    const uint64_t arithmetic = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF;
+
+    b->r[1]->vm.engine_options.exact_flags = true;
+    set(b, REG_RBX, ABSENT);
+    set(b, REG_RAX, 0x7fffffff);
+    /* add eax, 1; mov ecx, [rbx]; xor edx, edx */
+    assert_int_equal(RUN(NULL, 0x83, 0xc0, 0x01, 0x8b, 0x0b, 0x31, 0xd2), VEC_PF);
+    assert_int_equal(b->r[1]->cs.rflags & arithmetic, RFLAGS_OF | RFLAGS_SF | RFLAGS_AF | RFLAGS_PF);
+    assert_int_equal(b->r[0]->cs.rflags & arithmetic, b->r[1]->cs.rflags & arithmetic);
+}
+
 TEST_F(accesses_two_gigabytes_apart_are_checked_each)
 {
     uint64_t addr;
