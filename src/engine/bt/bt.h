@@ -340,7 +340,7 @@ struct bt_trap {
 #define BT_SITES      (1u << 21)
 #define BT_EXITS      (1u << 20)
 #define BT_TRAPS      (1u << 20)
-#define BT_HASH_BITS  16
+#define BT_HASH_BITS  18
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;

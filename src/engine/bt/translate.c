@@ -33,6 +33,8 @@ _Static_assert(BT_TARGETS == 65536, "emit_indirect takes 16 bits");
 int bt_translate_init(struct bt_vm *bt, struct err *err)
 {
     bt->work = calloc(1, sizeof(*bt->work));
+    if (bt->work)
+        bt->work->era = 1; /* the empty entries are of another */
     return bt->work ? 0 : err_set(err, ENOMEM, "not enough memory for the translator");
 }
 
@@ -202,15 +204,13 @@ static bool in_page(const struct translation *t, gva_t target)
     return ((linear(t, target) ^ t->lin) & ~PAGE_MASK) == 0;
 }
 
-/* The flags that the code at `target` may read before it writes them, as far as one cares to look.
- */
-static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
+static uint16_t live_at(struct translation *t, gva_t target, unsigned depth);
+
+static uint16_t look_ahead(struct translation *t, gva_t target, unsigned depth)
 {
     uint16_t unknown = FLAGS_ALL, live = 0;
     struct form *f = &t->ahead;
 
-    if (!in_page(t, target))
-        return FLAGS_ALL;
     for (unsigned i = 0; i < LOOK_AHEAD && unknown; i++) {
         unsigned off = linear(t, target) & PAGE_MASK;
 
@@ -250,6 +250,37 @@ static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
         }
     }
     return live | unknown;
+}
+
+/* The flags that the code at `target` may read before it writes them, as far as one cares to look.
+ */
+static uint16_t live_at(struct translation *t, gva_t target, unsigned depth)
+{
+    uint64_t phys = (uint64_t)t->page_number << PAGE_SHIFT | (target & PAGE_MASK), granules;
+    struct known_live *k = &t->known[(phys ^ phys >> 13 ^ depth << 9) & (KNOWN_LIVE - 1)];
+    uint16_t live;
+
+    if (!in_page(t, target))
+        return FLAGS_ALL;
+    if (!t->code64)
+        return look_ahead(t, target, depth);
+    if (k->phys == phys && k->key == t->key && k->gen == t->gen && k->era == t->era &&
+        k->depth == depth) {
+        t->granules |= k->granules;
+        return k->live;
+    }
+    granules = t->granules;
+    t->granules = 0;
+    live = look_ahead(t, target, depth);
+    *k = (struct known_live){.key = t->key,
+                             .phys = phys,
+                             .granules = t->granules,
+                             .gen = t->gen,
+                             .era = t->era,
+                             .live = live,
+                             .depth = (uint8_t)depth};
+    t->granules |= granules;
+    return live;
 }
 
 static void find_live(struct translation *t)
@@ -1940,6 +1971,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
         block_note(c, t->page2, t->granules2);
     if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen, t->gen2)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
+        t->era++;
         return NULL;
     }
     if (unlikely(bt->perf_map >= 0))
@@ -2002,6 +2034,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->lin = lin;
         t->off = lin & PAGE_MASK;
         t->live_page = host - t->off;
+        t->page_number = page;
+        t->gen = gen;
         memcpy(t->page, t->live_page, PAGE_SIZE);
         t->granules = t->granules2 = 0;
         find_page2(t);

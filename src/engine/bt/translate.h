@@ -50,6 +50,20 @@ struct share {
     int32_t low, high, moved;
 };
 
+/*
+ * What live_at found: the blocks before a place ask for it, and every process that has a library at
+ * an address of its own. Of 64-bit code, where it depends on the page's bytes alone.
+ */
+#define KNOWN_LIVE 8192
+struct known_live {
+    uint64_t key, phys; /* phys: of the place */
+    uint64_t granules;  /* of the page, that were looked at */
+    uint32_t gen;       /* of the page: stores to what has been translated from move it */
+    uint32_t era;       /* translation.era */
+    uint16_t live;
+    uint8_t depth;
+};
+
 struct translation {
     struct bt_vm *bt;
     struct bt_vcpu *v;
@@ -65,6 +79,7 @@ struct translation {
     uint8_t page[PAGE_SIZE];  /* what was in it */
     unsigned off;             /* of the block in it */
     uint64_t granules;
+    uint32_t page_number, gen; /* its number in RAM, and generation */
     /* The next page, if it is known to have code; else BT_NONE. */
     uint32_t page2, gen2;
     const uint8_t *live_page2;
@@ -93,6 +108,9 @@ struct translation {
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
     struct form ahead;
+    /* Of the entries that are good: a translation that failed may have left some that are not. */
+    uint32_t era;
+    struct known_live known[KNOWN_LIVE];
 };
 
 #define GPR(n) rm_gs(GS(c.s.gpr) + 8 * (int32_t)(n))

@@ -126,14 +126,16 @@ TEST_F(call_whose_return_address_overwrites_its_target_still_faults)
 
 TEST_F(exact_flags_are_what_a_fault_shows)
 {
-    const uint64_t arithmetic = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF;
+    const uint64_t arithmetic =
+        RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF;
 
     b->r[1]->vm.engine_options.exact_flags = true;
     set(b, REG_RBX, ABSENT);
     set(b, REG_RAX, 0x7fffffff);
     /* add eax, 1; mov ecx, [rbx]; xor edx, edx */
     assert_int_equal(RUN(NULL, 0x83, 0xc0, 0x01, 0x8b, 0x0b, 0x31, 0xd2), VEC_PF);
-    assert_int_equal(b->r[1]->cs.rflags & arithmetic, RFLAGS_OF | RFLAGS_SF | RFLAGS_AF | RFLAGS_PF);
+    assert_int_equal(b->r[1]->cs.rflags & arithmetic,
+                     RFLAGS_OF | RFLAGS_SF | RFLAGS_AF | RFLAGS_PF);
     assert_int_equal(b->r[0]->cs.rflags & arithmetic, b->r[1]->cs.rflags & arithmetic);
 }
 
@@ -311,6 +313,28 @@ static void run_written(struct both *b, gpa_t at, const uint8_t *code, size_t le
     assert_memory_equal(b->r[0]->cs.gpr, b->r[1]->cs.gpr, sizeof(b->r[0]->cs.gpr));
     assert_int_equal(b->r[0]->cs.rip, b->r[1]->cs.rip);
     assert_int_equal(b->r[0]->stop, b->r[1]->stop);
+}
+
+/* What a translation has found out about the code that it goes to is not kept for too long. */
+TEST_F(flags_that_changed_code_reads_are_kept)
+{
+    const gpa_t target = RIG_CODE + 0x100;
+    /* cmp eax, ebx; mov [rdi], ecx; jmp target; hlt */
+    uint8_t code[] = {0x39, 0xd8, 0x89, 0x0f, 0xe9, 0, 0, 0, 0, 0xf4};
+
+    set(b, REG_RDI, RIG_DATA);
+    set(b, REG_RAX, 1);
+    set(b, REG_RBX, 2);
+    for (unsigned k = 0; k < 40; k++) { /* xor edx, edx; hlt, or sbb */
+        const uint8_t *to = (const uint8_t *)(k % 2 ? "\x19\xd2\xf4" : "\x31\xd2\xf4");
+        gpa_t at = RIG_CODE + 0x40 + 2 * k;
+
+        for (unsigned n = 0; n < 2; n++)
+            assert_true(mem_write(&b->r[n]->vm, target, to, 3));
+        code[5] = (uint8_t)(target - at - 9);
+        run_written(b, at, code, sizeof(code));
+        assert_int_equal(b->r[1]->cs.gpr[REG_RDX], k % 2 ? UINT32_MAX : 0);
+    }
 }
 
 #define SECOND (RIG_CODE + PAGE_SIZE)
