@@ -214,11 +214,6 @@ void cpu_state_init(struct cpu_state *cs, bool is_bsp, uint32_t signature)
 /* B0 to B3, BD, BS, BT, and BLD, RTM, which stand inverted in DR6 but are not offered. */
 #define DBG_KNOWN 0xe00full
 
-static bool canonical(uint64_t v)
-{
-    return (v + BIT(47)) >> 48 == 0;
-}
-
 /* Every byte is a memory type of PAT (SDM vol. 3A table 12-10). */
 static bool pat_ok(uint64_t pat)
 {

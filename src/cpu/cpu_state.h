@@ -200,6 +200,12 @@ void cpu_state_init(struct cpu_state *cs, bool is_bsp, uint32_t signature);
 /* Refuses combinations no processor can be in (loaded snapshots). */
 int cpu_state_check(const struct cpu_state *cs, struct err *err);
 
+/* Bits 63 to 47 are the same: what 4-level paging can translate (SDM vol. 1, 3.3.7.1). */
+static inline bool canonical(uint64_t addr)
+{
+    return (addr + BIT(47)) >> 48 == 0;
+}
+
 static inline unsigned cpu_cpl(const struct cpu_state *cs)
 {
     return (cs->seg[SEG_SS].attr & SEG_ATTR_DPL) >> SEG_ATTR_DPL_SHIFT;

@@ -106,11 +106,6 @@
 #define DE_CFG_LFENCE_SERIALIZE BIT(1)
 #define VM_CR_SVM_LOCKED_OFF    0x18
 
-static bool canonical(uint64_t v)
-{
-    return (v + BIT(47)) >> 48 == 0;
-}
-
 static const struct cpu_model *model(const struct cpu_msrs *m)
 {
     return m->vcpu->model;

@@ -461,7 +461,7 @@ static void open_stack(struct lockstep *l, gva_t addr)
     struct tlb_place place;
     struct walk_out out;
 
-    if ((addr + BIT(47)) >> 48 || l->npages == LOCKSTEP_PAGES ||
+    if (!canonical(addr) || l->npages == LOCKSTEP_PAGES ||
         c->tlb[TLB_SLOT(addr)].tag[ACCESS_WRITE] == ((addr & ~PAGE_MASK) | c->key))
         return;
     if (paging_walk(&in, addr, &out) && out.writable)

@@ -392,11 +392,6 @@ void bt_undo_indirect(struct bt_vcpu *v)
     interp_raise_err(c, VEC_GP, 0);
 }
 
-static bool canonical(gva_t addr)
-{
-    return (addr + BIT(47)) >> 48 == 0;
-}
-
 bool bt_target_ok(const struct interp *c, uint64_t target)
 {
     return c->code64 ? canonical(target) : target <= c->s.seg[SEG_CS].limit;

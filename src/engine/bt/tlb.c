@@ -235,11 +235,6 @@ const struct interp_listener bt_listener = {
 
 /* ---- filling ------------------------------------------------------------------------------- */
 
-static bool canonical(gva_t addr)
-{
-    return (addr + BIT(47)) >> 48 == 0;
-}
-
 bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
 {
     const enum access how = s->how;

@@ -69,7 +69,7 @@ static bool is_relative(const struct form *f)
 
 static bool target_ok(const struct translation *t, gva_t target)
 {
-    return t->code64 ? (target + BIT(47)) >> 48 == 0 : target <= t->limit;
+    return t->code64 ? canonical(target) : target <= t->limit;
 }
 
 /* What the translator makes of a decoded instruction. */
@@ -140,7 +140,7 @@ static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
     enum decode_result r;
     uint8_t buf[15];
 
-    if (e->tag[ACCESS_EXEC] != (next | c->key) || (next + BIT(47)) >> 48 || rip > t->limit ||
+    if (e->tag[ACCESS_EXEC] != (next | c->key) || !canonical(next) || rip > t->limit ||
         t->limit - rip < sizeof(buf))
         return false;
     memcpy(buf, t->page + off, room);
@@ -1246,7 +1246,7 @@ static bool use_constant(struct translation *t, const struct form *f, unsigned s
     struct bt_site *s = &t->bt->sites[p->site];
 
     if ((!relative && in->base != R_NONE) || in->index != R_NONE || in->asize != 8 ||
-        in->seg >= SEG_FS || (addr & PAGE_MASK) > PAGE_SIZE - size || (addr + BIT(47)) >> 48 ||
+        in->seg >= SEG_FS || (addr & PAGE_MASK) > PAGE_SIZE - size || !canonical(addr) ||
         (s->aligned && (addr & (size - 1))))
         return false;
     s->size = (uint8_t)size;

@@ -31,11 +31,6 @@ static size_t left_in_page(gva_t addr)
     return PAGE_SIZE - (addr & PAGE_MASK);
 }
 
-static bool canonical(gva_t addr)
-{
-    return (addr + BIT(47)) >> 48 == 0;
-}
-
 _Noreturn static void raise_noncanonical(struct interp *c, gva_t addr, enum access how)
 {
     bool stack = how != ACCESS_EXEC &&

@@ -234,11 +234,6 @@ static bool suppresses(const struct thunk *t)
     return t->mask && !(t->flags & THUNK_NO_SUPPRESS);
 }
 
-static bool canonical(gva_t addr)
-{
-    return (addr + BIT(47)) >> 48 == 0;
-}
-
 /* Linear addresses are 32 bits wide outside 64-bit code. */
 static gva_t linear_add(const struct interp *c, gva_t lin, uint64_t n)
 {
