@@ -5,10 +5,14 @@
  * are live before and after each instruction, looking a little way into the successors that lie in
  * the same page; write the code.
  *
- * A block:   indirect entry: is T0 this address, and is this page what the exec table has?
- *            entry:          poll; flags from the slot if they are live
+ * A block:   indirect entry: is T0 this address, and is this page what the exec table has? (Behind
+ *                            a CALL; else in the cold part.)
+ *            entry:          poll, or the check of the stack's window, which polls as well; flags
+ *                            from the slot if they are live
  *            instructions, exits
- * and in the cold part the exits' and misses' stubs, and the entry for flags in the host's.
+ * and in the cold part the exits' and misses' stubs, and the entry for flags in the host's. What is
+ * executed is kept short in bytes: hot code that has more of them than the host's caches of
+ * instructions runs the slower the longer it is, whatever the instructions do.
  *
  * Flags between instructions are in the host's flags, in the slot, in both or, when dead, in none
  * (`host`, `slot` below). A TLB check destroys the host's, so they are put into the slot before it
