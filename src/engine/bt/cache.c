@@ -80,10 +80,13 @@ void bt_cache_fini(struct bt_vm *bt)
 
 /* ---- finding ------------------------------------------------------------------------------- */
 
+/* Blocks that lie near one another are near one another here as well. */
 static unsigned hash_of(gva_t va, uint64_t key, uint64_t cs_word)
 {
-    return (unsigned)((va ^ key << 20 ^ cs_word << 8) * 0x9e3779b97f4a7c15ull >>
-                      (64 - BT_HASH_BITS));
+    uint64_t page = va >> PAGE_SHIFT ^ key << 20 ^ cs_word << 8;
+
+    return (unsigned)(page * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS)) ^
+           (unsigned)(va & PAGE_MASK) >> 2;
 }
 
 /* Without the lock: chains only grow at their head, and blocks are whole before they are there. */
