@@ -49,6 +49,8 @@ static inline bool is_pow2(uint64_t v)
     return v && !(v & (v - 1));
 }
 
+#define HUGE_PAGE (2u << 20) /* what the host makes of 512 pages that begin at a multiple of it */
+
 /* `align` is a power of two. */
 static inline uint64_t align_up(uint64_t v, uint64_t align)
 {

@@ -12,7 +12,6 @@
 #include "core/vm.h"
 
 #define RAM_GUARD (64 * 1024) /* without access, behind the last byte */
-#define HUGE      (2u << 20)
 
 int ram_init(struct ram *ram, uint64_t size, struct err *err)
 {
@@ -22,13 +21,13 @@ int ram_init(struct ram *ram, uint64_t size, struct err *err)
     *ram = (struct ram){0};
     size = align_up(size, PAGE_SIZE);
     pages = size >> PAGE_SHIFT;
-    map = mmap(NULL, size + HUGE + RAM_GUARD, PROT_NONE,
+    map = mmap(NULL, size + HUGE_PAGE + RAM_GUARD, PROT_NONE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
         goto no_memory;
     ram->map = map;
     ram->size = size;
-    ram->host = (uint8_t *)align_up((uintptr_t)map, HUGE);
+    ram->host = (uint8_t *)align_up((uintptr_t)map, HUGE_PAGE);
     if (mmap(ram->host, size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
         goto no_memory;
@@ -42,14 +41,15 @@ int ram_init(struct ram *ram, uint64_t size, struct err *err)
 
 no_memory:
     ram_fini(ram);
-    return err_set(err, ENOMEM, "cannot get %llu MiB for guest RAM: give the guest less with --memory",
+    return err_set(err, ENOMEM,
+                   "cannot get %llu MiB for guest RAM: give the guest less with --memory",
                    (unsigned long long)(size >> 20));
 }
 
 void ram_fini(struct ram *ram)
 {
     if (ram->map)
-        munmap(ram->map, ram->size + HUGE + RAM_GUARD);
+        munmap(ram->map, ram->size + HUGE_PAGE + RAM_GUARD);
     free((void *)ram->page_flags);
     free((void *)ram->code_gen);
     *ram = (struct ram){0};
@@ -95,8 +95,8 @@ uint8_t *mem_page(struct vm *vm, gpa_t gpa, bool write, uint64_t *ram_page)
 }
 
 /*
- * The run of direct memory at gpa, at most len bytes: its host address, and its length in *run. `load`
- * lets writes reach ROM.
+ * The run of direct memory at gpa, at most len bytes: its host address, and its length in *run.
+ * `load` lets writes reach ROM.
  */
 static uint8_t *mem_run(struct vm *vm, gpa_t gpa, size_t len, bool write, bool load, size_t *run)
 {

@@ -363,7 +363,8 @@ enum bt_plant {
 struct bt_vm {
     struct interp_vm iv; /* first: vm->engine_data */
     struct vm *vm;
-    pthread_mutex_t lock; /* leaf: translations are made, linked and killed under it */
+    pthread_mutex_t lock;         /* leaf: translations are made, linked and killed under it */
+    uint32_t huge_hot, huge_cold; /* where the hot and the cold part are no huge pages yet */
     struct hostcode code;
     struct bt_stubs stubs;
     uint32_t stubs_end; /* the hot part begins here */
@@ -503,6 +504,8 @@ struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_
                                uint64_t phys);
 /* Under the lock. False: its bytes have changed since `gen` and, in the second page, `gen2`. */
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2);
+/* After hot and cold have moved: what they have come to is asked for as a huge page. */
+void bt_cache_grown(struct bt_vm *bt);
 /* The jump of an exit goes to the block from now on. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);

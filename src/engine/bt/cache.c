@@ -195,6 +195,30 @@ static void supersede(struct bt_vm *bt, const struct bt_block *b, unsigned h)
     }
 }
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* asm-generic/mman-common.h */
+#endif
+
+/*
+ * Huge pages of shared memory are made on demand only where the host is set up for it; asked for
+ * one by one they are there (madvise(2), since 6.1), or it stays as it is.
+ */
+static void grow(struct bt_vm *bt, uint32_t at, uint32_t *huge)
+{
+    if (likely(at < *huge))
+        return;
+    *huge = at & ~(HUGE_PAGE - 1);
+    bt->code.rw[*huge] = bt->code.rw[*huge]; /* there is something to be made one of */
+    madvise(bt->code.rw + *huge, HUGE_PAGE, MADV_COLLAPSE);
+    *huge += HUGE_PAGE;
+}
+
+void bt_cache_grown(struct bt_vm *bt)
+{
+    grow(bt, bt->hot, &bt->huge_hot);
+    grow(bt, bt->cold, &bt->huge_cold);
+}
+
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2)
 {
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);

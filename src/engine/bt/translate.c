@@ -1986,6 +1986,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     b->cold_end = bt->cold = t->cold.at;
     bt->nblocks++;
     bt->translated++;
+    bt_cache_grown(bt);
     return b;
 }
 

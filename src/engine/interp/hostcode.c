@@ -102,21 +102,41 @@ static void install_handlers(void)
     pthread_mutex_unlock(&process.lock);
 }
 
+/* Address space for `size` bytes, at an address of which the host can make huge pages; or NULL. */
+static void *room_for(size_t size)
+{
+    uint8_t *p =
+        mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *at = (uint8_t *)align_up((uintptr_t)p, HUGE_PAGE);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    if (at != p)
+        munmap(p, (size_t)(at - p));
+    munmap(at + size, (size_t)(p + HUGE_PAGE - at));
+    return at;
+}
+
 static bool map_twice(struct hostcode *h)
 {
+    void *rw = room_for(h->size), *rx = room_for(h->size);
+
+    h->rw = h->rx = MAP_FAILED;
     /*
      * Shared memory without a name, of which mremap of 0 bytes makes a second mapping (mremap(2)):
      * perf looks for the names of code in a memfd in a file that does not exist.
      */
-    h->rw = mmap(NULL, h->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (h->rw == MAP_FAILED)
-        return false;
-    h->rx = mremap(h->rw, 0, h->size, MREMAP_MAYMOVE);
+    if (rw && rx)
+        h->rw = mmap(rw, h->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED,
+                     -1, 0);
+    if (h->rw != MAP_FAILED)
+        h->rx = mremap(h->rw, 0, h->size, MREMAP_MAYMOVE | MREMAP_FIXED, rx);
     if (h->rx != MAP_FAILED && !mprotect(h->rx, h->size, PROT_READ | PROT_EXEC))
         return true;
-    if (h->rx != MAP_FAILED)
-        munmap(h->rx, h->size);
-    munmap(h->rw, h->size);
+    if (rw)
+        munmap(rw, h->size);
+    if (rx)
+        munmap(rx, h->size);
     return false;
 }
 

@@ -235,7 +235,6 @@ static void interp_msr_changed(void *opaque)
     interp_mode_changed(opaque);
 }
 
-#define HUGE_PAGE (2u << 20)
 
 /* Zeroed memory that begins a huge page, and is of such if the host likes: tables all over it are in use. */
 static void *map_huge(size_t size)
