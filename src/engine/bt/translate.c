@@ -210,6 +210,7 @@ static bool in_page(const struct translation *t, gva_t target)
 
 static uint16_t live_at(struct translation *t, gva_t target, unsigned depth);
 
+/* What live_at does not know yet. */
 static uint16_t look_ahead(struct translation *t, gva_t target, unsigned depth)
 {
     uint16_t unknown = FLAGS_ALL, live = 0;
