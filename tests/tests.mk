@@ -84,7 +84,7 @@ check-list:
 	$(foreach e,interp bt,$(foreach t,$(GUESTS),$(call line,guest/$(t) $(e),600,$(GUEST_LIMIT)tests/guest/run $(BUILD)/doppel $(t) --engine $(e))))
 	$(call line,guest/without,300,$(GUEST_LIMIT)tests/guest/without.sh $(BUILD)/doppel)
 	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine lockstep --clock virtual))
-	$(foreach t,exc64 fault64,$(call line,lockstep/$(t) flags=exact,400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine $(LOCKSTEP_EXACT) --clock virtual))
+	$(foreach t,exc64 paging64,$(call line,lockstep/$(t) flags=exact,400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine $(LOCKSTEP_EXACT) --clock virtual))
 	$(call line,lockstep/plants,300,tests/guest/lockstep_plants.sh $(BUILD)/doppel)
 	$(if $(WITH_BOOTS),$(call line,lockstep/linux,400,python3 tests/e2e/linux_boot.py Lockstep))
 	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Idle Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))
