@@ -291,7 +291,16 @@ static int without_field(struct run_options *o, const char *field, struct err *e
     return 1;
 }
 
-/* bt[,warm=N][,times][,flags=exact] */
+/* flags=exact, of both that translate. */
+static bool exact_field(struct run_options *o, const char *field)
+{
+    bool exact = !strcmp(field, "flags=exact");
+
+    o->machine.engine_options.exact_flags |= exact;
+    return exact;
+}
+
+/* bt[,warm=N][,times] */
 static int bt_field(struct run_options *o, const char *field, struct err *err)
 {
     unsigned long warm;
@@ -299,10 +308,6 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
 
     if (!strcmp(field, "times")) {
         o->machine.engine_options.times = true;
-        return 0;
-    }
-    if (!strcmp(field, "flags=exact")) {
-        o->machine.engine_options.exact_flags = true;
         return 0;
     }
     if (strncmp(field, "warm=", 5))
@@ -315,16 +320,12 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
     return r;
 }
 
-/* lockstep[,flags=exact][,plant=N], the latter for tests */
+/* lockstep[,plant=N], which is for tests */
 static int lockstep_field(struct run_options *o, const char *field, struct err *err)
 {
     unsigned long plant;
     int r;
 
-    if (!strcmp(field, "flags=exact")) {
-        o->machine.engine_options.exact_flags = true;
-        return 0;
-    }
     if (strncmp(field, "plant=", 6))
         return err_set(err, EINVAL,
                        "--engine lockstep takes flags=exact and without=FEATURE, not '%s'.", field);
@@ -354,6 +355,8 @@ static int set_engine(struct run_options *o, const char *value, struct err *err)
     while ((field = next_field(&rest))) {
         int r = without_field(o, field, err);
 
+        if (r == 0 && i != 1 && exact_field(o, field))
+            continue;
         if (r == 0)
             r = i == 0   ? bt_field(o, field, err)
                 : i == 2 ? lockstep_field(o, field, err)

@@ -47,8 +47,7 @@ struct run {
     struct hd_result interp[HD_BATCH], host[HD_BATCH];
 };
 
-/* ---- comparison
- * ---------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 /*
  * RF is part of what delivery pushes, not of the state at the fault. FCS and FDS do not show in the
@@ -109,8 +108,7 @@ static bool same(const struct run *r, const struct hd_case *tc, const struct hd_
     return same_fpu(&a->fpu, &b->fpu);
 }
 
-/* ---- report
- * ---------------------------------------------------------------------------------------------- */
+/* ---- report ---------------------------------------------------------------------------------- */
 
 static const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -250,8 +248,7 @@ static void report(struct run *r, const struct hd_case *tc, const struct hd_resu
     fflush(stdout);
 }
 
-/* ---- running
- * ---------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void child_died(const struct hd_batch *b)
 {
@@ -451,8 +448,7 @@ static void choose_groups(struct run *r)
     r->ngroups = n;
 }
 
-/* ---- command line
- * --------------------------------------------------------------------------------------------- */
+/* ---- command line ---------------------------------------------------------------------------- */
 
 static void usage(void)
 {

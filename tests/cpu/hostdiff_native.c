@@ -69,8 +69,7 @@ static uint32_t xsave_offset(unsigned component)
     return __get_cpuid_count(0xd, component, &a, &b, &c, &d) ? b : 0;
 }
 
-/* ---- state
- * --------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static void fpu_to_area(const struct cpu_fpu *f, uint8_t *p)
 {
@@ -179,8 +178,7 @@ static void load_case(const struct hd_case *tc, ucontext_t *uc)
     fpu_to_area(&tc->fpu, (uint8_t *)uc->uc_mcontext.fpregs);
 }
 
-/* ---- the handler
- * ---------------------------------------------------------------------------------- */
+/* ---- the handler ----------------------------------------------------------------------------- */
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
 {
@@ -276,8 +274,7 @@ static void on_signal(int sig, siginfo_t *si, void *context)
                          : "memory");
 }
 
-/* ---- set-up
- * ----------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static void die(const char *what)
 {

@@ -14,7 +14,6 @@
 #include "engine/bt/bt.h"
 #include "engine/interp/block.h"
 #include "engine/interp/interp.h"
-#include "engine/interp/thunk_int.h"
 #include "tests/cpu/hostdiff.h"
 
 #define RAM_BYTES (4u << 20)
@@ -203,8 +202,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
     if (translate) {
         v->bt = bt_of(v->c);
         v->bt->bt->warm = 1;
-        hostcode_enter_thread(&v->bt->bt->code, &((struct thunks *)v->bt->c.thunks)->code);
-        bt_set_gs(v->bt);
+        bt_enter_thread(v->bt);
     }
     make_tables(v);
     make_descriptors(v);

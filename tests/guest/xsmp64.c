@@ -15,8 +15,7 @@ static void starts(void)
     CHECK(cpus >= 2);
 }
 
-/* ---- locked counters ----------------------------------------------------------------------------
- */
+/* ---- locked counters ------------------------------------------------------------------------- */
 
 static uint8_t area[8192] __attribute__((aligned(4096)));
 static volatile uint64_t *cell;
@@ -101,8 +100,7 @@ static void locked_16_bytes(void)
     CHECK_EQ(cell16[1], (uint64_t)cpus * 10 * HOT * 3 - 1);
 }
 
-/* ---- the order of loads and stores --------------------------------------------------------------
- */
+/* ---- the order of loads and stores ----------------------------------------------------------- */
 
 /*
  * Each round uses cells of its own, so that nothing is reset: x[i], y[i]. Processors 0 and 1 play;
@@ -249,8 +247,7 @@ static void words_in_one_piece(void)
     CHECK_EQ(torn, 0);
 }
 
-/* ---- code ---------------------------------------------------------------------------------------
- */
+/* ---- code ------------------------------------------------------------------------------------ */
 
 static volatile uint32_t code_round, code_wrong, code_ready;
 static volatile uint8_t *code;
@@ -438,8 +435,7 @@ static void page_turns_from_data_to_code_and_back(void)
         CHECK_EQ(*(volatile uint64_t *)(VA + 0x800 + 8 * i), live_last[i]);
 }
 
-/* ---- mappings -----------------------------------------------------------------------------------
- */
+/* ---- mappings -------------------------------------------------------------------------------- */
 
 #define MAPPED    (VA + 0x10000)   /* not in anybody's TLB yet */
 #define DATA_PAGE (PHYS + 0x10000) /* and the one behind it */
@@ -536,8 +532,7 @@ static void mappings_shot_down(void)
     CHECK(map_faults > 0);
 }
 
-/* ---- interrupts ---------------------------------------------------------------------------------
- */
+/* ---- interrupts ------------------------------------------------------------------------------ */
 
 static volatile uint32_t got[MAX_CPUS];
 static bool ring_hook(struct frame *f)

@@ -106,22 +106,24 @@ struct bt_log {
     uint16_t slot[BT_LOG];
 };
 
-enum bt_leave {                    /* why translated code was left */
-                BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
-                BT_LEAVE_DIRECT,   /* a direct branch that is not linked: `id` is the exit */
-                BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
-                BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
+/* Why translated code was left. */
+enum bt_leave {
+    BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
+    BT_LEAVE_DIRECT,   /* a direct branch that is not linked: `id` is the exit */
+    BT_LEAVE_INDIRECT, /* an indirect one whose target is not known: `target` */
+    BT_LEAVE_SLOW,     /* bt_slow says so: s.rip is set */
 };
 #define BT_LEAVES 4
 
-enum bt_phase { /* where a vCPU's thread spends its time */
-                BT_IN_LOOP,
-                BT_IN_CODE,
-                BT_IN_INTERP, /* cold blocks, and modes that are not translated */
-                BT_IN_SLOW,   /* bt_slow: fills, and instructions that the interpreter runs */
-                BT_IN_TRANSLATOR,
-                BT_OUTSIDE, /* halted, paused */
-                BT_PHASES,
+/* Where a vCPU's thread spends its time. */
+enum bt_phase {
+    BT_IN_LOOP,
+    BT_IN_CODE,
+    BT_IN_INTERP, /* cold blocks, and modes that are not translated */
+    BT_IN_SLOW,   /* bt_slow: fills, and instructions that the interpreter runs */
+    BT_IN_TRANSLATOR,
+    BT_OUTSIDE, /* halted, paused */
+    BT_PHASES,
 };
 
 #define BT_MNEMONICS 2048
@@ -222,8 +224,8 @@ static inline struct bt_vcpu *bt_of(struct interp *c)
  * GS points at the user's table, so that its entries have short displacements: code is read faster
  * the fewer bytes it has.
  */
-#define GS_OFF(member) ((int32_t)offsetof(struct bt_vcpu, member))
-#define GS(member)     (GS_OFF(member) - GS_OFF(tlb[KEY_USER]))
+#define GS(member) \
+    ((int32_t)offsetof(struct bt_vcpu, member) - (int32_t)offsetof(struct bt_vcpu, tlb[KEY_USER]))
 
 /* A page of code and where it is: 36 bits of page number, 28 bits of RAM page. Never 0 or ~0. */
 static inline uint64_t exec_word(gva_t addr, uint32_t ram_page)
@@ -524,7 +526,7 @@ void bt_x87_in(struct bt_vcpu *v);
 void bt_x87_out(struct bt_vcpu *v);
 
 /* run.c: before translated code of the vCPU runs on this thread. */
-void bt_set_gs(struct bt_vcpu *v);
+void bt_enter_thread(struct bt_vcpu *v);
 /* From translated code. The address to go on at, or 0 to leave. */
 uint64_t bt_slow(struct bt_vcpu *v, uint32_t site);
 /*

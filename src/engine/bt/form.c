@@ -33,94 +33,17 @@ static bool high_byte(ZydisRegister reg)
 static bool copied(ZydisMnemonic m)
 {
     switch (m) {
-        M(ADD)
-            : M(OR)
-            : M(ADC)
-            : M(SBB)
-            : M(AND)
-            : M(SUB)
-            : M(XOR)
-            : M(CMP)
-            : M(TEST)
-            : M(INC)
-            : M(DEC)
-            : M(NEG)
-            : M(NOT)
-            : M(ROL)
-            : M(ROR)
-            : M(RCL)
-            : M(RCR)
-            : M(SHL)
-            : M(SHR)
-            : M(SAR)
-            : M(SHLD)
-            : M(SHRD)
-            : M(MUL)
-            : M(IMUL)
-            : M(DIV)
-            : M(IDIV)
-            : M(CBW)
-            : M(CWDE)
-            : M(CDQE)
-            : M(CWD)
-            : M(CDQ)
-            : M(CQO)
-            : M(MOV)
-            : M(MOVZX)
-            : M(MOVSX)
-            : M(MOVSXD)
-            : M(MOVNTI)
-            : M(BSWAP)
-            : M(XCHG)
-            : M(XADD)
-            : M(CMPXCHG)
-            : M(CMPXCHG8B)
-            : M(CMPXCHG16B)
-            : M(BT)
-            : M(BTS)
-            : M(BTR)
-            : M(BTC)
-            : M(BSF)
-            : M(BSR)
-            : M(TZCNT)
-            : M(LZCNT)
-            : M(POPCNT)
-            : M(CLC)
-            : M(STC)
-            : M(CMC)
-            : M(LAHF)
-            : M(SAHF)
-            : M(PAUSE)
-            : M(LFENCE)
-            : M(MFENCE)
-            : M(SFENCE)
-            : M(CMOVO)
-            : M(CMOVNO)
-            : M(CMOVB)
-            : M(CMOVNB)
-            : M(CMOVZ)
-            : M(CMOVNZ)
-            : M(CMOVBE)
-            : M(CMOVNBE)
-            : M(CMOVS)
-            : M(CMOVNS)
-            : M(CMOVP)
-            : M(CMOVNP)
-            : M(CMOVL)
-            : M(CMOVNL)
-            : M(CMOVLE)
-            : M(CMOVNLE)
-            : M(SETO)
-            : M(SETNO)
-            : M(SETB)
-            : M(SETNB)
-            : M(SETZ)
-            : M(SETNZ)
-            : M(SETBE)
-            : M(SETNBE)
-            : M(SETS)
-            : M(SETNS)
-            : M(SETP) : M(SETNP) : M(SETL) : M(SETNL) : M(SETLE) : M(SETNLE) : return true;
+    M(ADD) : M(OR) : M(ADC) : M(SBB) : M(AND) : M(SUB) : M(XOR) : M(CMP) : M(TEST) : M(INC) : M(DEC)
+        : M(NEG) : M(NOT) : M(ROL) : M(ROR) : M(RCL) : M(RCR) : M(SHL) : M(SHR) : M(SAR) : M(SHLD)
+        : M(SHRD) : M(MUL) : M(IMUL) : M(DIV) : M(IDIV) : M(CBW) : M(CWDE) : M(CDQE) : M(CWD)
+        : M(CDQ) : M(CQO) : M(MOV) : M(MOVZX) : M(MOVSX) : M(MOVSXD) : M(MOVNTI) : M(BSWAP)
+        : M(XCHG) : M(XADD) : M(CMPXCHG) : M(CMPXCHG8B) : M(CMPXCHG16B) : M(BT) : M(BTS) : M(BTR)
+        : M(BTC) : M(BSF) : M(BSR) : M(TZCNT) : M(LZCNT) : M(POPCNT) : M(CLC) : M(STC) : M(CMC)
+        : M(LAHF) : M(SAHF) : M(PAUSE) : M(LFENCE) : M(MFENCE) : M(SFENCE) : M(CMOVO) : M(CMOVNO)
+        : M(CMOVB) : M(CMOVNB) : M(CMOVZ) : M(CMOVNZ) : M(CMOVBE) : M(CMOVNBE) : M(CMOVS)
+        : M(CMOVNS) : M(CMOVP) : M(CMOVNP) : M(CMOVL) : M(CMOVNL) : M(CMOVLE) : M(CMOVNLE) : M(SETO)
+        : M(SETNO) : M(SETB) : M(SETNB) : M(SETZ) : M(SETNZ) : M(SETBE) : M(SETNBE) : M(SETS)
+        : M(SETNS) : M(SETP) : M(SETNP) : M(SETL) : M(SETNL) : M(SETLE) : M(SETNLE) : return true;
     default:
         return false;
     }
@@ -129,7 +52,7 @@ static bool copied(ZydisMnemonic m)
 static bool may_trap(ZydisMnemonic m)
 {
     switch (m) {
-        M(DIV) : M(IDIV) : M(CMPXCHG16B) : return true;
+    M(DIV) : M(IDIV) : M(CMPXCHG16B) : return true;
     default:
         return false;
     }
@@ -166,8 +89,7 @@ static const ZydisDecodedOperand *mem_operand(const struct form *f)
 static bool is_shift(ZydisMnemonic m)
 {
     switch (m) {
-        M(ROL)
-            : M(ROR) : M(RCL) : M(RCR) : M(SHL) : M(SHR) : M(SAR) : M(SHLD) : M(SHRD) : return true;
+    M(ROL) : M(ROR) : M(RCL) : M(RCR) : M(SHL) : M(SHR) : M(SAR) : M(SHLD) : M(SHRD) : return true;
     default:
         return false;
     }
@@ -187,11 +109,8 @@ static bool may_keep_flags(const struct form *f)
 static bool keeps_undefined(ZydisMnemonic m)
 {
     switch (m) {
-        M(BT)
-            : M(BTS)
-            : M(BTR)
-            : M(BTC)
-            : M(BSF) : M(BSR) : M(DIV) : M(IDIV) : M(ROL) : M(ROR) : M(RCL) : M(RCR) : return true;
+    M(BT) : M(BTS) : M(BTR) : M(BTC) : M(BSF) : M(BSR) : M(DIV) : M(IDIV) : M(ROL) : M(ROR) : M(RCL)
+        : M(RCR) : return true;
     default:
         return false;
     }
@@ -255,9 +174,8 @@ static enum form_class branch_class(struct form *f, const struct interp *c)
         M(JMP) : return !wide ? FORM_END : relative ? FORM_JMP : FORM_JMP_INDIRECT;
         M(CALL) : return !wide ? FORM_END : relative ? FORM_CALL : FORM_CALL_INDIRECT;
         M(RET) : return wide ? FORM_RET : FORM_END;
-        M(LOOP)
-            : M(LOOPE)
-            : M(LOOPNE) : M(JCXZ) : M(JECXZ) : M(JRCXZ) : return wide ? FORM_LOOP : FORM_END;
+        M(LOOP) : M(LOOPE) : M(LOOPNE) : M(JCXZ) : M(JECXZ)
+            : M(JRCXZ) : return wide ? FORM_LOOP : FORM_END;
     default:
         break;
     }
@@ -375,10 +293,8 @@ static bool same_encoding(const struct form *f, const struct interp *c)
         if (f->ops[k].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(f->ops[k].reg.value) != R_NONE)
             return false;
     switch (f->zi.mnemonic) {
-        M(VMOVD)
-            : M(VMOVQ)
-            : M(VPINSRD)
-            : M(VPINSRQ) : M(VPEXTRD) : M(VPEXTRQ) : M(VCVTSI2SS) : M(VCVTSI2SD) : return false;
+    M(VMOVD) : M(VMOVQ) : M(VPINSRD) : M(VPINSRQ) : M(VPEXTRD) : M(VPEXTRQ) : M(VCVTSI2SS)
+        : M(VCVTSI2SD) : return false;
     default:
         return true;
     }
@@ -391,11 +307,8 @@ static enum form_class classify(struct form *f, const struct interp *c, bool end
     if (f->in.mnemonic == ZYDIS_MNEMONIC_INVALID)
         return FORM_END;
     switch (f->zi.mnemonic) {
-        M(NOP)
-            : M(PREFETCHT0)
-            : M(PREFETCHT1)
-            : M(PREFETCHT2)
-            : M(PREFETCHNTA) : M(PREFETCHW) : M(ENDBR64) : M(ENDBR32) : return FORM_NOTHING;
+        M(NOP) : M(PREFETCHT0) : M(PREFETCHT1) : M(PREFETCHT2) : M(PREFETCHNTA) : M(PREFETCHW)
+            : M(ENDBR64) : M(ENDBR32) : return FORM_NOTHING;
         M(LEA) : return FORM_LEA;
         M(PUSH) : M(POP) : return end ? FORM_END : stack_class(f, c);
         M(LEAVE) : return c->code64 && f->in.osize == 2 ? FORM_SLOW : FORM_LEAVE;
@@ -480,11 +393,8 @@ static bool operands_of_16(const struct form *f)
     if (f->vec || f->x87 || f->zi.operand_width != 16)
         return false;
     switch (f->zi.mnemonic) {
-        M(CMPXCHG8B)
-            : M(MOVNTI)
-            : M(LFENCE)
-            : M(MFENCE)
-            : M(SFENCE) : M(PAUSE) : M(CLC) : M(STC) : M(CMC) : M(LAHF) : M(SAHF) : return false;
+    M(CMPXCHG8B) : M(MOVNTI) : M(LFENCE) : M(MFENCE) : M(SFENCE) : M(PAUSE) : M(CLC) : M(STC)
+        : M(CMC) : M(LAHF) : M(SAHF) : return false;
     default:
         return true;
     }

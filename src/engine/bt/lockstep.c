@@ -13,7 +13,6 @@
 #include "core/vm.h"
 #include "engine/bt/form.h"
 #include "engine/engine.h"
-#include "engine/interp/thunk_int.h"
 #include "engine/interp/tlb.h"
 
 #define TRIES 3
@@ -722,8 +721,7 @@ static enum vcpu_stop lockstep_run(struct vcpu *vcpu, uint64_t budget)
 
     if (l->over)
         return VCPU_STOP_HALT;
-    hostcode_enter_thread(&v->bt->code, &((struct thunks *)v->c.thunks)->code);
-    bt_set_gs(v);
+    bt_enter_thread(v);
     interp_run_begin(c, budget, &raise_to);
     l->outer = &raise_to;
     if (sigsetjmp(raise_to, 0)) {

@@ -14,8 +14,7 @@
 
 _Static_assert(ZYDIS_MNEMONIC_MAX_VALUE < BT_MNEMONICS, "slow_by has a place for each");
 
-/* ---- trace points
- * -------------------------------------------------------------------------------- */
+/* ---- trace points ---------------------------------------------------------------------------- */
 
 void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint64_t addr,
                    uint64_t value, uint64_t extra)
@@ -30,8 +29,7 @@ void bt_trace_emit(struct vm *vm, int vcpu, const char *name, uint64_t rip, uint
                                               .vcpu = (int8_t)vcpu});
 }
 
-/* ---- time
- * ---------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 uint64_t bt_host_ns(void)
 {
@@ -65,8 +63,7 @@ void bt_phase_ends(struct bt_vcpu *v)
     n->devices = devices;
 }
 
-/* ---- doppel inspect NAME jit
- * ------------------------------------------------------------------------ */
+/* ---- doppel inspect NAME jit ----------------------------------------------------------------- */
 
 #define TOP_SLOW 16
 
@@ -286,8 +283,7 @@ void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *b, uint32_t hot_
     int n;
 
     snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:hot", b->va, mode_cpl(b->key));
-    n = add_line(bt, lines, b->entry_indirect < b->entry ? b->entry_indirect : b->entry, hot_end,
-                 name);
+    n = add_line(bt, lines, (uint32_t)min_u64(b->entry_indirect, b->entry), hot_end, name);
     snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:cold", b->va, mode_cpl(b->key));
     append(bt, lines, n + add_line(bt, lines + n, cold, cold_end, name));
 }

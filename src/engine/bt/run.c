@@ -22,8 +22,7 @@
 #define TABLE_FLUSHES 4
 #define WARM          16 /* runs of cold code before it is translated */
 
-/* ---- at the border ----------------------------------------------------------------------------
- */
+/* ---- at the border --------------------------------------------------------------------------- */
 
 /* Is the mode still that of the block? STAC and CLAC in it have changed the table. */
 static bool same_mode(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
@@ -252,8 +251,6 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
         if (s->kind == SITE_ACCESS && bt_faults_first(s, v->slow_addr)) /* now that it has not */
             bt_tlb_fill(v, v->slow_addr, s);
     }
-    if (to == s->retry && to != BT_NONE && drops != v->window_drops)
-        return 0;                                  /* s.rip is the instruction */
     if (to == BT_NONE || drops != v->window_drops) /* the block may count on its window */
         return 0;
     want(v, b->needs);
@@ -290,8 +287,7 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
     return why;
 }
 
-/* ---- finding and making blocks ------------------------------------------------------------------
- */
+/* ---- finding and making blocks --------------------------------------------------------------- */
 
 /* All vCPUs get the new mode's table: translated code goes from one mode to another by itself. */
 unsigned bt_mode_id(struct bt_vm *bt, uint64_t key, uint64_t cs_word)
@@ -369,8 +365,7 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     return b;
 }
 
-/* ---- the loop
- * ------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 /*
  * Where an indirect branch could not go: it raises its fault, with rsp as it was before. A return
@@ -521,8 +516,9 @@ void bt_run_some(struct bt_vcpu *v)
     }
 }
 
-void bt_set_gs(struct bt_vcpu *v)
+void bt_enter_thread(struct bt_vcpu *v)
 {
+    hostcode_enter_thread(&v->bt->code, &((struct thunks *)v->c.thunks)->code);
     hostcode_set_gs(&v->tlb[KEY_USER], v->bt->vm->host & HOST_FSGSBASE);
 }
 
@@ -561,8 +557,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     /* A budget and virtual time need each instruction counted: that is the interpreter's. */
     if (budget != UINT64_MAX || clock_mode(c->vm->clock) == CLOCK_VIRTUAL)
         return engine_interp.run(vcpu, budget);
-    hostcode_enter_thread(&v->bt->code, &((struct thunks *)c->thunks)->code);
-    bt_set_gs(v);
+    bt_enter_thread(v);
     interp_run_begin(c, budget, &raise_to);
     bt_phase(v, BT_IN_LOOP);
     if (sigsetjmp(raise_to, 0)) {
@@ -577,8 +572,7 @@ static enum vcpu_stop bt_run(struct vcpu *vcpu, uint64_t budget)
     return why;
 }
 
-/* ---- the engine
- * ------------------------------------------------------------------------------------ */
+/* ---- the engine ------------------------------------------------------------------------------ */
 
 static void bt_kick(struct vcpu *vcpu)
 {

@@ -8,8 +8,7 @@
  */
 #include "engine/bt/translate.h"
 
-/* ---- the kinds ---------------------------------------------------------------------------------
- */
+/* ---- the kinds ------------------------------------------------------------------------------- */
 
 static bool expands_up(const struct cpu_seg *g)
 {
@@ -49,8 +48,7 @@ static bool seg_usable(const struct translation *t, unsigned seg, enum access ho
     return seg < SEG_COUNT && (seg_flat(t, seg) || t->key >> (shift + seg) & 1);
 }
 
-/* ---- what a form needs -------------------------------------------------------------------------
- */
+/* ---- what a form needs ----------------------------------------------------------------------- */
 
 /* Far less than BT_WINDOW_EDGE: what lies so near to rsp and in the window is not beyond a wrap. */
 #define NEAR32 4096
@@ -139,8 +137,7 @@ void segment_form(const struct translation *t, struct form *f)
         (t->code64 || (!(t->key & MODE_LMA) && near(in->disp)));
 }
 
-/* ---- code --------------------------------------------------------------------------------------
- */
+/* ---- code ------------------------------------------------------------------------------------ */
 
 #define CC_L 12
 
@@ -171,8 +168,7 @@ void emit_stack_address(struct translation *t, const struct form *f, unsigned ba
     emit_segment(t, SEG_SS, f->stack, site);
 }
 
-/* ---- sizes -------------------------------------------------------------------------------------
- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 void emit_load_sized(struct emit *e, unsigned size, unsigned reg, struct rm m)
 {

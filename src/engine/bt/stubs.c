@@ -311,6 +311,15 @@ static uint32_t make_leave(struct bt_vm *bt, struct emit *e, enum bt_leave why)
     return at;
 }
 
+/* reg = offset in a table of the slot that the address in T0 has. */
+static void emit_slot(struct emit *e, unsigned reg)
+{
+    emit_op(e, false, OP_STORE, T0, rm_reg(reg));
+    emit_op(e, false, 0xc1, 5, rm_reg(reg));
+    emit8(e, PAGE_SHIFT - 5);
+    emit_dword(e, 4, rm_reg(reg), (TLB_ENTRIES - 1) << 5);
+}
+
 /*
  * What bt_window_set does, where the table has the page: T0 is the lowest address, `id` the site,
  * `window_limit` the highest offset that will do; on success the block goes on at `resume`. Or the
@@ -328,11 +337,7 @@ static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
     emit8(e, 0);
     leave = emit_jump(e, CC_NE, e->at);
     emit_store(e, T0, rm_gs(GS(slow_addr)));
-    emit_op(e, false, OP_STORE, T0, rm_reg(T1));
-    emit_op(e, false, 0xc1, 5, rm_reg(T1));
-    emit8(e, PAGE_SHIFT - 5);
-    emit_op(e, false, 0x81, 4, rm_reg(T1));
-    emit32(e, (TLB_ENTRIES - 1) << 5);
+    emit_slot(e, T1);
     entry.disp = at + (int32_t)(offsetof(struct bt_entry, tag) + 8 * ACCESS_WRITE);
     emit_op(e, true, OP_XOR, T0, entry);
     emit_op(e, true, OP_CMP, T0, rm_gs(GS(window_limit)));
@@ -432,10 +437,7 @@ static uint32_t make_second(struct bt_vm *bt, struct emit *e, enum access how)
     emit_op(e, true, OP_CMP, REG_RDX, from);
     slow[2] = emit_jump(e, CC_NE, e->at);
 
-    emit_op(e, false, OP_STORE, T0, rm_reg(REG_RCX));
-    emit_op(e, false, 0xc1, 5, rm_reg(REG_RCX));
-    emit8(e, PAGE_SHIFT - 5);
-    emit_dword(e, 4, rm_reg(REG_RCX), (TLB_ENTRIES - 1) << 5);
+    emit_slot(e, REG_RCX);
     to.disp = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
     emit_store(e, REG_RDX, to);
     from.disp = GS(second) + (int32_t)offsetof(struct bt_second, addend);

@@ -430,8 +430,7 @@ static void emit_sysret(struct translation *t, const struct form *f)
     emit_indirect(t, site);
 }
 
-/* ---- strings and bit strings --------------------------------------------------------------------
- */
+/* ---- strings and bit strings ----------------------------------------------------------------- */
 
 /* Slow if the rcx elements from `reg` on do not all lie in its page. Destroys T0. */
 static void slow_if_crossing(struct translation *t, unsigned reg, unsigned size, uint32_t site)
@@ -610,8 +609,7 @@ static void emit_bit_string(struct translation *t, const struct form *f)
     resume_here(t, site);
 }
 
-/* ---- segment registers
- * --------------------------------------------------------------------------- */
+/* ---- segment registers ----------------------------------------------------------------------- */
 
 static void emit_selector(struct emit *e, unsigned seg)
 {

@@ -293,6 +293,11 @@ static void find_live(struct translation *t)
     uint16_t live;
     struct form *last = &t->forms[t->n - 1];
 
+    if (unlikely(t->bt->vm->engine_options.exact_flags)) {
+        for (unsigned i = 0; i < t->n; i++)
+            t->forms[i].live_in = t->forms[i].live_out = FLAGS_ALL;
+        return;
+    }
     if (t->open)
         live = live_at(t, behind(t, last), 2);
     else if (last->class == FORM_JMP || last->class == FORM_CALL)
@@ -301,8 +306,6 @@ static void find_live(struct translation *t)
         live = FLAGS_ALL;
     if (unlikely(t->bt->plant == PLANT_LIVENESS))
         live = 0;
-    if (unlikely(t->bt->vm->engine_options.exact_flags))
-        live = FLAGS_ALL;
     for (unsigned i = t->n; i--;) {
         struct form *f = &t->forms[i];
 
@@ -310,8 +313,6 @@ static void find_live(struct translation *t)
             live |= live_at(t, branch_target(f, t->va + f->off), 2);
         f->live_out = live;
         live = (live & (uint16_t)~f->flags_must) | f->flags_read;
-        if (unlikely(t->bt->vm->engine_options.exact_flags))
-            live = FLAGS_ALL;
         f->live_in = live;
     }
 }
@@ -632,21 +633,17 @@ static void emit_stub(struct translation *t, const struct stub *s)
         emit_patch(e, s->from2, e->at);
     switch (s->kind) {
     case STUB_MISS: /* T0 ^= tag gives the address back */
-        if (key_table(t->bt->blocks[site->block].key) == KEY_USER && !site->aligned) {
-            emit_op(e, true, OP_XOR, T0,
-                    (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
-            emit_const(e, T1, s->index);
-            emit_jump(e, CC_ALWAYS, t->bt->stubs.second[site->how]);
-            if (site->kind == SITE_GROUP) { /* the stub comes back here */
-                emit_jump_without(t, e, s->index);
-                emit_site(t, e, s->index);
-            }
-            break;
-        }
         emit_op(e, true, OP_XOR, T0,
                 (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
-        emit_store(e, T0, rm_gs(GS(slow_addr)));
-        if (t->bt->sites[s->index].kind == SITE_GROUP)
+        if (key_table(t->bt->blocks[site->block].key) == KEY_USER && !site->aligned) {
+            emit_const(e, T1, s->index);
+            emit_jump(e, CC_ALWAYS, t->bt->stubs.second[site->how]);
+            if (site->kind != SITE_GROUP)
+                break; /* else the stub comes back here */
+        } else {
+            emit_store(e, T0, rm_gs(GS(slow_addr)));
+        }
+        if (site->kind == SITE_GROUP)
             emit_jump_without(t, e, s->index);
         emit_site(t, e, s->index);
         break;
@@ -731,8 +728,7 @@ void slow_if(struct translation *t, unsigned cc, uint32_t site)
     add_stub(t, STUB_SLOW, emit_jump(&t->hot, cc, t->hot.at), site);
 }
 
-/* ---- memory operands --------------------------------------------------------------------------
- */
+/* ---- memory operands ------------------------------------------------------------------------- */
 
 /* The temporary that holds a guest's register, or 0. */
 static unsigned holds(const struct translation *t, unsigned reg)
@@ -841,8 +837,7 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
 
 _Static_assert(sizeof(struct bt_entry) == 32, "emit_check shifts by 5");
 
-/* ---- the stack's window -----------------------------------------------------------------------
- */
+/* ---- the stack's window ---------------------------------------------------------------------- */
 
 /* What an instruction touches by rsp as it is before it: bytes [*low, *high). False: nothing. */
 static bool stack_bytes(const struct form *f, int32_t *low, int32_t *high)
@@ -1048,6 +1043,13 @@ static bool split(const struct translation *t, int32_t low, int32_t high)
            t->window_off + high > t->window_split;
 }
 
+/* Have they been checked? */
+static bool checked(const struct translation *t, int32_t low, int32_t high)
+{
+    return t->window && t->window_off + low >= t->window_low &&
+           t->window_off + high <= t->window_high;
+}
+
 /* Are bytes [low, high) of rsp as it is before f in the window, after a check perhaps? */
 static bool use_window(struct translation *t, const struct form *f, int32_t low, int32_t high)
 {
@@ -1055,7 +1057,7 @@ static bool use_window(struct translation *t, const struct form *f, int32_t low,
 
     if (!t->windows)
         return false;
-    if (t->window && t->window_off + low >= t->window_low && t->window_off + high <= t->window_high)
+    if (checked(t, low, high))
         return !split(t, low, high);
     if (!window_extent(t, (unsigned)(f - t->forms), &from, &to) || low < from || high > to)
         return false;
@@ -1096,8 +1098,7 @@ static unsigned count_bits(unsigned v)
     return (unsigned)__builtin_popcount(v);
 }
 
-/* ---- shared checks ----------------------------------------------------------------------------
- */
+/* ---- shared checks --------------------------------------------------------------------------- */
 
 /* An access that may be one of several under one check. */
 static bool sharable(const struct form *f)
@@ -1403,13 +1404,11 @@ static bool takes_behind(const struct translation *t, const struct form *f)
     default:
         return false;
     }
-    return !f->crosses && t->windows && t->window && stack_bytes(f, &low, &high) &&
-           t->window_off + low >= t->window_low && t->window_off + high <= t->window_high &&
+    return !f->crosses && stack_bytes(f, &low, &high) && checked(t, low, high) &&
            !split(t, low, high);
 }
 
-/* ---- instructions ------------------------------------------------------------------------------
- */
+/* ---- instructions ---------------------------------------------------------------------------- */
 
 static void emit_slow(struct translation *t, const struct form *f)
 {
@@ -1814,8 +1813,7 @@ static void emit_form(struct translation *t, const struct form *f)
         move_rsp(t, 0);
 }
 
-/* ---- blocks
- * -------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* Does whoever enters the block come to something that touches the stack? */
 static bool stack_is_used(const struct translation *t)
@@ -1931,7 +1929,7 @@ static bool same_bytes(const struct translation *t)
     return true;
 }
 
-static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t gen)
+static struct bt_block *translate(struct translation *t)
 {
     struct bt_vm *bt = t->bt;
     struct interp *c = &t->v->c;
@@ -1946,7 +1944,7 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
                            .lin = t->lin,
                            .cs_word = t->cs_word,
                            .key = t->key | t->v->without | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
-                           .phys = (uint64_t)page << PAGE_SHIFT | t->off,
+                           .phys = (uint64_t)t->page_number << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n};
     for (unsigned i = 0; i < t->n; i++)
         b->needs |= (t->forms[i].vec ? NEED_VEC : 0) | (t->forms[i].x87 ? NEED_X87 : 0);
@@ -1971,10 +1969,10 @@ static struct bt_block *translate(struct translation *t, uint32_t page, uint32_t
     b->granules = t->granules;
     b->granules2 = t->granules2;
     b->page2 = t->granules2 ? t->page2 : BT_NONE;
-    block_note(c, page, t->granules);
+    block_note(c, t->page_number, t->granules);
     if (t->granules2)
         block_note(c, t->page2, t->granules2);
-    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, gen, t->gen2)) {
+    if (t->failed || !same_bytes(t) || !bt_cache_publish(bt, b, t->gen, t->gen2)) {
         atomic_store(&bt->ntraps, ntraps); /* ascending, so that they are found */
         t->era++;
         return NULL;
@@ -2048,7 +2046,7 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->failed = t->mode == BT_MODE_LIST;
         t->max = v->cap ? (unsigned)min_u64(v->cap, MAX_FORMS) : MAX_FORMS;
         if (!t->failed)
-            b = translate(t, page, gen);
+            b = translate(t);
         *full = t->failed;
     } else {
         *full = true;

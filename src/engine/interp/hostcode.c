@@ -102,8 +102,7 @@ static void install_handlers(void)
     pthread_mutex_unlock(&process.lock);
 }
 
-/* Address space for `size` bytes, at an address of which the host can make huge pages; or NULL. */
-static void *room_for(size_t size)
+void *hostcode_room(size_t size)
 {
     uint8_t *p =
         mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -119,7 +118,7 @@ static void *room_for(size_t size)
 
 static bool map_twice(struct hostcode *h)
 {
-    void *rw = room_for(h->size), *rx = room_for(h->size);
+    void *rw = hostcode_room(h->size), *rx = hostcode_room(h->size);
 
     h->rw = h->rx = MAP_FAILED;
     /*

@@ -43,6 +43,8 @@ struct hostcode {
     size_t stack_size;
 };
 
+/* Address space without access for `size` bytes, whole huge pages if the host likes; or NULL. */
+void *hostcode_room(size_t size);
 int hostcode_init(struct hostcode *h, size_t size, struct err *err);
 void hostcode_fini(struct hostcode *h);
 
@@ -61,8 +63,8 @@ void hostcode_reset(struct hostcode *h);
 #define HOSTCODE_GUARD_BOTH    4 /* two present pages */
 
 /*
- * Before this thread runs code of the buffer by other means than hostcode_call. Signals come on the stack of
- * `own`, which no other thread may use.
+ * Before this thread runs code of the buffer by other means than hostcode_call. Signals come on the
+ * stack of `own`, which no other thread may use.
  */
 void hostcode_enter_thread(struct hostcode *h, struct hostcode *own);
 

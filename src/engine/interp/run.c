@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/interp/block.h"
+#include "engine/interp/hostcode.h"
 #include "engine/interp/int.h"
 #include "engine/interp/interp.h"
 #include "engine/interp/mode.h"
@@ -235,21 +236,13 @@ static void interp_msr_changed(void *opaque)
     interp_mode_changed(opaque);
 }
 
-
-/* Zeroed memory that begins a huge page, and is of such if the host likes: tables all over it are in use. */
+/* Zeroed memory, of huge pages if the host likes: tables all over it are in use. NULL: none. */
 static void *map_huge(size_t size)
 {
-    uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    size_t before;
+    void *p = hostcode_room(size);
 
-    if (p == MAP_FAILED)
-        return p;
-    before = -(uintptr_t)p % HUGE_PAGE;
-    if (before)
-        munmap(p, before);
-    p += before;
-    munmap(p + size, HUGE_PAGE - before);
+    if (!p || mprotect(p, size, PROT_READ | PROT_WRITE))
+        return NULL;
     madvise(p, size, MADV_HUGEPAGE);
     return p;
 }
@@ -261,7 +254,7 @@ int interp_create(struct vcpu *vcpu, size_t size, size_t block_bytes, struct err
 
     size = vcpu_bytes(size);
     c = map_huge(size);
-    if (c == MAP_FAILED)
+    if (!c)
         return err_set(err, ENOMEM, "cannot get memory for a vCPU: %s", strerror(errno));
     c->vcpu = vcpu;
     c->vm = vcpu->vm;

@@ -37,8 +37,7 @@
     0x1b /* IE, DE, OE, UE: the destination keeps its value; PE stores \
           */
 
-/* ---- faults of the host ------------------------------------------------------------------------
- */
+/* ---- faults of the host ---------------------------------------------------------------------- */
 
 /* The fault of a guest instruction that the host met. */
 _Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint64_t trap)
@@ -60,8 +59,7 @@ _Noreturn __attribute__((noinline)) void thunk_raise_trap(struct interp *c, uint
     }
 }
 
-/* ---- x87 and MMX --------------------------------------------------------------------------------
- */
+/* ---- x87 and MMX ----------------------------------------------------------------------------- */
 
 /*
  * With CR0.NE clear the exception goes to the FERR# pin, and the CPU stays at the instruction until
@@ -161,8 +159,7 @@ static uint64_t x87_run(struct interp *c, const struct insn *i, const struct thu
     return trap;
 }
 
-/* ---- running ------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static inline enum access access_kind(const struct thunk *t)
 {
@@ -191,8 +188,7 @@ static void op_thunk_reg(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- masks --------------------------------------------------------------------------------------
- */
+/* ---- masks ----------------------------------------------------------------------------------- */
 
 /* A bit for each element of the memory operand that is touched. */
 static uint64_t touched(const struct interp *c, const struct thunk *t)
@@ -279,8 +275,7 @@ static void copy_operand(struct interp *c, const struct thunk *t, gva_t lin, uin
     }
 }
 
-/* ---- memory operands that are not simply there
- * ---------------------------------------------------- */
+/* ---- memory operands that are not simply there ----------------------------------------------- */
 
 /* RFLAGS.AC and CR0.AM at CPL 3: nothing of this vCPU's has a tag now, so every access comes here.
  */
@@ -685,8 +680,7 @@ static void op_fwait(struct interp *c, const struct insn *i)
     NEXT(c, i);
 }
 
-/* ---- choice of the handler
- * ------------------------------------------------------------------------- */
+/* ---- choice of the handler ------------------------------------------------------------------- */
 
 void op_thunk_nm(struct interp *c, const struct insn *i)
 {
@@ -786,8 +780,7 @@ bool thunk_prepare(struct interp *c, const ZydisDecodedInstruction *zi,
     return true;
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int thunks_init(struct interp *c, struct err *err)
 {

@@ -298,8 +298,7 @@ TEST_F(movsd_of_a_vector_register_is_no_string_where_there_is_no_room_for_its_th
     assert_int_equal(rig_get(b->r[1], RIG_DATA + 8, 8), 0x1234);
 }
 
-/* ---- code that changes
- * --------------------------------------------------------------------------- */
+/* ---- code that changes ----------------------------------------------------------------------- */
 
 /* As a device writes: the engine is told. Runs from there to HLT. */
 static void run_written(struct both *b, gpa_t at, const uint8_t *code, size_t len)
