@@ -163,6 +163,80 @@ CASE(invlpg_drops_all_of_a_large_page, "INVLPG drops a large page")
     invlpg((void *)va);
 }
 
+/* ---- long string instructions ---- */
+
+#define SPARE 0x2800000ull /* 40 MiB */
+
+static volatile uint64_t *absent;
+static uint64_t absent_entry;
+static uintptr_t fault_cx, fault_di;
+
+static bool comes_back(struct frame *f)
+{
+    if (f->vector != 14 || !absent_entry)
+        return false;
+    fault_cx = f->cx;
+    fault_di = f->di;
+    *absent = absent_entry;
+    absent_entry = 0;
+    return true;
+}
+
+static void rep_movsq(uint64_t to, uint64_t from, uint64_t n)
+{
+    __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+static void rep_movsb(uint64_t to, uint64_t from, uint64_t n)
+{
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+CASE(strings_of_many_pages, "string instructions over many pages")
+{
+    uint64_t va = VA + (4ull << 21), n = 0x20000, di = va + 0x3f0000;
+    volatile uint64_t *e[3] = {pte(va, 2), pte(va + (1ull << 21), 2), pte(va + (2ull << 21), 2)};
+
+    /* Two large pages that lie the other way round in memory, and a third. */
+    *e[0] = (PHYS + 0x200000) | PTE_P | PTE_W | PTE_PS;
+    *e[1] = PHYS | PTE_P | PTE_W | PTE_PS;
+    *e[2] = (PHYS + 0x400000) | PTE_P | PTE_W | PTE_PS;
+    for (uint64_t i = 0; i < 0x600000 / 8; i++)
+        ((volatile uint64_t *)PHYS)[i] = i;
+    rep_movsq(SPARE + 4, va + 0x1f0000 + 4, 0x40000 / 8);
+    CHECK_EQ(*(volatile uint64_t *)(SPARE + 8), (0x3f0000 + 8) / 8);
+    CHECK_EQ(*(volatile uint64_t *)(SPARE + 0xfff8), (0x3ffff8) / 8);
+    CHECK_EQ(*(volatile uint64_t *)(SPARE + 0x10000), 0);
+    CHECK_EQ(*(volatile uint64_t *)(SPARE + 0x3fff8), 0x2fff8 / 8);
+
+    /* Each byte is the one before it. */
+    *(volatile uint8_t *)(va + 0x100) = 0x5a;
+    rep_movsb(va + 0x101, va + 0x100, 0x30000);
+    CHECK_EQ(*(volatile uint8_t *)(va + 0x100 + 0x30000), 0x5a);
+    CHECK_EQ(*(volatile uint8_t *)(va + 0x15678), 0x5a);
+    CHECK(*(volatile uint8_t *)(va + 0x101 + 0x30000) != 0x5a);
+
+    /* A fault far behind the first element finds all before it done. */
+    absent = e[2];
+    absent_entry = *e[2];
+    *e[2] = 0;
+    invlpg((void *)(va + (2ull << 21)));
+    trap_hook = comes_back;
+    __asm__ volatile("rep stosq" : "+D"(di), "+c"(n) : "a"(0x77ull) : "memory");
+    trap_hook = NULL;
+    CHECK_EQ(fault_di, va + 0x400000);
+    CHECK_EQ(fault_cx, 0x20000 - 0x10000 / 8);
+    CHECK_EQ(di, va + 0x4f0000);
+    CHECK_EQ(n, 0);
+    CHECK_EQ(*(volatile uint64_t *)(PHYS + 0x1f0000), 0x77);
+    CHECK_EQ(*(volatile uint64_t *)(PHYS + 0x1efff8), 0x1efff8 / 8);
+    CHECK_EQ(*(volatile uint64_t *)(PHYS + 0x4efff8), 0x77);
+    CHECK_EQ(*(volatile uint64_t *)(PHYS + 0x4f0000), 0x4f0000 / 8);
+    for (unsigned i = 0; i < 3; i++)
+        *e[i] = 0;
+    write_cr3(read_cr3());
+}
+
 CASE(one_gigabyte_page, "1 GiB page")
 {
     uint64_t va = 0x10040000000ull;

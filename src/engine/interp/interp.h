@@ -98,6 +98,19 @@ struct tlb_entry {
 };
 
 /*
+ * What walks have found of large pages, 2 MiB by 2 MiB: the TLB's misses in one need no walk. Tags are
+ * as the TLB's, of the first byte; UINT64_MAX matches nothing.
+ */
+#define LARGE_BITS    7
+#define LARGE_ENTRIES (1u << LARGE_BITS)
+struct tlb_large {
+    uint64_t tag[3]; /* by enum access */
+    gpa_t gpa;       /* of the first byte */
+    uint8_t page_shift;
+    bool global;
+};
+
+/*
  * An engine that keeps translations of its own beside this TLB (engine/bt) hears of everything that
  * makes them wrong. On the vCPU's thread.
  */
@@ -153,6 +166,7 @@ struct interp {
     struct tlb_entry tlb[TLB_ENTRIES];
     uint32_t tlb_ram_page[TLB_ENTRIES]; /* index into ram->page_flags of a RAM page */
     uint8_t tlb_global[TLB_ENTRIES];    /* the entry is of a global page */
+    struct tlb_large large[LARGE_ENTRIES];
     const struct interp_listener *listener; /* or NULL */
     struct walk_cache walk_cache;
     uint16_t pcid_asid[4096];  /* ASID of a guest's PCID, 0: none */

@@ -7,11 +7,13 @@
  * by definition what the guest's would have done to overlapping operands. Where no run is possible
  * it goes element by element through access_load and access_store. After each run the registers are
  * exact, so that a fault or an interrupt finds the instruction resumable; between runs
- * vcpu->pending is looked at.
+ * vcpu->pending is looked at. A host does long copies better than many short ones: runs of MOVS and
+ * STOS go on into following pages that are known and that the host has in a row.
  */
 #include "engine/interp/int.h"
 
 #include "engine/interp/mode.h"
+#include "engine/interp/tlb.h"
 
 enum { STR_MOVS, STR_CMPS, STR_STOS, STR_LODS, STR_SCAS, STR_INS, STR_OUTS };
 
@@ -220,6 +222,29 @@ static void compare(unsigned size, uint64_t a, uint64_t b, uint32_t *flags)
 
 /* ---- one step: a run, or an element ---- */
 
+#define LONG_RUN 65536 /* bytes: some microseconds */
+
+/* How many bytes from an operand's first on are in a row, at most `most`; its page's at least. */
+static size_t in_a_row(struct interp *c, const struct str_operand *o, enum access how, size_t most)
+{
+    size_t n = PAGE_SIZE - (o->lin & PAGE_MASK);
+
+    while (n < most && tlb_next_page(c, o->lin + n, how) == o->low + n)
+        n += PAGE_SIZE;
+    return n;
+}
+
+/* MOVS and STOS upwards by whole addresses: as many elements as there are in a row. */
+static unsigned long_run(struct interp *c, unsigned size, uint64_t max, const struct str_operand *s,
+                         const struct str_operand *d)
+{
+    size_t n = (size_t)min_u64(max, LONG_RUN / size) * size;
+
+    if (s->low)
+        n = min_u64(n, in_a_row(c, s, ACCESS_READ, n));
+    return (unsigned)(min_u64(n, in_a_row(c, d, ACCESS_WRITE, n)) / size);
+}
+
 /*
  * A run of up to `max` elements; 0: not possible here. Segments and pages are looked at in the
  * order of the first element's accesses, so that of two faults the right one is raised: a segment
@@ -261,6 +286,8 @@ static unsigned step_run(struct interp *c, const struct insn *i, uint64_t max, u
         operand_host(c, i, dhow, &d, count);
     if ((si && !s.low) || (di && !d.low))
         return 0;
+    if (max > count && (op == STR_MOVS || op == STR_STOS) && !df && c->code64 && i->asize == 8)
+        count = long_run(c, size, max, &s, &d);
     switch (op) {
     case STR_MOVS:
         run_movs(df, size, count, d.low, s.low);

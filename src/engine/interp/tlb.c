@@ -46,10 +46,17 @@ void tlb_drop_write(struct interp *c, unsigned slot)
     c->tlb[slot & (TLB_ENTRIES - 1)].tag[ACCESS_WRITE] = tag_invalid(slot & (TLB_ENTRIES - 1));
 }
 
+static void large_wipe(struct interp *c)
+{
+    for (unsigned i = 0; i < LARGE_ENTRIES; i++)
+        memset(c->large[i].tag, 0xff, sizeof(c->large[i].tag));
+}
+
 static void wipe(struct interp *c)
 {
     for (unsigned i = 0; i < TLB_ENTRIES; i++)
         entry_drop(c, i);
+    large_wipe(c);
     memset(c->large_marks, 0, sizeof(c->large_marks));
     memset(c->huge_marks, 0, sizeof(c->huge_marks));
     memset(c->pcid_asid, 0, sizeof(c->pcid_asid));
@@ -149,6 +156,8 @@ void tlb_flush_page(struct interp *c, gva_t addr)
                 if (c->tlb[i].tag[how] >> 30 == addr >> 30)
                     c->tlb[i].tag[how] = tag_invalid(i);
     }
+    if (wide)
+        large_wipe(c);
     if (c->listener)
         c->listener->page_dropped(c, addr, wide);
 }
@@ -205,6 +214,49 @@ void tlb_watch_hit(struct interp *c, gva_t addr, size_t len, enum access how)
 
 /* ---- filling -------------------------------------------------------------------------- */
 
+#define LARGE_SHIFT 21
+#define LARGE_MASK  (BIT(LARGE_SHIFT) - 1)
+
+static void mark(struct interp *c, gva_t addr, unsigned page_shift)
+{
+    if (page_shift >= 30)
+        c->huge_marks[huge_mark(addr) / 64] |= BIT(huge_mark(addr) % 64);
+    else if (page_shift > PAGE_SHIFT)
+        c->large_marks[large_mark(addr) / 64] |= BIT(large_mark(addr) % 64);
+}
+
+static struct tlb_large *large_of(struct interp *c, gva_t addr)
+{
+    return &c->large[addr >> LARGE_SHIFT & (LARGE_ENTRIES - 1)];
+}
+
+static uint64_t large_tag(gva_t addr, uint64_t key)
+{
+    return (addr & ~LARGE_MASK) | key;
+}
+
+static void large_fill(struct interp *c, gva_t addr, enum access how, uint64_t key,
+                       const struct walk_out *walk)
+{
+    struct tlb_large *l = large_of(c, addr);
+    uint64_t tag = large_tag(addr, key);
+    gpa_t gpa = walk->gpa & ~LARGE_MASK;
+
+    /* Without A20 every other megabyte is somewhere else. */
+    if (atomic_load_explicit(&c->vm->a20_mask, memory_order_relaxed) != UINT64_MAX)
+        return;
+    for (unsigned i = ACCESS_READ; i <= ACCESS_EXEC; i++)
+        if (l->tag[i] != tag || l->gpa != gpa)
+            l->tag[i] = UINT64_MAX;
+    l->gpa = gpa;
+    l->page_shift = (uint8_t)walk->page_shift;
+    l->global = walk->global;
+    l->tag[how] = tag;
+    if (how == ACCESS_WRITE)
+        l->tag[ACCESS_READ] = tag;
+    mark(c, addr, walk->page_shift);
+}
+
 static void fill(struct interp *c, gva_t addr, enum access how, uint64_t key, uint8_t *page,
                  const struct tlb_place *place, unsigned page_shift, bool global)
 {
@@ -223,10 +275,25 @@ static void fill(struct interp *c, gva_t addr, enum access how, uint64_t key, ui
         e->tag[ACCESS_READ] = tag; /* not watched for writes is not watched at all */
     c->tlb_ram_page[slot] = place->ram_page;
     c->tlb_global[slot] = global;
-    if (page_shift >= 30)
-        c->huge_marks[huge_mark(addr) / 64] |= BIT(huge_mark(addr) % 64);
-    else if (page_shift > PAGE_SHIFT)
-        c->large_marks[large_mark(addr) / 64] |= BIT(large_mark(addr) % 64);
+    mark(c, addr, page_shift);
+}
+
+/* The page's place, as the tables have it. */
+static void translate(struct interp *c, gva_t addr, const struct walk_in *in, enum access how,
+                      uint64_t key, struct walk_out *walk)
+{
+    const struct tlb_large *l = large_of(c, addr);
+
+    if (l->tag[how] == large_tag(addr, key)) {
+        walk->gpa = l->gpa | (addr & LARGE_MASK);
+        walk->page_shift = l->page_shift;
+        walk->global = l->global;
+        return;
+    }
+    if (unlikely(!paging_walk(in, addr, walk)))
+        interp_raise_pf(c, addr, walk->error);
+    if (walk->page_shift > PAGE_SHIFT)
+        large_fill(c, addr, how, key, walk);
 }
 
 void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struct tlb_place *out)
@@ -246,8 +313,9 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
     uint64_t ram_page;
     uint8_t *page = NULL;
 
-    if (unlikely(!paging_walk(&in, addr, &walk)))
-        interp_raise_pf(c, addr, walk.error);
+    /* The caller's key may be from before a flush that a device caused within its instruction. */
+    key = (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode;
+    translate(c, addr, &in, how, key, &walk);
     *out = (struct tlb_place){.gpa = walk.gpa};
     if (likely(!vcpu_in_overlay(c->vcpu, walk.gpa)))
         page = mem_page(c->vm, walk.gpa, in.write, &ram_page);
@@ -262,9 +330,21 @@ void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struc
     out->has_code = in.write && (atomic_load(&c->vm->ram.page_flags[ram_page]) & RAM_HAS_CODE);
     if (out->watched || out->has_code || (key_mode == KEY_USER_ALIGNED && how != ACCESS_EXEC))
         return;
-    /* The caller's key may be from before a flush that a device caused within its instruction. */
     fill(c, addr, how, (uint64_t)c->asid << KEY_ASID_SHIFT | key_mode, page, out, walk.page_shift,
          walk.global);
+}
+
+uint8_t *tlb_next_page(struct interp *c, gva_t addr, enum access how)
+{
+    const struct tlb_entry *e = &c->tlb[TLB_SLOT(addr)];
+    struct tlb_place place;
+
+    if (e->tag[how] == (addr | c->key))
+        return (uint8_t *)(uintptr_t)(addr + e->addend);
+    if (large_of(c, addr)->tag[how] != large_tag(addr, c->key))
+        return NULL;
+    tlb_find(c, addr, how, c->key, &place);
+    return place.has_code || place.watched ? NULL : place.host;
 }
 
 /* ---- mode ----------------------------------------------------------------------------- */

@@ -21,6 +21,12 @@ struct tlb_place {
  */
 void tlb_find(struct interp *c, gva_t addr, enum access how, uint64_t key, struct tlb_place *out);
 
+/*
+ * The host address of a page, of explicit accesses, whose access cannot fault and has no other
+ * effect than the bytes it moves, or NULL: as far as is known without a walk. addr is the page's.
+ */
+uint8_t *tlb_next_page(struct interp *c, gva_t addr, enum access how);
+
 /* After an access: the watchpoints it hit go into s.pending_dbg. */
 void tlb_watch_hit(struct interp *c, gva_t addr, size_t len, enum access how);
 

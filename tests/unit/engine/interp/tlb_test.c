@@ -11,6 +11,7 @@
 #include "engine/interp/block.h"
 #include "engine/interp/interp.h"
 #include "engine/interp/mode.h"
+#include "engine/interp/tlb.h"
 #include "tests/lib/testvm.h"
 #include "tests/lib/unit.h"
 
@@ -407,6 +408,53 @@ TEST_F(invlpg_drops_every_part_of_a_2_mib_page)
     *entry(f, PD_B, 0) = 0x200000 | ALL | PS;
     tlb_flush_page(f->c, LARGE + 0x1000);
     assert_int_equal(load(f, LARGE + 0x150000, 1), 0x35);
+}
+
+TEST_F(other_parts_of_a_large_page_need_no_walk)
+{
+    *entry(f, PDPT, 1) = PD_B | ALL;
+    *entry(f, PD_B, 0) = ALL | PS;
+    *ram(f, 0x150000) = 0x15;
+    load(f, LARGE + 0x1000, 1);
+    assert_int_equal(*entry(f, PD_B, 0) & D, 0);
+    *entry(f, PD_B, 0) &= ~P; /* stays until it is invalidated */
+    assert_int_equal(load(f, LARGE + 0x150000, 1), 0x15);
+    *entry(f, PD_B, 0) |= P;
+    store(f, LARGE + 0x150000, 1, 1);
+    assert_int_equal(*entry(f, PD_B, 0) & D, D);
+    *entry(f, PD_B, 0) &= ~(P | D);
+    store(f, LARGE + 0x160000, 1, 0x16);
+    assert_int_equal(*ram(f, 0x160000), 0x16);
+    assert_int_equal(*entry(f, PD_B, 0) & D, 0);
+    enter_user(f); /* who has another privilege walks */
+    RAISES(f, load(f, LARGE + 0x170000, 1), VEC_PF);
+}
+
+TEST_F(large_pages_are_split_where_a20_is_masked)
+{
+    *entry(f, PDPT, 1) = PD_B | ALL;
+    *entry(f, PD_B, 0) = ALL | PS;
+    *ram(f, 0x50000) = 0x50;
+    *ram(f, 0x150000) = 0x15;
+    atomic_store(&f->tv->vm.a20_mask, ~BIT(20));
+    assert_int_equal(load(f, LARGE + 0x51000, 1), 0);
+    assert_int_equal(load(f, LARGE + 0x150000, 1), 0x50);
+}
+
+TEST_F(the_next_page_is_one_that_cannot_fault)
+{
+    *entry(f, PDPT, 1) = PD_B | ALL;
+    *entry(f, PD_B, 0) = P | U | PS; /* not writable */
+    assert_null(tlb_next_page(f->c, LARGE + 0x2000, ACCESS_READ));
+    load(f, LARGE + 0x1000, 1);
+    assert_ptr_equal(tlb_next_page(f->c, LARGE + 0x2000, ACCESS_READ), ram(f, 0x2000));
+    assert_null(tlb_next_page(f->c, LARGE + 0x2000, ACCESS_WRITE));
+    *entry(f, PD_B, 0) |= W;
+    tlb_flush(f->c, true);
+    store(f, LARGE + 0x1000, 1, 1);
+    assert_ptr_equal(tlb_next_page(f->c, LARGE + 0x3000, ACCESS_WRITE), ram(f, 0x3000));
+    atomic_store(&f->tv->vm.ram.page_flags[4], RAM_HAS_CODE);
+    assert_null(tlb_next_page(f->c, LARGE + 0x4000, ACCESS_WRITE));
 }
 
 TEST_F(invlpg_drops_every_part_of_a_1_gib_page)
