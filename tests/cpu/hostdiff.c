@@ -3,7 +3,7 @@
  * hostdiff: random instructions over every mnemonic that the host runs in ring 3, natively in a
  * child and on the interpreter or the translator, in 64-, 32- and 16-bit code; all registers, all
  * flags, vector and x87 state, memory and faults are compared. With --runs each case is 2 to 6
- * instructions with forward branches.
+ * instructions with forward branches, a third of them in a loop.
  *
  *   hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N] [--only MNEMONIC]
  *            [--engine interp|bt] [--runs] [--mode 64|32|16] [--case NUMBER] [--max-reports N]

@@ -89,7 +89,7 @@ struct hd_case {
     uint64_t number;
     uint32_t mnemonic;
     uint8_t mode; /* enum hd_mode */
-    uint8_t insns; /* 1, or more: a run, with forward branches only */
+    uint8_t insns; /* 1, or more: a run, perhaps in a loop; all other branches go forward */
     uint8_t len;
     uint8_t step; /* native: stop by TF; else by INT3 */
     uint8_t dump; /* native: copy the memory afterwards */

@@ -1129,9 +1129,9 @@ static bool fits_run(const ZydisDecodedInstruction *zi, const ZydisDecodedOperan
     return true;
 }
 
-/* Does it leave the registers alone that point to memory? RSP moves by itself. */
+/* Does it leave the registers alone that point to memory? RSP moves by itself, the counter never. */
 static bool keeps(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops,
-                  unsigned pointers)
+                  unsigned pointers, bool all)
 {
     for (unsigned k = 0; k < zi->operand_count; k++) {
         const ZydisDecodedOperand *op = &ops[k];
@@ -1140,8 +1140,10 @@ static bool keeps(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *
         if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
             !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             continue;
-        n = gpr_index(op->reg.value);
-        if (n >= 0 && pointers >> n & 1 && op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+        n = decode_gpr(op->reg.value);
+        n = n & R_HIGH && n < R_RIP ? n & 3 : n;
+        if (n < 16 && pointers >> n & 1 &&
+            (all || op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT))
             return false;
     }
     return true;
@@ -1230,7 +1232,8 @@ static void fix_disp(struct rng *r, const struct hd_case *tc, uint8_t *code,
 }
 
 static bool add_to_run(struct hd_gen *g, struct rng *r, struct hd_group *group, bool last,
-                       unsigned pointers, unsigned small, struct hd_case *out, bool *branch)
+                       unsigned pointers, unsigned small, unsigned counter, struct hd_case *out,
+                       bool *branch)
 {
     const struct template *t = &g->t[group->first + below(r, group->count)];
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -1247,8 +1250,12 @@ static bool add_to_run(struct hd_gen *g, struct rng *r, struct hd_group *group, 
     n = encode(t, &f, tail, sizeof(tail), code);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder[HD_64], code, n, &zi, ops)) ||
         zi.mnemonic != group->mnemonic || !available(g, &zi) || !fits_run(&zi, ops, last) ||
-        (!keeps(&zi, ops, pointers) && chance(r, 85)) || out->len + zi.length > HD_CODE_MAX - 16)
+        (!keeps(&zi, ops, pointers, false) && chance(r, 85)) || !keeps(&zi, ops, counter, true) ||
+        out->len + zi.length > HD_CODE_MAX - 16)
         return false;
+    if (counter && (zi.mnemonic == ZYDIS_MNEMONIC_CALL ||
+                    (zi.mnemonic == ZYDIS_MNEMONIC_JMP && !relative(&zi))))
+        return false; /* a loop ends when its counter says so */
     /* One that finds a return address, and leaves it where it is, would go back for ever. */
     if (out->calls && zi.mnemonic == ZYDIS_MNEMONIC_JMP && !relative(&zi))
         return false;
@@ -1299,12 +1306,46 @@ static void aim_branches(struct rng *r, struct hd_case *tc, const uint8_t *start
     }
 }
 
+static void put_code(struct hd_case *out, const uint8_t *code, unsigned n)
+{
+    memcpy(out->code + out->len, code, n);
+    out->len = (uint8_t)(out->len + n);
+}
+
+/* A register moves by a constant: ADD, or LEA, which leaves the flags alone. */
+static void put_step(struct rng *r, struct hd_case *out, unsigned reg, int step)
+{
+    uint8_t rex = (uint8_t)(0x48 | reg >> 3), low = reg & 7;
+
+    if (low == 4 || chance(r, 50))
+        put_code(out, (const uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | low), (uint8_t)step}, 4);
+    else
+        put_code(out,
+                 (const uint8_t[]){(uint8_t)(rex | reg >> 3 << 2), 0x8d,
+                                   (uint8_t)(0x40 | low << 3 | low), (uint8_t)step},
+                 4);
+}
+
+/* The end of a loop: its counter goes down, and to the beginning if it is not 0. */
+static void put_loop_end(struct rng *r, struct hd_case *out, unsigned counter)
+{
+    uint8_t rex = (uint8_t)(0x48 | counter >> 3), low = counter & 7;
+
+    if (chance(r, 50))
+        put_code(out, (const uint8_t[]){rex, 0xff, (uint8_t)(0xc8 | low)}, 3);
+    else
+        put_code(out, (const uint8_t[]){rex, 0x83, (uint8_t)(0xe8 | low), 1}, 4);
+    put_code(out, (const uint8_t[]){0x75, (uint8_t)-(out->len + 2)}, 2);
+}
+
 bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64_t seed,
              uint64_t number, struct hd_case *out)
 {
     struct rng r = {.s = seed ^ number * 0xd1342543de82ef95ull};
-    unsigned n, pointers = 0, small = 0, branches = 0;
+    static const int8_t steps_by[] = {8, 16, 4, 1, -8, -1, 64, 3, 24, -16, 12, -3};
+    unsigned n, pointers = 0, small = 0, branches = 0, counter = 0;
     uint8_t starts[RUN_MAX + 1] = {0};
+    bool loop;
 
     if (!g->common)
         find_common(g, groups, ngroups);
@@ -1340,6 +1381,15 @@ bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64
         else if (small >> k & 1)
             out->regs.gpr[k] = below(&r, 40);
     }
+    loop = chance(&r, 30);
+    if (loop) {
+        counter = below(&r, 16);
+        while (pointers >> counter & 1 || counter == REG_RSP)
+            counter = (counter + 1) & 15;
+        out->regs.gpr[counter] = 1 + below(&r, chance(&r, 60) ? 40 : 700);
+        if (chance(&r, 50))
+            small |= 1u << counter;
+    }
     if (!small)
         small = 1u << REG_RSP; /* as an index that is none */
     out->patch_at = (uint32_t)(out->regs.gpr[REG_RSP] - HD_DATA);
@@ -1352,16 +1402,25 @@ bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64
 
     out->insns = (uint8_t)(2 + below(&r, RUN_MAX - 1));
     for (n = 0; n < out->insns; n++) {
-        bool last = n + 1u == out->insns, made = false, branch = false;
+        bool last = n + 1u == out->insns && !loop, made = false, branch = false;
         unsigned kind = below(&r, 100);
 
+        if (loop && chance(&r, 30)) {
+            unsigned reg = below(&r, 16);
+
+            while (!(pointers >> reg & 1))
+                reg = (reg + 1) & 15;
+            put_step(&r, out, reg, steps_by[below(&r, sizeof(steps_by))]);
+            made = true;
+        }
         for (unsigned attempt = 0; attempt < 60 && !made; attempt++) {
             unsigned at = kind < (last ? 40u : 15u) && g->nbranches
                               ? g->branches[below(&r, g->nbranches)]
                           : kind < 75 && g->ncommon ? g->common[below(&r, g->ncommon)]
                                                     : below(&r, ngroups);
 
-            made = add_to_run(g, &r, &groups[at], last, pointers, small, out, &branch);
+            made = add_to_run(g, &r, &groups[at], last, pointers, small,
+                              loop ? 1u << counter : 0, out, &branch);
         }
         if (!made)
             break;
@@ -1371,6 +1430,8 @@ bool gen_run(struct hd_gen *g, struct hd_group *groups, unsigned ngroups, uint64
     if (n < 2)
         return false;
     out->insns = (uint8_t)n;
+    if (loop)
+        put_loop_end(&r, out, counter);
     aim_branches(&r, out, starts, n, branches);
     for (unsigned k = 0; k < out->patch_len; k += 8)
         if (inside(out, get_le64(out->patch + k)))

@@ -280,8 +280,8 @@ static void run_instruction(struct interp *c, uint64_t rip, bool branch)
 }
 
 /*
- * Until it is left. A run has forward branches only, and what lies behind the case is INT3, which ends it
- * with an exception if nothing else does.
+ * Until it is left. A run has forward branches only, but for that of a loop that ends, and what
+ * lies behind the case is INT3, which ends it with an exception if nothing else does.
  */
 static void run_translated(struct hd_vm *v, const struct hd_case *tc)
 {

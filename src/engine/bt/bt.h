@@ -77,6 +77,9 @@ struct bt_entry {
 #define BT_TARGETS    65536
 #define BT_RUNS       16384
 #define BT_SINGLES    2048
+#define BT_LOOPS       1024
+#define BT_DELTAS      6
+#define BT_LOOP_CREDIT 16
 
 struct bt_table {
     struct bt_entry at[TLB_ENTRIES];
@@ -174,6 +177,9 @@ struct bt_vcpu {
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta;           /* of the stack: minus its page, and SD */
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
+    uint64_t loop_limit;             /* loop.c: what its counter must not reach, ... */
+    uint64_t loop_delta[BT_DELTAS];  /* ... and what makes host addresses */
+    int32_t loop_credit[BT_LOOPS];   /* so often it may be left early */
     uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;  /* ... and where to go on without */
     uint32_t host_mxcsr;
@@ -375,7 +381,7 @@ struct bt_vm {
     struct bt_site *sites;
     struct bt_exit *exits;
     struct bt_trap *traps;
-    uint32_t nblocks, nsites, nexits;
+    uint32_t nblocks, nsites, nexits, nloops;
     _Atomic uint32_t ntraps;
     /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second
      * page. */

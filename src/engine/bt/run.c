@@ -632,6 +632,8 @@ static int bt_vcpu_init(struct vcpu *vcpu, struct err *err)
     v->self = v;
     v->bt = vcpu->vm->engine_data;
     v->host_mxcsr = 0x1f80;
+    for (unsigned i = 0; i < BT_LOOPS; i++)
+        v->loop_credit[i] = BT_LOOP_CREDIT;
     leave_at_poll(v);
     v->mode_key = UINT64_MAX;
     bt_tlb_init(v);

@@ -49,7 +49,7 @@ void bt_translate_fini(struct bt_vm *bt)
 
 /* ---- decoding ------------------------------------------------------------------------------ */
 
-static gva_t branch_target(const struct form *f, gva_t va)
+gva_t branch_target(const struct form *f, gva_t va)
 {
     return (va + f->in.len + (uint64_t)(int64_t)f->zi.raw.imm[0].value.s) & mask_bytes(f->in.osize);
 }
@@ -167,11 +167,21 @@ static bool decode_crossing(struct translation *t, unsigned off, struct form *f)
     return true;
 }
 
+/* Is the last instruction a branch to the first one? */
+static bool loops(const struct translation *t)
+{
+    const struct form *f = &t->forms[t->n - 1];
+
+    return (f->class == FORM_JCC || f->class == FORM_JMP) &&
+           branch_target(f, t->va + f->off) == t->va;
+}
+
 static void decode_block(struct translation *t)
 {
     unsigned at = t->off;
 
     t->open = true;
+    t->loop.on = false;
     for (t->n = 0; t->n < t->max && at < PAGE_SIZE;) {
         struct form *f = &t->forms[t->n];
 
@@ -186,10 +196,11 @@ static void decode_block(struct translation *t)
         read_bytes(t, at, f->in.len);
         at += f->in.len;
         t->n++;
-        if (ends(f)) {
-            t->open = false;
+        t->open = !ends(f);
+        if (loops(t) && loop_find(t))
             break;
-        }
+        if (!t->open)
+            break;
         /* One instruction after STI, none after POPF, and the next block polls. */
         if (f->poll_after || (t->n > 1 && f[-1].shadow))
             break;
@@ -427,7 +438,7 @@ static void align_jump(struct emit *e, unsigned lead)
         emit_nop(e, 8 - at);
 }
 
-static uint32_t add_exit(struct translation *t, gva_t target, uint16_t live)
+uint32_t add_exit(struct translation *t, gva_t target, uint16_t live)
 {
     struct bt_exit *x = &t->bt->exits[t->bt->nexits];
 
@@ -480,14 +491,24 @@ static bool planted(const struct translation *t, enum bt_plant what)
     return unlikely(t->bt->plant == what);
 }
 
+/* Does the block go round here? */
+static bool goes_round(const struct translation *t, const struct form *f)
+{
+    return t->loop.on && f == &t->forms[t->n - 1];
+}
+
 static void emit_jcc(struct translation *t, const struct form *f)
 {
     gva_t target = branch_target(f, t->va + f->off);
-    uint32_t exit = add_exit(t, target, f->live_out);
+    uint32_t exit, from;
     struct stub *s;
-    uint32_t from;
 
     flags_to_host(t);
+    if (goes_round(t, f)) {
+        t->loop.from = emit_jump(&t->hot, f->cc, t->hot.at);
+        return;
+    }
+    exit = add_exit(t, target, f->live_out);
     align_jump(&t->hot, 2);
     from = emit_jump(&t->hot, f->cc ^ planted(t, PLANT_BRANCH), t->hot.at);
     s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
@@ -714,6 +735,18 @@ static void emit_stub(struct translation *t, const struct stub *s)
             put_flags(e);
         emit_far_exit(t, e, s->index, false);
         break;
+    case STUB_LOOP_EXIT:
+        emit_load(e, SD, rm_gs(GS(window_delta)));
+        if (!in_page(t, t->bt->exits[s->index].target)) {
+            if (s->save)
+                put_flags(e);
+            emit_far_exit(t, e, s->index, false);
+            break;
+        }
+        align_jump(e, 1);
+        t->bt->exits[s->index].jump = emit_jump(e, CC_ALWAYS, e->at);
+        emit_patch(e, t->bt->exits[s->index].jump, e->at);
+        /* fall through */
     case STUB_EXIT:
         if (s->save)
             put_flags(e);
@@ -794,20 +827,8 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
                                               offsetof(struct cpu_seg, base))));
 }
 
-/*
- * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1
- * the entry's `member`: the page's host address, or the addend.
- */
-void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how, size_t member)
+void emit_lookup(const struct translation *t, struct emit *e, int32_t tag)
 {
-    struct emit *e = &t->hot;
-    int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
-    int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
-    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
-    struct stub *s;
-
-    t0_lost(t);
-    t1_lost(t);
     if (t->bt->vm->host & HOST_BMI2) {
         emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
     } else {
@@ -817,7 +838,25 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     emit8(e, PAGE_SHIFT - 5);
     emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
     emit32(e, (TLB_ENTRIES - 1) << 5);
-    emit_op(e, true, OP_XOR, T0, entry);
+    emit_op(e, true, OP_XOR, T0,
+            (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag});
+}
+
+/*
+ * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1
+ * the entry's `member`: the page's host address, or the addend.
+ */
+void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how, size_t member)
+{
+    struct emit *e = &t->hot;
+    int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
+    int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
+    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
+    struct stub *s;
+
+    t0_lost(t);
+    t1_lost(t);
+    emit_lookup(t, e, tag);
     emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
     emit32(e, PAGE_SIZE - size);
     s = add_stub(t, STUB_MISS, emit_jump(e, CC_A, e->at), site);
@@ -887,8 +926,7 @@ static bool writes_register(const struct form *f, unsigned reg)
     return false;
 }
 
-/* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
-static bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by)
+bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by)
 {
     const struct insn *in = &f->in;
     int64_t add;
@@ -1422,7 +1460,7 @@ static void emit_slow(struct translation *t, const struct form *f)
         resume_here(t, site);
 }
 
-static void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save)
+void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save)
 {
     uint32_t n = atomic_load(&t->bt->ntraps);
 
@@ -1784,7 +1822,10 @@ static void emit_form(struct translation *t, const struct form *f)
         emit_loop(t, f);
         break;
     case FORM_JMP:
-        emit_exit(t, branch_target(f, va), f->live_out);
+        if (goes_round(t, f))
+            t->loop.from = emit_jump(&t->hot, CC_ALWAYS, t->hot.at);
+        else
+            emit_exit(t, branch_target(f, va), f->live_out);
         break;
     case FORM_CALL:
         emit_return_address(t, f);
@@ -1915,7 +1956,7 @@ static bool room(const struct bt_vm *bt)
 {
     return bt->hot + ROOM_HOT <= BT_COLD && bt->cold + ROOM_COLD <= BT_CODE_BYTES - PAGE_SIZE &&
            bt->nblocks < BT_BLOCKS && bt->nsites + 8 * MAX_FORMS < BT_SITES &&
-           bt->nexits + 2 * MAX_FORMS < BT_EXITS && bt->ntraps + MAX_FORMS < BT_TRAPS;
+           bt->nexits + 3 * MAX_FORMS < BT_EXITS && bt->ntraps + 2 * MAX_FORMS < BT_TRAPS;
 }
 
 /* Now that stores to them are noticed: are the bytes in the page still those that were decoded? */
@@ -1940,6 +1981,7 @@ static struct bt_block *translate(struct translation *t)
     if (!t->n)
         return NULL;
     find_live(t);
+    t->loop.on &= !t->forms[0].live_in;
     *b = (struct bt_block){.va = t->va,
                            .lin = t->lin,
                            .cs_word = t->cs_word,
@@ -1963,6 +2005,8 @@ static struct bt_block *translate(struct translation *t)
 
         emit_exit(t, behind(t, last), last->live_out);
     }
+    if (t->loop.on)
+        emit_loop_form(t);
     emit_cold_entries(t);
     for (unsigned i = 0; i < t->nstubs; i++)
         emit_stub(t, &t->stubs[i]);

@@ -23,6 +23,7 @@ enum stub_kind {
     STUB_SITE,     /* leave at the instruction */
     STUB_EXIT,     /* leave by an exit */
     STUB_EXIT_FAR, /* a guarded exit */
+    STUB_LOOP_EXIT, /* an exit of a loop's second form */
     STUB_TRAP,     /* after a host fault */
 };
 struct stub {
@@ -48,6 +49,27 @@ struct share {
     bool kept;  /* ... and so does bt_vcpu.shares */
     uint8_t base, how;
     int32_t low, high, moved;
+};
+
+/* Accesses of a loop that one look at the page is for (loop.c). */
+#define LOOP_GROUPS BT_DELTAS
+enum loop_fold { FOLD_NONE, FOLD_BASE, FOLD_INDEX };
+struct loop_group {
+    uint8_t base, index, scale, how;
+    bool constant;       /* low and high are addresses */
+    enum loop_fold fold; /* of two registers, this one is the same in all turns */
+    int64_t low, high;   /* bytes relative to the registers as they are when a turn begins */
+    int64_t stride;      /* bytes that they move by in a turn */
+};
+
+struct loop {
+    bool on;
+    unsigned ngroups;
+    uint32_t from; /* the first form's jump to itself */
+    uint8_t of[MAX_FORMS];
+    uint8_t counter; /* a register that moves in each turn by ... */
+    int32_t counter_stride;
+    struct loop_group group[LOOP_GROUPS];
 };
 
 /*
@@ -104,6 +126,7 @@ struct translation {
     bool shares;        /* this block may share checks */
     unsigned next_share;
     struct share share[BT_SHARES];
+    struct loop loop;
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
@@ -162,6 +185,21 @@ void emit_mode(struct translation *t);
  * it. */
 struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                           enum access how);
+
+/* T1 = place of the entry for the address in T0, T0 ^= its tag, which is at `tag` of the first. */
+void emit_lookup(const struct translation *t, struct emit *e, int32_t tag);
+
+/* What loop.c has of translate.c. */
+gva_t branch_target(const struct form *f, gva_t va);
+/* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
+bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by);
+uint32_t add_exit(struct translation *t, gva_t target, uint16_t live);
+void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save);
+
+/* loop.c. Is the block, whose last form is a branch to its beginning, a loop of this kind? */
+bool loop_find(struct translation *t);
+/* Behind the first form, whose jump to itself is patched. */
+void emit_loop_form(struct translation *t);
 
 /* segment.c. Call segment_form when all else of the form is known: it may become a slow one. */
 void segment_form(const struct translation *t, struct form *f);
