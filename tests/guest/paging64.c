@@ -237,6 +237,74 @@ CASE(strings_of_many_pages, "string instructions over many pages")
     write_cr3(read_cr3());
 }
 
+/* ---- loops over pages ---- */
+
+/* 32-bit words of [from, from + 4 n), plus one each, to [to, to + 4 n); twice, so that it is warm. */
+static void add_one(uint64_t to, uint64_t from, uint64_t n)
+{
+    __asm__ volatile("1: mov (%1), %%eax; add $1, %%eax; mov %%eax, (%0); add $4, %1; add $4, %0;"
+                     "sub $1, %2; jnz 1b"
+                     : "+D"(to), "+S"(from), "+c"(n)
+                     :
+                     : "rax", "memory");
+}
+
+/* The same from the end, by one register, and by way of a table. */
+static void add_one_down(uint64_t to, uint64_t from, uint64_t n, const uint32_t *table)
+{
+    __asm__ volatile("1: mov -4(%1,%2,4), %%eax; mov %%eax, %%r8d; and $7, %%r8d;"
+                     "mov (%3,%%r8,4), %%r8d; add %%r8d, %%eax; mov %%eax, -4(%0,%2,4);"
+                     "sub $1, %2; jnz 1b"
+                     : "+D"(to), "+S"(from), "+c"(n)
+                     : "d"(table)
+                     : "rax", "r8", "memory");
+}
+
+CASE(loops_over_pages, "loops over pages")
+{
+    static const uint32_t ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    uint64_t n = 4 * 1024;
+
+    /* Pages whose order in memory is another one, and that are not all there. */
+    for (unsigned i = 0; i < 4; i++) {
+        map4k(VA + i * 4096, PHYS + (i ^ 1) * 4096, PTE_P | PTE_W);
+        map4k(VA + 0x10000 + i * 4096, PHYS + 0x10000 + (i ^ 3) * 4096, PTE_P | PTE_W);
+    }
+    map4k(VA + 0x14000, PHYS, 0);
+    for (unsigned round = 0; round < 6; round++) {
+        for (uint64_t i = 0; i < n; i++)
+            ((volatile uint32_t *)VA)[i] = (uint32_t)i * 3 + round;
+        for (unsigned k = 0; k < 3; k++)
+            if (round % 2)
+                add_one(VA + 0x10000 + k, VA + k, n - 1);
+            else
+                add_one_down(VA + 0x10000 + k, VA + k, n - 1, ones);
+        CHECK_EQ(*(volatile uint32_t *)(VA + 0x10000 + 2 + 4 * 1500),
+                 *(volatile uint32_t *)(VA + 2 + 4 * 1500) + 1);
+        CHECK_EQ(*(volatile uint32_t *)(VA + 0x10000 + 2 + 4 * 2047),
+                 *(volatile uint32_t *)(VA + 2 + 4 * 2047) + 1);
+        CHECK_EQ(*(volatile uint32_t *)(VA + 0x10000 + 2 + 4 * (n - 2)),
+                 *(volatile uint32_t *)(VA + 2 + 4 * (n - 2)) + 1);
+    }
+
+    /* A page that is missing, far behind the beginning. */
+    absent = pte(VA + 0x12000, 1);
+    absent_entry = *absent;
+    *absent = 0;
+    invlpg((void *)(VA + 0x12000));
+    trap_hook = comes_back;
+    add_one(VA + 0x10000, VA, n);
+    trap_hook = NULL;
+    CHECK_EQ(fault_di, VA + 0x12000);
+    CHECK_EQ(fault_cx, n - 2048);
+    CHECK_EQ(*(volatile uint32_t *)(VA + 0x13ffc), *(volatile uint32_t *)(VA + 0x3ffc) + 1);
+
+    /* One that is another one from some turn on: INVLPG comes between two loops. */
+    map4k(VA + 0x11000, PHYS + 0x20000, PTE_P | PTE_W);
+    add_one(VA + 0x10000, VA, n);
+    CHECK_EQ(*(volatile uint32_t *)(PHYS + 0x20000 + 0x800), *(volatile uint32_t *)(VA + 0x1800) + 1);
+}
+
 CASE(one_gigabyte_page, "1 GiB page")
 {
     uint64_t va = 0x10040000000ull;

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loops of one block: it ends with a branch to its own beginning, and all the addresses that it
- * touches move by constants from turn to turn. Such a block is written twice. The first form is
- * that of any block. Where it would go round, it looks up the page of each access once, finds for
- * how many turns they all stay in their pages, and goes on to the second form, which has no checks:
- * what makes host addresses stays in registers for the whole loop. After so many turns it looks
- * again; where an access leaves its page, or has none, the first form makes a turn, and knows what
- * to do.
+ * Loops of one block: it ends with a branch to its own beginning, and addresses that it touches
+ * move by constants from turn to turn. Such a block is written twice. The first form is that of any
+ * block. Where it would go round, it looks up the page of each such access once, finds for how many
+ * turns they all stay in their pages, and goes on to the second form, which has no checks of them.
+ * After so many turns it looks again, and polls; where an access leaves its page, or has none, the
+ * first form makes a turn, and knows what to do.
  *
- * The second form never comes back from anything: whatever leaves it (a branch out of the loop, a
- * fault) goes to another block. It polls when it looks again, after 4096 turns at most. The stack's
- * window is given up for the time (SD), flags are the host's throughout.
+ * If all accesses are of this kind, and all registers are the host's, the loop is pure: what makes
+ * host addresses stays in registers throughout (SD as well: the stack's window is given up for the
+ * time), flags are the host's, and whatever leaves the second form (a branch out of the loop, a
+ * fault) goes to another block and never comes back. Else the second form is written as the first
+ * is, but that these accesses find in memory what makes host addresses, as those under a shared
+ * check do.
  *
  * Looking up costs as much as two turns or three. A loop that is left again and again before it has
  * paid goes round in the first form only: bt_vcpu.loop_credit.
  */
 #include "engine/bt/translate.h"
 
-#define TURNS      4096 /* without a poll */
+#define TURNS      2048 /* without a poll */
 #define FIRST      4    /* turns until a loop has paid */
 #define MAX_STRIDE 512
 #define MAX_SPAN   1024
@@ -69,6 +71,8 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
     if (in->asize != 8 || in->seg >= SEG_FS || f->masked || f->x87 ||
         (f->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK) || f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG)
         return false;
+    if (f->high != R_NONE && (in->base == f->high || in->index == f->high))
+        return false; /* its bytes are exchanged meanwhile */
     *g = (struct loop_group){.base = in->base,
                              .index = in->index,
                              .scale = in->scale,
@@ -130,7 +134,23 @@ static bool add_access(struct loop *l, unsigned n, const struct loop_group *a)
     return true;
 }
 
+/* May the form be in the second form of a loop that is not pure? */
 static bool may_be_in_loop(const struct translation *t, unsigned n)
+{
+    switch (t->forms[n].class) {
+    case FORM_NATIVE:
+    case FORM_LEA:
+    case FORM_NOTHING:
+    case FORM_JCC:
+        return true;
+    case FORM_JMP:
+        return n == t->n - 1;
+    default:
+        return false;
+    }
+}
+
+static bool is_pure(const struct translation *t, unsigned n)
 {
     const struct form *f = &t->forms[n];
     const struct insn *in = &f->in;
@@ -143,14 +163,8 @@ static bool may_be_in_loop(const struct translation *t, unsigned n)
                in->asize == 8 && in->base != R_RIP && (in->base != R_NONE || in->index != R_NONE) &&
                (in->base == R_NONE || !is_stolen(in->base)) &&
                (in->index == R_NONE || !is_stolen(in->index));
-    case FORM_NOTHING:
-        return true;
-    case FORM_JCC:
-        return true;
-    case FORM_JMP:
-        return n == t->n - 1;
     default:
-        return false;
+        return true;
     }
 }
 
@@ -171,7 +185,7 @@ bool loop_find(struct translation *t)
 {
     struct loop *l = &t->loop;
 
-    *l = (struct loop){.on = false};
+    *l = (struct loop){.pure = true};
     if (!t->code64 || t->bt->lockstep || t->v->cap || t->forms[t->n - 1].crosses)
         return false;
     for (unsigned n = 0; n < t->n; n++) {
@@ -180,10 +194,10 @@ bool loop_find(struct translation *t)
         if (!may_be_in_loop(t, n))
             return false;
         l->of[n] = UINT8_MAX;
-        if (t->forms[n].class != FORM_NATIVE || !t->forms[n].mem_size)
-            continue;
-        if (!find_access(t, n, &g) || !add_access(l, n, &g))
-            return false;
+        l->pure &= is_pure(t, n);
+        if (t->forms[n].class == FORM_NATIVE && t->forms[n].mem_size &&
+            (!find_access(t, n, &g) || !add_access(l, n, &g)))
+            l->pure = false;
     }
     l->on = l->ngroups && find_counter(t, l);
     return l->on;
@@ -211,15 +225,13 @@ static struct rm delta_rm(unsigned k)
     return rm_gs(GS(loop_delta) + 8 * (int32_t)k);
 }
 
-static struct rm operand(struct translation *t, unsigned n)
+/* The operand of form n, if the temporary is what its group's loop_delta is. */
+static struct rm group_rm(const struct translation *t, unsigned n, unsigned temp)
 {
     const struct insn *in = &t->forms[n].in;
-    unsigned k = t->loop.of[n], temp = temp_of(t, k);
-    const struct loop_group *g = &t->loop.group[k];
+    const struct loop_group *g = &t->loop.group[t->loop.of[n]];
     int64_t at;
 
-    if (!has_own_temp(t, k))
-        emit_load(&t->hot, T0, delta_rm(k));
     if (g->constant) { /* the temporary is the host address of the lowest byte */
         at = in->disp + (in->base == R_RIP ? (int64_t)(t->va + t->forms[n].off + in->len) : 0);
         return rm_mem(temp, NO_REG, 0, (int32_t)(at - g->low));
@@ -227,6 +239,31 @@ static struct rm operand(struct translation *t, unsigned n)
     if (g->fold == FOLD_BASE || g->base == R_NONE)
         return rm_mem(temp, in->index, in->scale, (int32_t)in->disp);
     return rm_mem(in->base, temp, 0, (int32_t)in->disp);
+}
+
+static struct rm operand(struct translation *t, unsigned n)
+{
+    unsigned k = t->loop.of[n];
+
+    if (!has_own_temp(t, k))
+        emit_load(&t->hot, T0, delta_rm(k));
+    return group_rm(t, n, temp_of(t, k));
+}
+
+bool loop_operand(struct translation *t, const struct form *f, struct rm *m)
+{
+    unsigned n = (unsigned)(f - t->forms), k;
+
+    if (!t->loop.second || t->loop.of[n] == UINT8_MAX)
+        return false;
+    k = t->loop.of[n];
+    if (t->loop.in_t1 != k + 1) {
+        t1_lost(t);
+        emit_load(&t->hot, T1, delta_rm(k));
+        t->loop.in_t1 = (uint8_t)(k + 1);
+    }
+    *m = group_rm(t, n, T1);
+    return true;
 }
 
 static void emit_loop_exit(struct translation *t, unsigned cc, gva_t target, uint16_t live)
@@ -365,7 +402,9 @@ static void emit_between(struct translation *t, uint32_t turn, uint32_t again)
     emit_multiply(e, SD, l->counter_stride);
     emit_op(e, true, OP_ADD, SD, rm_reg(l->counter));
     emit_store(e, SD, rm_gs(GS(loop_limit)));
-    for (unsigned k = 0; k < l->ngroups; k++)
+    if (!l->pure)
+        emit_load(e, SD, rm_gs(GS(window_delta)));
+    for (unsigned k = 0; l->pure && k < l->ngroups; k++)
         if (has_own_temp(t, k))
             emit_load(e, temp_of(t, k), delta_rm(k));
     emit_jump(e, CC_ALWAYS, turn);
@@ -382,8 +421,11 @@ void emit_loop_form(struct translation *t)
 
     emit_nop(e, (0u - e->at) & 15);
     turn = e->at;
-    for (unsigned n = 0; n < t->n; n++)
-        emit_turn(t, n);
+    if (t->loop.pure)
+        for (unsigned n = 0; n < t->n; n++)
+            emit_turn(t, n);
+    else
+        emit_as_first(t);
     emit_op(e, true, OP_CMP, t->loop.counter, rm_gs(GS(loop_limit)));
     emit_jump(e, CC_NE, turn);
     again = emit_jump(e, CC_ALWAYS, e->at);

@@ -181,7 +181,7 @@ static void decode_block(struct translation *t)
     unsigned at = t->off;
 
     t->open = true;
-    t->loop.on = false;
+    t->loop = (struct loop){.on = false};
     for (t->n = 0; t->n < t->max && at < PAGE_SIZE;) {
         struct form *f = &t->forms[t->n];
 
@@ -359,11 +359,12 @@ void t1_lost(struct translation *t)
         t->share[k].in_t1 = false;
     t->pair_t1 = 0;
     t->temp[1] = 0;
+    t->loop.in_t1 = 0;
 }
 
 static bool t1_in_use(const struct translation *t)
 {
-    bool used = t->pair_t1 || t->temp[1];
+    bool used = t->pair_t1 || t->temp[1] || t->loop.in_t1;
 
     for (unsigned k = 0; k < BT_SHARES; k++)
         used |= t->share[k].live && t->share[k].in_t1;
@@ -500,17 +501,22 @@ static bool goes_round(const struct translation *t, const struct form *f)
 static void emit_jcc(struct translation *t, const struct form *f)
 {
     gva_t target = branch_target(f, t->va + f->off);
+    unsigned cc = f->cc ^ planted(t, PLANT_BRANCH);
     uint32_t exit, from;
     struct stub *s;
 
     flags_to_host(t);
     if (goes_round(t, f)) {
-        t->loop.from = emit_jump(&t->hot, f->cc, t->hot.at);
-        return;
+        if (!t->loop.second) {
+            t->loop.from = emit_jump(&t->hot, f->cc, t->hot.at);
+            return;
+        }
+        target = behind(t, f);
+        cc ^= 1;
     }
     exit = add_exit(t, target, f->live_out);
     align_jump(&t->hot, 2);
-    from = emit_jump(&t->hot, f->cc ^ planted(t, PLANT_BRANCH), t->hot.at);
+    from = emit_jump(&t->hot, cc, t->hot.at);
     s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
     t->bt->exits[exit].jump = from;
     s->save = t->host && !t->slot;
@@ -1335,6 +1341,8 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
                                 f->zi.mnemonic == ZYDIS_MNEMONIC_XCHG);
     struct place p = {.site = BT_NONE};
 
+    if (loop_operand(t, f, &p.rm))
+        return p;
     if (f->windowed && !aligned && !f->masked && !f->x87 &&
         use_window(t, f, (int32_t)in->disp, (int32_t)in->disp + (int32_t)size)) {
         p.rm = window_rm(t, (int32_t)in->disp);
@@ -1534,7 +1542,7 @@ static bool emit_native(struct translation *t, const struct form *f)
             }
             t1_lost(t);
             spare = BIT(1);
-        } else if (p.rm.index != T1) {
+        } else if (p.rm.index != T1 && p.rm.base != T1) {
             spare |= BIT(1);
         }
     }
@@ -1822,6 +1830,8 @@ static void emit_form(struct translation *t, const struct form *f)
         emit_loop(t, f);
         break;
     case FORM_JMP:
+        if (goes_round(t, f) && t->loop.second)
+            break;
         if (goes_round(t, f))
             t->loop.from = emit_jump(&t->hot, CC_ALWAYS, t->hot.at);
         else
@@ -1929,6 +1939,19 @@ static void emit_entries(struct translation *t)
         emit_window(t, &t->forms[0], low, high); /* before flags are made */
     if (live)
         flags_to_host(t);
+}
+
+/* As emit_entries leaves it, but for what the first form may have checked: rsp may have moved. */
+void emit_as_first(struct translation *t)
+{
+    t->host = t->slot = false;
+    t->window = t->pair = t->rsp_known = false;
+    t->pair_t1 = t->temp[0] = t->temp[1] = 0;
+    memset(t->share, 0, sizeof(t->share));
+    t->loop.second = true;
+    t->loop.in_t1 = 0;
+    for (unsigned i = 0; i < t->n; i++)
+        emit_form(t, &t->forms[i]);
 }
 
 static void emit_cold_entries(struct translation *t)

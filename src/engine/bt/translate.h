@@ -63,7 +63,9 @@ struct loop_group {
 };
 
 struct loop {
-    bool on;
+    bool on, pure;
+    bool second;    /* this form is being written, ... */
+    uint8_t in_t1;  /* ... and T1 is the loop_delta of this group, plus 1; 0: of none */
     unsigned ngroups;
     uint32_t from; /* the first form's jump to itself */
     uint8_t of[MAX_FORMS];
@@ -196,8 +198,13 @@ bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by);
 uint32_t add_exit(struct translation *t, gva_t target, uint16_t live);
 void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save);
 
+/* All of a block that is not pure but the branch at its end, from the beginning. */
+void emit_as_first(struct translation *t);
+
 /* loop.c. Is the block, whose last form is a branch to its beginning, a loop of this kind? */
 bool loop_find(struct translation *t);
+/* In the second form: is the operand one of those that need no check? Loads T1. */
+bool loop_operand(struct translation *t, const struct form *f, struct rm *m);
 /* Behind the first form, whose jump to itself is patched. */
 void emit_loop_form(struct translation *t);
 
