@@ -164,7 +164,8 @@ LOOP(loop_pages, "1: mov %%rsp, %%rax\nlea -4000(%%rsp), %%rsp\npush %%rax\npop 
 LOOP(loop_vector, "1: push %%rax\npxor %%xmm0, %%xmm0\npop %%rax\ncmpl $0, (%0)\nje 1b\n")
 /* Without checks: all its addresses move by constants; or one does. */
 LOOP(loop_pure, "1: add $1, %%rcx\ncmpl $0, (%0)\nje 1b\n")
-LOOP(loop_mixed, "1: sub $1, %%rcx\nmovzbl %%cl, %%eax\nmov (%0,%%rax), %%al\ncmpl $0, (%0)\nje 1b\n")
+LOOP(loop_mixed,
+     "1: sub $1, %%rcx\nmovzbl %%cl, %%eax\nmov (%0,%%rax), %%al\ncmpl $0, (%0)\nje 1b\n")
 
 IRQ_CASE(every_loop_is_left, "every loop is left")
 {

@@ -239,7 +239,8 @@ CASE(strings_of_many_pages, "string instructions over many pages")
 
 /* ---- loops over pages ---- */
 
-/* 32-bit words of [from, from + 4 n), plus one each, to [to, to + 4 n); twice, so that it is warm. */
+/* 32-bit words of [from, from + 4 n), plus one each, to [to, to + 4 n); twice, so that it is warm.
+ */
 static void add_one(uint64_t to, uint64_t from, uint64_t n)
 {
     __asm__ volatile("1: mov (%1), %%eax; add $1, %%eax; mov %%eax, (%0); add $4, %1; add $4, %0;"
@@ -302,7 +303,8 @@ CASE(loops_over_pages, "loops over pages")
     /* One that is another one from some turn on: INVLPG comes between two loops. */
     map4k(VA + 0x11000, PHYS + 0x20000, PTE_P | PTE_W);
     add_one(VA + 0x10000, VA, n);
-    CHECK_EQ(*(volatile uint32_t *)(PHYS + 0x20000 + 0x800), *(volatile uint32_t *)(VA + 0x1800) + 1);
+    CHECK_EQ(*(volatile uint32_t *)(PHYS + 0x20000 + 0x800),
+             *(volatile uint32_t *)(VA + 0x1800) + 1);
 }
 
 CASE(one_gigabyte_page, "1 GiB page")

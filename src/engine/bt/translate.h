@@ -64,8 +64,8 @@ struct loop_group {
 
 struct loop {
     bool on, pure;
-    bool second;    /* this form is being written, ... */
-    uint8_t in_t1;  /* ... and T1 is the loop_delta of this group, plus 1; 0: of none */
+    bool second;   /* this form is being written, ... */
+    uint8_t in_t1; /* ... and T1 is the loop_delta of this group, plus 1; 0: of none */
     unsigned ngroups;
     uint32_t from; /* the first form's jump to itself */
     uint8_t of[MAX_FORMS];
