@@ -106,6 +106,14 @@ struct bt_log {
     uint16_t slot[BT_LOG];
 };
 
+/*
+ * Without paging a linear address is a physical one, and long runs of those are RAM at the distance
+ * bt_vm.distance from the host's addresses: bytes [run_start, run_start + length).
+ */
+enum bt_run { RUN_LOW, RUN_HIGH, BT_RUNS_UNPAGED };
+#define BT_RUN_HIGH 0x100000u /* the second one's start; the first is from 0 on */
+#define BT_RUN_EDGE 256       /* no operand is longer */
+
 /* Why translated code was left. */
 enum bt_leave {
     BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
@@ -176,6 +184,8 @@ struct bt_vcpu {
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
     uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;  /* ... and where to go on without */
+    /* By enum bt_run: so many places, from its start on, that an operand may begin at. */
+    uint64_t run[BT_RUNS_UNPAGED];
     uint32_t host_mxcsr;
     uint8_t live;                 /* NEED_*: these registers are the guest's */
     uint8_t wanted;               /* load them before going on at `resume` */
@@ -398,6 +408,7 @@ struct bt_vm {
     } modes[BT_MODE_LIST];
     unsigned nmodes, nmode_tables;  /* tables: those of one mode only */
     _Atomic unsigned table_flushes; /* for want of one */
+    _Atomic uint64_t distance;      /* of RAM at 0: what makes an address a host one; 0: not known */
     unsigned warm;                  /* runs of cold code before it is translated */
     struct translation *work;       /* the translator's scratch memory */
     struct lockstep *lockstep;      /* NULL: this is the engine bt */
@@ -415,6 +426,7 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
+#define BT_KEY_UNPAGED     BIT(MODE_BITS + 3)
 /* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without.
  */
 #define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
@@ -433,7 +445,8 @@ uint64_t bt_key_segments(const struct interp *c);
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
-           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->code64 ? 0 : bt_key_segments(c));
+           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->s.cr0 & CR0_PG ? 0 : BT_KEY_UNPAGED) |
+           (c->code64 ? 0 : bt_key_segments(c));
 }
 
 /* Base and limit of CS, if code depends on them. */
@@ -487,6 +500,10 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
 /* The same for addr's page and the next one. */
 bool bt_pair_set(struct bt_vcpu *v, gva_t addr);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
+/* unpaged.c: the runs of the memory map as it is; none until they are looked for again. */
+void bt_distance_find(struct bt_vm *bt);
+void bt_runs_find(struct bt_vcpu *v);
+void bt_runs_drop(struct bt_vcpu *v);
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);
 extern const struct interp_listener bt_listener;
 

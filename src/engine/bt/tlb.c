@@ -147,6 +147,7 @@ bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
 static void drop_all(struct bt_vcpu *v)
 {
     bt_window_drop(v);
+    bt_runs_drop(v);
     second_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
@@ -276,6 +277,8 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
         second->addend = from->addend;
         second->generation = v->second_generation;
     }
+    if (unlikely(!(c->s.cr0 & CR0_PG)) && !v->run[RUN_LOW])
+        bt_runs_find(v);
     v->n.fills++;
     return true;
 }

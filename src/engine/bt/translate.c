@@ -632,6 +632,13 @@ static void emit_stub(struct translation *t, const struct stub *s)
     if (s->from2 != BT_NONE)
         emit_patch(e, s->from2, e->at);
     switch (s->kind) {
+    case STUB_UNPAGED:
+        els = emit_tag_check(t, e, s->tag, s->span);
+        emit_load(e, T1,
+                  (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->member});
+        emit_jump(e, CC_ALWAYS, s->back);
+        emit_patch(e, els, e->at);
+        /* fall through */
     case STUB_MISS: /* T0 ^= tag gives the address back */
         emit_op(e, true, OP_XOR, T0,
                 (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
@@ -794,9 +801,28 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
                                               offsetof(struct cpu_seg, base))));
 }
 
+uint32_t emit_tag_check(const struct translation *t, struct emit *e, int32_t tag, unsigned size)
+{
+    if (t->bt->vm->host & HOST_BMI2) {
+        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
+    } else {
+        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    }
+    emit8(e, PAGE_SHIFT - 5);
+    emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
+    emit32(e, (TLB_ENTRIES - 1) << 5);
+    emit_op(e, true, OP_XOR, T0,
+            (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag});
+    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
+    emit32(e, PAGE_SIZE - size);
+    return emit_jump(e, CC_A, e->at);
+}
+
 /*
  * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1
- * the entry's `member`: the page's host address, or the addend.
+ * the entry's `member`: the page's host address, or the addend. Without paging they may be the
+ * address and the addend, which make the same.
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how, size_t member)
 {
@@ -808,19 +834,18 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
 
     t0_lost(t);
     t1_lost(t);
-    if (t->bt->vm->host & HOST_BMI2) {
-        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
-    } else {
-        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
+    if (how == ACCESS_READ && (t->key & BT_KEY_UNPAGED) && !t->bt->sites[site].aligned &&
+        atomic_load(&t->bt->distance)) {
+        t->bt->sites[site].size = (uint8_t)size;
+        t->bt->sites[site].how = (uint8_t)how;
+        s = emit_run_check(t, site);
+        s->tag = tag;
+        s->member = table + (int32_t)member;
+        s->span = (uint16_t)size;
+        t->host = false;
+        return;
     }
-    emit8(e, PAGE_SHIFT - 5);
-    emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
-    emit32(e, (TLB_ENTRIES - 1) << 5);
-    emit_op(e, true, OP_XOR, T0, entry);
-    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
-    emit32(e, PAGE_SIZE - size);
-    s = add_stub(t, STUB_MISS, emit_jump(e, CC_A, e->at), site);
+    s = add_stub(t, STUB_MISS, emit_tag_check(t, e, tag, size), site);
     s->tag = tag;
     if (t->bt->sites[site].aligned) {
         emit_op(e, false, 0xf7, 0, rm_reg(T0)); /* test r14d, size - 1 */
@@ -1754,6 +1779,7 @@ static void emit_form(struct translation *t, const struct form *f)
     bool holds_on = f->class == FORM_NATIVE || f->class == FORM_JCC || f->class == FORM_NOTHING ||
                     f->class == FORM_LEA;
 
+    t->now = f;
     if (!holds_on)
         t->temp[0] = t->temp[1] = 0;
     if (f->crosses && f->class != FORM_SLOW && f->class != FORM_END)
@@ -2027,6 +2053,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->bt = bt;
         t->v = v;
         t->key = bt_key(&v->c);
+        if (t->key & BT_KEY_UNPAGED)
+            bt_distance_find(bt);
         t->windows = !(v->without & BT_KEY_NO_WINDOW);
         t->shares = !(v->without & BT_KEY_NO_SHARE);
         t->cs_word = bt_cs_word(&v->c);

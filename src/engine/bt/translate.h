@@ -13,6 +13,7 @@
 #define MAX_STUBS  (MAX_FORMS * 10)
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
+    STUB_UNPAGED, /* no run has the address: a tag may */
     STUB_MISS, /* of a TLB check */
     STUB_MISS_CONSTANT,
     STUB_PAIR,
@@ -30,8 +31,10 @@ struct stub {
     uint32_t from;   /* displacement to patch; STUB_TRAP: number of the trap */
     uint32_t from2;  /* another one, or BT_NONE */
     uint32_t index;  /* site or exit */
-    int32_t tag;     /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
-    uint16_t span;   /* STUB_WINDOW: bytes, and ... */
+    /* STUB_MISS, STUB_UNPAGED: the tags' place; STUB_WINDOW: the lowest offset from rsp. */
+    int32_t tag;
+    int32_t member;  /* STUB_UNPAGED: the place of what T1 is to be */
+    uint16_t span;   /* STUB_WINDOW, STUB_UNPAGED: bytes, and ... */
     uint32_t back;   /* ... where the block goes on */
     gva_t addr;      /* STUB_MISS_CONSTANT */
     uint8_t temp[2]; /* STUB_RESUME */
@@ -107,6 +110,7 @@ struct translation {
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
+    const struct form *now; /* the one that is being written */
     struct form ahead;
     /* Of the entries that are good: a translation that failed may have left some that are not. */
     uint32_t era;
@@ -147,6 +151,13 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                 size_t member);
+/* Its first part: the jump that is taken if the tag at `tag` in the table is another one. */
+uint32_t emit_tag_check(const struct translation *t, struct emit *e, int32_t tag, unsigned size);
+/*
+ * unpaged.c: emit_check of code without paging that only reads. Is it inside of a run? Else the tag
+ * is looked at.
+ */
+struct stub *emit_run_check(struct translation *t, uint32_t site);
 /* T0, T1 are something else from here on. */
 void t0_lost(struct translation *t);
 void t1_lost(struct translation *t);
