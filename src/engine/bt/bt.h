@@ -429,7 +429,7 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 #define BT_KEY_UNPAGED     BIT(MODE_BITS + 3)
 /* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without.
  */
-#define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
+#define BT_KEY_CAP_SHIFT (MODE_BITS + 17)
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
@@ -438,9 +438,13 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
  * memory. */
 #define BT_KEY_READ_SHIFT  (MODE_BITS + 4)
 #define BT_KEY_WRITE_SHIFT (MODE_BITS + 10)
+/* All of them that are so reach to FFFFh at least: 16-bit offsets need no look at a limit. */
+#define BT_KEY_64K BIT(MODE_BITS + 16)
 
 /* The segments' part of bt_key. */
 uint64_t bt_key_segments(const struct interp *c);
+
+_Static_assert(BT_KEY_CAP_SHIFT + 6 <= 61, "a block has less than 64 instructions");
 
 static inline uint64_t bt_key(const struct interp *c)
 {

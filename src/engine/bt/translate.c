@@ -1347,7 +1347,7 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
         come_back_here(t, p.site, true);
         emit_address(t, f, t->code64);
         if (!t->code64)
-            emit_segment(t, in->seg, size, p.site);
+            emit_segment(t, in->seg, in->asize, size, p.site);
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, page));
         p.rm = rm_mem(T0, T1, 0, 0);
     }

@@ -179,8 +179,12 @@ void segment_form(const struct translation *t, struct form *f);
 bool seg_flat(const struct translation *t, unsigned seg);
 bool is_pushf(const struct form *f);
 bool is_popf(const struct form *f);
-/* T0, an offset of `size` bytes, becomes a linear address; the site's if it is beyond the limit. */
-void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site);
+/*
+ * T0, the offset of `size` bytes, of `asize` itself, becomes a linear address; the site's if it is
+ * beyond the limit.
+ */
+void emit_segment(struct translation *t, unsigned seg, unsigned asize, unsigned size,
+                  uint32_t site);
 /* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits.
  */
 void emit_stack_address(struct translation *t, const struct form *f, unsigned base, int32_t disp,
