@@ -263,11 +263,20 @@ fill:
     jne fill
     ret
 
-/* The dword at ebx, by one instruction for all of this. */
+/* The dword at ebx, by one instruction for all of a case, which takes the run of its first address. */
+    .macro LOAD name
     .balign 64, 0x90
-load:
+\name:
     mov (%ebx), %eax
     ret
+    .endm
+    LOAD load_low
+    LOAD load_mib
+    LOAD load_top
+    LOAD load_4g
+    LOAD load_device
+    LOAD load_apic
+    LOAD load_pam
 
 pm32:
     mov $0x10, %ax
@@ -290,7 +299,7 @@ pm32:
     xor %ebp, %ebp
     mov $8, %edi
 1:  mov $0x9fe00, %ebx
-2:  call load
+2:  call load_low
     not %eax
     cmp %bl, %al
     WANT_EQUAL32
@@ -303,7 +312,7 @@ pm32:
 3:  inc %ebx
     cmp $0xa0000, %ebx
     jne 2b
-    call load
+    call load_low
     dec %edi
     jnz 1b
     PASSED32 "loads up to 640 KiB"
@@ -312,19 +321,19 @@ pm32:
     xor %ebp, %ebp
     mov $HOT, %edi
 1:  mov $0xffffc, %ebx
-    call load
+    call load_mib
     cmp $0, %eax
     WANT_EQUAL32
     mov $0xffffe, %ebx
-    call load
+    call load_mib
     cmp $0xfeff0000, %eax         /* of 100000h and 100001h */
     WANT_EQUAL32
     mov $0xfffff, %ebx
-    call load
+    call load_mib
     cmp $0xfdfeff00, %eax
     WANT_EQUAL32
     mov $0x100000, %ebx
-    call load
+    call load_mib
     cmp $0xfcfdfeff, %eax
     WANT_EQUAL32
     dec %edi
@@ -335,19 +344,19 @@ pm32:
     xor %ebp, %ebp
     mov $HOT, %edi
 1:  mov $(TOP - 0x104), %ebx
-    call load
+    call load_top
     cmp $0x00010203, %eax
     WANT_EQUAL32
     mov $(TOP - 4), %ebx
-    call load
+    call load_top
     cmp $0x00010203, %eax
     WANT_EQUAL32
     mov $(TOP - 2), %ebx
-    call load
+    call load_top
     cmp $0xffff0001, %eax
     WANT_EQUAL32
     mov $TOP, %ebx
-    call load
+    call load_top
     cmp $-1, %eax
     WANT_EQUAL32
     dec %edi
@@ -361,11 +370,11 @@ pm32:
     xor %ebp, %ebp
     mov $HOT, %edi
 1:  mov $0xfffffffe, %ebx
-    call load
+    call load_4g
     cmp %edx, %eax
     WANT_EQUAL32
     xor %ebx, %ebx
-    call load
+    call load_4g
     cmp %ecx, %eax
     WANT_EQUAL32
     dec %edi
@@ -381,11 +390,11 @@ pm32:
     inc %ebp
 1:  mov $HOT, %edi
 1:  mov $(0xfee00000 + APIC_VERSION), %ebx
-    call load
+    call load_device
     cmp %edx, %eax
     WANT_EQUAL32
     mov $0x100000, %ebx
-    call load
+    call load_device
     cmp $0xfcfdfeff, %eax
     WANT_EQUAL32
     dec %edi
@@ -412,15 +421,15 @@ pm32:
     jnz 3f
     mov 0x5100, %edx
 3:  mov $(0x300000 + APIC_VERSION), %ebx
-    call load
+    call load_apic
     cmp %edx, %eax
     WANT_EQUAL32
     mov $0x301000, %ebx
-    call load
+    call load_apic
     cmp $0x600df00d, %eax
     WANT_EQUAL32
     mov $0x2ffffc, %ebx
-    call load
+    call load_apic
     cmp $0x600df00d, %eax
     WANT_EQUAL32
     dec %edi
@@ -456,11 +465,11 @@ pm32:
     jz 3f
     mov $0x12345678, %ecx
 3:  mov $0xc8000, %ebx
-    call load
+    call load_pam
     cmp %ecx, %eax
     WANT_EQUAL32
     mov $0x100000, %ebx
-    call load
+    call load_pam
     cmp $0xfcfdfeff, %eax
     WANT_EQUAL32
     dec %edi
