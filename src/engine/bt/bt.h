@@ -182,6 +182,7 @@ struct bt_vcpu {
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta;           /* of the stack: minus its page, and SD */
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
+    uint32_t window_base;  /* of SS, as the window was set, where a stack is of 16 bits */
     uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;  /* ... and where to go on without */
     /* By enum bt_run: so many places, from its start on, that an operand may begin at. */
@@ -357,6 +358,7 @@ struct bt_trap {
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
     uint32_t window[2]; /* by user, supervisor */
+    uint32_t window16[2];
     uint32_t second[2]; /* ACCESS_READ, ACCESS_WRITE */
 };
 
@@ -451,6 +453,13 @@ static inline uint64_t bt_key(const struct interp *c)
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
            (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->s.cr0 & CR0_PG ? 0 : BT_KEY_UNPAGED) |
            (c->code64 ? 0 : bt_key_segments(c));
+}
+
+/* A stack of 16 bits that may have a window: all of its offsets are below the limit of SS. */
+static inline bool bt_key_stack16(uint64_t key)
+{
+    return (key & MODE_CODE) != MODE_CODE64 && !(key & (MODE_SS32 | MODE_LMA)) &&
+           (key & BT_KEY_64K);
 }
 
 /* Base and limit of CS, if code depends on them. */

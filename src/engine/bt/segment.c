@@ -126,7 +126,7 @@ void segment_form(const struct translation *t, struct form *f)
             form_is_end(f);
         return;
     }
-    f->stack_windowed = flat_stack && uses_stack(f);
+    f->stack_windowed = (flat_stack || bt_key_stack16(t->key)) && uses_stack(f);
     if (!(in->flags & INSN_MEM) || !one || !flat)
         return;
     f->windowed = in->base == REG_RSP && flat_stack && near_disp(t, in->disp);

@@ -112,11 +112,42 @@ static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
     return e->tag[ACCESS_WRITE] == page ? e : NULL;
 }
 
+/*
+ * The same for an offset in a stack of 16 bits. No byte of the window is the last one of the
+ * segment, or outside of it: then SP does not wrap as it goes from one to another. Where that
+ * leaves a part of a page only, the window has another one's as well.
+ */
+static bool window16_set(struct bt_vcpu *v, uint64_t off, unsigned span)
+{
+    const uint32_t base = (uint32_t)v->c.s.seg[SEG_SS].base;
+    const uint64_t addr = base + off;
+    uint64_t from = addr & ~PAGE_MASK, addend;
+    const struct bt_entry *e;
+
+    v->window_none = UINT32_MAX;
+    from = min_u64(from > base ? from : base, base + 0xffffull - PAGE_SIZE);
+    if (off > 0xffff || addr < from || addr + span > from + PAGE_SIZE ||
+        from + PAGE_SIZE > BIT(32) || !(e = stack_entry(v, from & ~PAGE_MASK)))
+        return false;
+    addend = e->addend;
+    if ((from & PAGE_MASK) &&
+        (!(e = stack_entry(v, (from & ~PAGE_MASK) + PAGE_SIZE)) || e->addend != addend))
+        return false;
+    v->window = base - from;
+    v->window_delta = addend + base;
+    v->window_base = base;
+    v->window_none = 0;
+    return true;
+}
+
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 {
     const bool low = !v->c.code64 && (addr - BIT(BT_WINDOW_EDGE)) >> BT_WINDOW_EDGE >=
                                          (BIT(32) >> BT_WINDOW_EDGE) - 2;
     const struct bt_entry *e;
+
+    if (bt_key_stack16(v->mode_key))
+        return window16_set(v, addr, span);
 
     v->window_none = UINT32_MAX;
     if (low || (addr & PAGE_MASK) > PAGE_SIZE - span || !(e = stack_entry(v, addr & ~PAGE_MASK)))

@@ -619,11 +619,34 @@ static uint32_t emit_window_edge(struct emit *e)
     return emit_jump(e, CC_AE, e->at);
 }
 
+/*
+ * In a stack of 16 bits: T0, an offset, becomes an address if its page is one that window16_set
+ * would take as it is. Destroys T1. Returns the jump to be patched.
+ */
+static uint32_t emit_window16(struct emit *e)
+{
+    uint32_t from;
+
+    emit_op(e, false, OP_STORE, T0, rm_reg(T1));
+    emit_op(e, false, OP_ADD, T1, SEG_AT(SEG_SS, base));
+    emit_dword(e, 4, rm_reg(T1), PAGE_MASK);
+    emit_op(e, true, 0xf7, 3, rm_reg(T1)); /* neg r15 */
+    emit_op(e, true, OP_ADD, T1, rm_reg(T0));
+    emit_op(e, true, 0x81, 7, rm_reg(T1));
+    emit32(e, 0xffff - PAGE_SIZE);
+    from = emit_jump(e, CC_A, e->at);
+    emit_op(e, false, OP_LOAD, T1, SEG_AT(SEG_SS, base)); /* nothing beyond 4 GiB has a tag */
+    emit_op(e, true, OP_ADD, T0, rm_reg(T1));
+    return from;
+}
+
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
     const struct bt_site *site = &t->bt->sites[s->index]; /* if it is one */
     uint32_t els, edge = BT_NONE;
+    const bool narrow = bt_key_stack16(t->b->key);
+    const unsigned which = mode_cpl(t->b->key) != 3;
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
@@ -680,7 +703,9 @@ static void emit_stub(struct translation *t, const struct stub *s)
         break;
     case STUB_WINDOW: /* the stub of all looks into the table */
         emit_sum(e, T0, REG_RSP, s->tag);
-        if (!t->code64)
+        if (narrow)
+            edge = emit_window16(e);
+        else if (!t->code64)
             edge = emit_window_edge(e);
         emit8(e, 0x4c); /* lea r15, [rip + back] */
         emit8(e, 0x8d);
@@ -697,7 +722,8 @@ static void emit_stub(struct translation *t, const struct stub *s)
         els = e->at;
         emit32(e, 0);
         emit_store(e, T1, rm_gs(GS(window_else)));
-        emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
+        emit_jump(e, CC_ALWAYS,
+                  narrow ? t->bt->stubs.window16[which] : t->bt->stubs.window[which]);
         emit_patch(e, els, e->at);
         if (edge != BT_NONE)
             emit_patch(e, edge, e->at);
@@ -959,6 +985,10 @@ static bool rsp_moves(const struct translation *t, const struct form *f, int32_t
                                           : 0;
         return *by || !writes_register(f, REG_RSP);
     default:
+        if (bt_key_stack16(t->key)) { /* SP may wrap, and ESP not */
+            *by = 0;
+            return !writes_register(f, REG_RSP);
+        }
         return reg_moves(f, REG_RSP, t->code64 ? 8 : 4, by);
     }
 }
@@ -1364,10 +1394,12 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
         p.rm = window_rm(t, disp);
         return p;
     }
+    if (bt_key_stack16(t->key)) /* SP may wrap here */
+        t->window = false;
     p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
-    if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA))) {
+    if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA) && !bt_key_stack16(t->key))) {
         emit_sum(&t->hot, T0, base, disp);
         emit_check(t, p.site, f->stack, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(base, T1, 0, disp);
@@ -1834,6 +1866,8 @@ static void emit_form(struct translation *t, const struct form *f)
     if (!holds_on)
         t->temp[0] = t->temp[1] = 0;
     track_rsp(t, f);
+    if (f->class == FORM_SLOW && bt_key_stack16(t->key)) /* it may have loaded SS */
+        t->window = false;
     track_shares(t, f);
     if (t->rsp_behind && (f + 1 == t->forms + t->n || !takes_behind(t, f + 1)))
         move_rsp(t, 0);
