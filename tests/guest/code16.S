@@ -232,6 +232,82 @@ start:
     WANT_EQUAL
     TURNED 1b, "stacks anywhere"
 
+    TURNS
+1:  mov %ss, %dx
+    mov %esp, %esi
+    mov $0x3000, %ax
+    mov %ax, %ss
+    mov $0xfffc, %esp
+    pop %ax
+    mov %ax, %di
+    pop %ax                       /* at fffeh: SP is 0 */
+    mov %ax, %di
+    push %cx
+    mov $0xfffe, %bx
+    cmp %cx, %ss:(%bx)
+    WANT_EQUAL
+    cmp $0xfffe, %esp
+    WANT_EQUAL
+    mov $0x204, %esp
+    push %cx
+    sub $0x202, %esp
+    push $0x7777                  /* at fffeh */
+    add $0x204, %esp
+    pop %ax
+    cmp %cx, %ax
+    WANT_EQUAL
+    cmp $0x10204, %esp
+    WANT_EQUAL
+    mov %dx, %ss
+    mov %esi, %esp
+    TURNED 1b, "SP wraps and ESP does not"
+
+    TURNS
+1:  mov %ss, %dx
+    mov %sp, %di
+    mov $0x3000, %ax
+    mov $0x3100, %bx
+    mov %ax, %ss
+    mov $0x402, %sp
+    movw $0x1111, %ss:0x400
+    push %cx
+    mov %bx, %ss
+    push $0x2222                  /* another segment, the same SP */
+    mov %ax, %ss
+    movw $0x3333, %ss:0x3fe
+    pop %si
+    mov %bx, %ss
+    pop %bx
+    push %cx
+    mov %ss:0x3fe, %ax
+    mov %dx, %ss
+    mov %di, %sp
+    cmp $0x3333, %si
+    WANT_EQUAL
+    cmp $0x2222, %ax
+    WANT_EQUAL
+    TURNED 1b, "SS changes between PUSH and POP"
+
+    mov $0x3100, %ax              /* at 31000h: mov $0, %ax; lret */
+    mov %ax, %es
+    movl $0xcb0000b8, %es:0
+    TURNS
+1:  mov %ss, %dx
+    mov %sp, %di
+    mov $0x3005, %ax
+    mov %ax, %ss
+    mov $0x80, %sp                /* 300d0h */
+    push %cx
+    pop %bx
+    mov $0xfb3, %sp
+    push %cx                      /* into the MOV */
+    mov %dx, %ss
+    mov %di, %sp
+    lcall $0x3100, $0
+    cmp %cx, %ax
+    WANT_EQUAL
+    TURNED 1b, "PUSH into code on the next page"
+
     mov $0x3000, %ax
     mov %ax, %es
     TURNS

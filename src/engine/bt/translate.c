@@ -969,6 +969,8 @@ static bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_
     return near(add);
 }
 
+_Static_assert(8 * MAX_FORMS <= BT_WINDOW_SPAN, "SP may wrap where a PUSH is not in the window");
+
 /* How far an instruction moves rsp. False: nobody knows. */
 static bool rsp_moves(const struct translation *t, const struct form *f, int32_t *by)
 {
@@ -1394,8 +1396,6 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
         p.rm = window_rm(t, disp);
         return p;
     }
-    if (bt_key_stack16(t->key)) /* SP may wrap here */
-        t->window = false;
     p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
