@@ -258,6 +258,18 @@ start:
     WANT_EQUAL
     cmp $0x10204, %esp
     WANT_EQUAL
+    mov $0x3005, %ax
+    mov %ax, %ss
+    mov $0x80, %esp
+    push %cx
+    pop %ax
+    cmp %cx, %ax
+    WANT_EQUAL
+    movw $0, %ss:(%bx)
+    mov $0, %esp
+    push %cx
+    cmp %cx, %ss:(%bx)
+    WANT_EQUAL
     mov %dx, %ss
     mov %esi, %esp
     TURNED 1b, "SP wraps and ESP does not"
@@ -270,8 +282,9 @@ start:
     mov %ax, %ss
     mov $0x402, %sp
     movw $0x1111, %ss:0x400
+    mov %bx, 0x7a2
     push %cx
-    mov %bx, %ss
+    lss 0x7a0, %si
     push $0x2222                  /* another segment, the same SP */
     mov %ax, %ss
     movw $0x3333, %ss:0x3fe

@@ -124,10 +124,7 @@ static struct block *single_block(struct bt_vcpu *v, const struct bt_block *b,
     return found;
 }
 
-/*
- * The window of a stack of 16 bits is one of SS as it was. A block that is in the middle may go on:
- * what changes SS is run by the interpreter, and behind that it looks for its window.
- */
+/* The window of a stack of 16 bits is one of SS as it was. Whatever loads SS ends its block. */
 static void stack_moved(struct bt_vcpu *v)
 {
     if (unlikely(v->c.sp_mask == 0xffff) && v->window_base != v->c.s.seg[SEG_SS].base)

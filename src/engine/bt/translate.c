@@ -969,8 +969,6 @@ static bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_
     return near(add);
 }
 
-_Static_assert(8 * MAX_FORMS <= BT_WINDOW_SPAN, "SP may wrap where a PUSH is not in the window");
-
 /* How far an instruction moves rsp. False: nobody knows. */
 static bool rsp_moves(const struct translation *t, const struct form *f, int32_t *by)
 {
@@ -987,10 +985,6 @@ static bool rsp_moves(const struct translation *t, const struct form *f, int32_t
                                           : 0;
         return *by || !writes_register(f, REG_RSP);
     default:
-        if (bt_key_stack16(t->key)) { /* SP may wrap, and ESP not */
-            *by = 0;
-            return !writes_register(f, REG_RSP);
-        }
         return reg_moves(f, REG_RSP, t->code64 ? 8 : 4, by);
     }
 }
@@ -1866,8 +1860,6 @@ static void emit_form(struct translation *t, const struct form *f)
     if (!holds_on)
         t->temp[0] = t->temp[1] = 0;
     track_rsp(t, f);
-    if (f->class == FORM_SLOW && bt_key_stack16(t->key)) /* it may have loaded SS */
-        t->window = false;
     track_shares(t, f);
     if (t->rsp_behind && (f + 1 == t->forms + t->n || !takes_behind(t, f + 1)))
         move_rsp(t, 0);
