@@ -103,7 +103,9 @@ void bt_window_drop(struct bt_vcpu *v)
  */
 static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
 {
-    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
+    /* Without paging nothing faults, nor is marked as accessed. */
+    const struct bt_site probe = {
+        .how = ACCESS_WRITE, .size = 1, .masked = (v->c.s.cr0 & CR0_PG) != 0};
     unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR;
     const struct bt_entry *e = &v->tlb[table].at[TLB_SLOT(page)];
 
@@ -148,7 +150,6 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 
     if (bt_key_stack16(v->mode_key))
         return window16_set(v, addr, span);
-
     v->window_none = UINT32_MAX;
     if (low || (addr & PAGE_MASK) > PAGE_SIZE - span || !(e = stack_entry(v, addr & ~PAGE_MASK)))
         return false;

@@ -861,7 +861,7 @@ void emit_check(struct translation *t, uint32_t site, unsigned size, enum access
     t0_lost(t);
     t1_lost(t);
     if (how == ACCESS_READ && (t->key & BT_KEY_UNPAGED) && !t->bt->sites[site].aligned &&
-        atomic_load(&t->bt->distance)) {
+        size <= BT_RUN_EDGE && atomic_load(&t->bt->distance)) {
         t->bt->sites[site].size = (uint8_t)size;
         t->bt->sites[site].how = (uint8_t)how;
         s = emit_run_check(t, site);

@@ -14,7 +14,7 @@
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
     STUB_UNPAGED, /* no run has the address: a tag may */
-    STUB_MISS, /* of a TLB check */
+    STUB_MISS,    /* of a TLB check */
     STUB_MISS_CONSTANT,
     STUB_PAIR,
     STUB_RESUME,   /* what the temporaries are to hold for who comes back from bt_slow */
@@ -33,7 +33,7 @@ struct stub {
     uint32_t index;  /* site or exit */
     /* STUB_MISS, STUB_UNPAGED: the tags' place; STUB_WINDOW: the lowest offset from rsp. */
     int32_t tag;
-    int32_t member;  /* STUB_UNPAGED: the place of what T1 is to be */
+    int32_t member;  /* STUB_UNPAGED: where what T1 is to be is in the entry of the first slot */
     uint16_t span;   /* STUB_WINDOW, STUB_UNPAGED: bytes, and ... */
     uint32_t back;   /* ... where the block goes on */
     gva_t addr;      /* STUB_MISS_CONSTANT */

@@ -66,7 +66,7 @@ void bt_runs_find(struct bt_vcpu *v)
 {
     if (!atomic_load(&v->bt->distance))
         return;
-    for (unsigned i = 0; i < BT_RUNS_UNPAGED; i++) {
+    for (unsigned i = 0; i < BT_UNPAGED_RUNS; i++) {
         gpa_t start = i == RUN_LOW ? 0 : BT_RUN_HIGH, end = find_end(v, start);
 
         v->run[i] = end > start + BT_RUN_EDGE ? end - start - BT_RUN_EDGE : 0;
@@ -84,10 +84,13 @@ void bt_runs_drop(struct bt_vcpu *v)
 static gva_t guess(const struct translation *t)
 {
     const struct cpu_state *s = &t->v->c.s;
-    const struct insn *in = &t->now->in;
+    const struct form *f = t->now;
+    const struct insn *in = &f->in;
     uint64_t at = (uint64_t)in->disp;
 
-    if (!(in->flags & INSN_MEM))
+    if (f->class == FORM_SYSTEM && !(in->flags & INSN_MEM) && !is_popf(f) && !f->sreg_pop)
+        return (uint32_t)s->gpr[REG_RSI]; /* strings are inline in flat segments only */
+    if (!(in->flags & INSN_MEM) || in->seg >= SEG_COUNT)
         return (uint32_t)(s->seg[SEG_SS].base + (s->gpr[REG_RSP] & t->v->c.sp_mask));
     if (in->base < 16)
         at += s->gpr[in->base];

@@ -338,8 +338,11 @@ TEST_F(stack_of_16_bits_is_on_the_pages_that_it_is_mapped_to)
     set(b, REG_RAX, 0x1111);
     set(b, REG_RBX, 0x2222);
     set(b, REG_RSP, 0x80);
-    /* push eax; jmp; mov esp, 0fb4h; push ebx */
-    assert_int_equal(RUN(NULL, 0x50, 0xeb, 0x00, 0xbc, 0xb4, 0x0f, 0x00, 0x00, 0xeb, 0x00, 0x53),
+    set(b, REG_RCX, 0x30000);
+    set(b, REG_RDX, 0x31004);
+    /* mov [ecx], eax; mov [edx], eax; jmp; push eax; jmp; mov esp, 0fb4h; push ebx */
+    assert_int_equal(RUN(NULL, 0x89, 0x01, 0x89, 0x02, 0xeb, 0x00, 0x50, 0xeb, 0x00, 0xbc, 0xb4,
+                         0x0f, 0x00, 0x00, 0xeb, 0x00, 0x53),
                      0xff);
     for (unsigned k = 0; k < 2; k++) {
         assert_int_equal(rig_get(b->r[k], 0x300cc, 4), 0x1111);
