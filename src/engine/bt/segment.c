@@ -143,8 +143,7 @@ void segment_form(const struct translation *t, struct form *f)
 
 #define CC_L 12
 
-void emit_segment(struct translation *t, unsigned seg, unsigned asize, unsigned size,
-                  uint32_t site)
+void emit_segment(struct translation *t, unsigned seg, unsigned asize, unsigned size, uint32_t site)
 {
     struct emit *e = &t->hot;
 

@@ -722,8 +722,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         els = e->at;
         emit32(e, 0);
         emit_store(e, T1, rm_gs(GS(window_else)));
-        emit_jump(e, CC_ALWAYS,
-                  narrow ? t->bt->stubs.window16[which] : t->bt->stubs.window[which]);
+        emit_jump(e, CC_ALWAYS, narrow ? t->bt->stubs.window16[which] : t->bt->stubs.window[which]);
         emit_patch(e, els, e->at);
         if (edge != BT_NONE)
             emit_patch(e, edge, e->at);
