@@ -25,7 +25,8 @@ CORE    = bus clock device dma gate irq loop mem state trace vcpu vm
 CPU     = cpu_state model msr paging pv
 INTERP  = access atomic bit block branch decimal decode event far hostcode int io rmw run seg \
           stack string sys task thunk thunk_gen tlb vec
-BT      = cache form lockstep lockstep_report look loop run segment stubs system tlb translate x87
+BT      = cache form lockstep lockstep_report look loop run segment stubs system tlb translate \
+          unpaged x87
 HW      = acpi/ich9_pm block/nvme block/nvme_admin block/nvme_io char/uart16550a input/i8042 \
           intc/i8259 intc/ioapic intc/lapic misc/coproc_err misc/debugcon misc/fw_cfg misc/i8237 \
           misc/ignored_ports misc/isa_debug_exit pci/ich9_lpc pci/msi pci/pci pci/q35_host \

@@ -48,7 +48,7 @@ WITH_BOOTS = $(if $(MODE),,yes)
 NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode translate,$(FUZZ)))
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
-LOCKSTEP      = exc64 exc32 real16 paging64 \
+LOCKSTEP      = exc64 exc32 real16 unpaged16 paging64 \
                 $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 remap64 vec64)
 LOCKSTEP_SLOW = fault64 flags64 operand64 step64
 # ASan and TSan make system calls of their own: their builds run without sandbox.

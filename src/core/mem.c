@@ -94,6 +94,21 @@ uint8_t *mem_page(struct vm *vm, gpa_t gpa, bool write, uint64_t *ram_page)
     return host;
 }
 
+uint8_t *mem_pages(struct vm *vm, gpa_t gpa, gpa_t *end)
+{
+    const gpa_t page = gpa & ~PAGE_MASK;
+    const struct map_range *range = bus_lookup(&vm->memory, page);
+    uint8_t *host;
+
+    if (!range || !range_direct(range, false) || range->last - page < PAGE_MASK)
+        return NULL;
+    host = range_host(vm, range, page);
+    if ((uintptr_t)(host - vm->ram.host) & PAGE_MASK)
+        return NULL;
+    *end = ((range->last - PAGE_MASK) & ~PAGE_MASK) + PAGE_SIZE;
+    return host;
+}
+
 /*
  * The run of direct memory at gpa, at most len bytes: its host address, and its length in *run.
  * `load` lets writes reach ROM.

@@ -44,6 +44,12 @@ int ram_alloc(struct ram *ram, uint64_t size, uint64_t *offset, struct err *err)
 uint8_t *mem_page(struct vm *vm, gpa_t gpa, bool write, uint64_t *ram_page);
 
 /*
+ * The same for reading, and for the pages behind it that the map has in one piece with it, as far as *end:
+ * all at the same distance from the host's.
+ */
+uint8_t *mem_pages(struct vm *vm, gpa_t gpa, gpa_t *end);
+
+/*
  * Copies that only ever touch RAM and ROM; false, with nothing or part of it copied, if some byte is
  * not. mem_write tells the engines (ram_written).
  */

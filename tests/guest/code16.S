@@ -155,6 +155,172 @@ start:
     WANT_EQUAL
     TURNED 1b, "SP wraps"
 
+    /* ---- stacks anywhere: SS at a page's beginning and not, SP near every border of pages, ESP larger */
+    movl $12345, 0x770
+    TURNS
+1:  imul $1664525, 0x770, %edi    /* any SP */
+    add $1013904223, %edi
+    mov %edi, 0x770
+    shr $12, %edi
+    mov %di, %bx
+    test $3, %cl
+    jz 2f
+    and $0xf000, %bx              /* ... near a border, mostly */
+    and $0x3f, %di
+    lea -0x20(%bx,%di), %bx
+2:  and $0xfffe, %bx
+    test $12, %cl
+    jnz 2f
+    cmp $0x100, %bx
+    jb 2f
+    inc %bx                       /* odd, sometimes */
+    cmp $0xfff0, %bx
+    jb 2f
+    dec %bx
+2:  movzx %bx, %ebx
+    test $16, %cl
+    jz 2f
+    or $0x50000, %ebx
+2:  mov %cx, %si
+    and $3, %si
+    add %si, %si
+    mov %cs:stacks(%si), %ax
+    mov %ss, %dx
+    mov %dx, 0x774
+    mov %esp, 0x778
+    mov %ebx, 0x77c
+    mov %ax, %ss
+    mov %ebx, %esp
+    push $0x1111
+    push %cx
+    mov %sp, %si
+    cmp %cx, %ss:(%si)            /* by an address */
+    WANT_EQUAL
+    push $0x5555
+    pushf
+    push %si
+    pop %ax
+    popf
+    cmp %si, %ax
+    WANT_EQUAL
+    call stack_call
+    pop %dx
+    cmp $0x5556, %dx
+    WANT_EQUAL
+    pop %bx
+    mov 0x774, %ax
+    mov %ss, %dx
+    mov %ax, %ss                  /* SS alone changes in between */
+    mov $0x6800, %si
+    xchg %sp, %si
+    push $0x7777
+    pop %di
+    mov %dx, %ss
+    mov %si, %sp
+    cmp %cx, %bx
+    WANT_EQUAL
+    cmp $0x7777, %di
+    WANT_EQUAL
+    pop %di
+    cmp $0x1111, %di
+    WANT_EQUAL
+    mov %esp, %edi
+    mov 0x774, %ax
+    mov %ax, %ss
+    mov 0x778, %esp
+    cmp %edi, 0x77c
+    WANT_EQUAL
+    TURNED 1b, "stacks anywhere"
+
+    TURNS
+1:  mov %ss, %dx
+    mov %esp, %esi
+    mov $0x3000, %ax
+    mov %ax, %ss
+    mov $0xfffc, %esp
+    pop %ax
+    mov %ax, %di
+    pop %ax                       /* at fffeh: SP is 0 */
+    mov %ax, %di
+    push %cx
+    mov $0xfffe, %bx
+    cmp %cx, %ss:(%bx)
+    WANT_EQUAL
+    cmp $0xfffe, %esp
+    WANT_EQUAL
+    mov $0x204, %esp
+    push %cx
+    sub $0x202, %esp
+    push $0x7777                  /* at fffeh */
+    add $0x204, %esp
+    pop %ax
+    cmp %cx, %ax
+    WANT_EQUAL
+    cmp $0x10204, %esp
+    WANT_EQUAL
+    mov $0x3005, %ax
+    mov %ax, %ss
+    mov $0x80, %esp
+    push %cx
+    pop %ax
+    cmp %cx, %ax
+    WANT_EQUAL
+    movw $0, %ss:(%bx)
+    mov $0, %esp
+    push %cx
+    cmp %cx, %ss:(%bx)
+    WANT_EQUAL
+    mov %dx, %ss
+    mov %esi, %esp
+    TURNED 1b, "SP wraps and ESP does not"
+
+    TURNS
+1:  mov %ss, %dx
+    mov %sp, %di
+    mov $0x3000, %ax
+    mov $0x3100, %bx
+    mov %ax, %ss
+    mov $0x402, %sp
+    movw $0x1111, %ss:0x400
+    mov %bx, 0x7a2
+    push %cx
+    lss 0x7a0, %si
+    push $0x2222                  /* another segment, the same SP */
+    mov %ax, %ss
+    movw $0x3333, %ss:0x3fe
+    pop %si
+    mov %bx, %ss
+    pop %bx
+    push %cx
+    mov %ss:0x3fe, %ax
+    mov %dx, %ss
+    mov %di, %sp
+    cmp $0x3333, %si
+    WANT_EQUAL
+    cmp $0x2222, %ax
+    WANT_EQUAL
+    TURNED 1b, "SS changes between PUSH and POP"
+
+    mov $0x3100, %ax              /* at 31000h: mov $0, %ax; lret */
+    mov %ax, %es
+    movl $0xcb0000b8, %es:0
+    TURNS
+1:  mov %ss, %dx
+    mov %sp, %di
+    mov $0x3005, %ax
+    mov %ax, %ss
+    mov $0x80, %sp                /* 300d0h */
+    push %cx
+    pop %bx
+    mov $0xfb3, %sp
+    push %cx                      /* into the MOV */
+    mov %dx, %ss
+    mov %di, %sp
+    lcall $0x3100, $0
+    cmp %cx, %ax
+    WANT_EQUAL
+    TURNED 1b, "PUSH into code on the next page"
+
     mov $0x3000, %ax
     mov %ax, %es
     TURNS
@@ -264,6 +430,17 @@ start:
     out %al, %dx
 2:  hlt
     jmp 2b
+
+stacks: .word 0x3000, 0x3005, 0x2fff, 0x30ff
+
+/* 5555h on the stack becomes 5556h. */
+stack_call:
+    pop %dx
+    pop %ax
+    inc %ax
+    push %ax
+    push %dx
+    ret
 
 /* As a BIOS does it: the flags are the result, those of the caller are thrown away. */
 handler:

@@ -19,6 +19,10 @@
  * comes back to the check, or has the interpreter run the instruction (MMIO, page crossing, code
  * pages, faults) and goes on after it.
  *
+ * Without paging a load needs no tag: RAM from 0 on and from 1 MiB on lies at one distance from the
+ * host's addresses, and the operand's address is compared with the end of one of the two. Only what
+ * is not inside comes to the check above (unpaged.c).
+ *
  * The stack has a window besides: one page that the privilege in force may write, whose offset to
  * host addresses stays in SD. A block checks once that everything it touches by rsp lies in it, and
  * then needs no more than the instruction itself. While there is no window, window_none makes every
@@ -32,7 +36,10 @@
  * zero (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code
  * does: what is added in 64 bits and should have been cut to 32 has no tag, and is the
  * interpreter's. In compatibility mode, where that may have one, addresses are computed of their
- * own. Other segments have limit and base looked at for each access (segment.c). A block is of one
+ * own. Other segments have limit and base looked at for each access (segment.c); the limit not for
+ * 16-bit offsets in segments of 64 KiB or more (BT_KEY_64K). A stack of 16 bits has a window as
+ * well, which makes offsets host addresses and is good while SS has the same base: 4 KiB of the
+ * segment without its last byte, so that SP wraps nowhere in it (window16_set). A block is of one
  * RIP, CS base and limit.
  *
  * Behind the user's table there is a second, larger one, which a stub looks into before C is asked.
@@ -109,6 +116,11 @@ struct bt_log {
     uint16_t slot[BT_LOG];
 };
 
+/* Addresses of RAM at bt_vm.distance from the host's: from 0 on, and from BT_RUN_HIGH on. */
+enum bt_run { RUN_LOW, RUN_HIGH, BT_UNPAGED_RUNS };
+#define BT_RUN_HIGH 0x100000u
+#define BT_RUN_EDGE 256 /* no operand is longer */
+
 /* Why translated code was left. */
 enum bt_leave {
     BT_LEAVE_SITE,     /* at the instruction of a site: poll, stale block */
@@ -180,8 +192,10 @@ struct bt_vcpu {
     uint64_t loop_limit;             /* loop.c: what its counter must not reach, ... */
     uint64_t loop_delta[BT_DELTAS];  /* ... and what makes host addresses */
     int32_t loop_credit[BT_LOOPS];   /* so often it may be left early */
+    uint32_t window_base;  /* of SS, as the window was set, where a stack is of 16 bits */
     uint64_t window_limit; /* between a block and the stub that looks for the window, ... */
     uint64_t window_else;  /* ... and where to go on without */
+    uint64_t run[BT_UNPAGED_RUNS]; /* so many bytes of each, that an operand may begin at */
     uint32_t host_mxcsr;
     uint8_t live;                 /* NEED_*: these registers are the guest's */
     uint8_t wanted;               /* load them before going on at `resume` */
@@ -352,7 +366,7 @@ struct bt_trap {
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
-    uint32_t window[2]; /* by user, supervisor */
+    uint32_t window[2], window16[2]; /* by user, supervisor; of stacks of 16 bits */
     uint32_t second[2]; /* ACCESS_READ, ACCESS_WRITE */
 };
 
@@ -404,6 +418,7 @@ struct bt_vm {
     } modes[BT_MODE_LIST];
     unsigned nmodes, nmode_tables;  /* tables: those of one mode only */
     _Atomic unsigned table_flushes; /* for want of one */
+    _Atomic uint64_t distance;      /* of RAM at 0 from the host's address; 0: not known */
     unsigned warm;                  /* runs of cold code before it is translated */
     struct translation *work;       /* the translator's scratch memory */
     struct lockstep *lockstep;      /* NULL: this is the engine bt */
@@ -421,9 +436,10 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Everything that decides what translated code of some bytes does. */
 #define BT_KEY_TABLE_SHIFT MODE_BITS
 #define BT_KEY_SMAP        BIT(MODE_BITS + 2)
+#define BT_KEY_UNPAGED     BIT(MODE_BITS + 3) /* loads may do without tags */
 /* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without.
  */
-#define BT_KEY_CAP_SHIFT (MODE_BITS + 16)
+#define BT_KEY_CAP_SHIFT (MODE_BITS + 17)
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
@@ -432,14 +448,27 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
  * memory. */
 #define BT_KEY_READ_SHIFT  (MODE_BITS + 4)
 #define BT_KEY_WRITE_SHIFT (MODE_BITS + 10)
+/* All that have one of these bits reach to FFFFh at least: 16-bit offsets need no look at a limit.
+ */
+#define BT_KEY_64K BIT(MODE_BITS + 16)
 
 /* The segments' part of bt_key. */
 uint64_t bt_key_segments(const struct interp *c);
 
+_Static_assert(BT_KEY_CAP_SHIFT + 6 <= 61, "a block has less than 64 instructions");
+
 static inline uint64_t bt_key(const struct interp *c)
 {
     return c->mode | (c->key & KEY_MODE) << BT_KEY_TABLE_SHIFT |
-           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->code64 ? 0 : bt_key_segments(c));
+           (c->s.cr4 & CR4_SMAP ? BT_KEY_SMAP : 0) | (c->s.cr0 & CR0_PG ? 0 : BT_KEY_UNPAGED) |
+           (c->code64 ? 0 : bt_key_segments(c));
+}
+
+/* A stack of 16 bits that may have a window: all of its offsets are below the limit of SS. */
+static inline bool bt_key_stack16(uint64_t key)
+{
+    return (key & MODE_CODE) != MODE_CODE64 && !(key & (MODE_SS32 | MODE_LMA)) &&
+           (key & BT_KEY_64K);
 }
 
 /* Base and limit of CS, if code depends on them. */
@@ -493,6 +522,11 @@ bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span);
 /* The same for addr's page and the next one. */
 bool bt_pair_set(struct bt_vcpu *v, gva_t addr);
 void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page);
+/* unpaged.c: before code without paging is translated. */
+void bt_distance_find(struct bt_vm *bt);
+/* The runs of the memory map as it is; none until they are looked for again. */
+void bt_runs_find(struct bt_vcpu *v);
+void bt_runs_drop(struct bt_vcpu *v);
 void bt_tlb_drop_write(struct bt_vcpu *v, unsigned table, unsigned slot);
 extern const struct interp_listener bt_listener;
 

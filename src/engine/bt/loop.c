@@ -349,10 +349,7 @@ static void emit_group(struct translation *t, unsigned k, uint32_t *fail)
         emit_op(e, true, OP_LEA, T0,
                 rm_mem(g->base == R_NONE ? NO_REG : g->base,
                        g->index == R_NONE ? NO_REG : g->index, g->scale, (int32_t)g->low));
-    emit_lookup(t, e, tag);
-    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
-    emit32(e, (uint32_t)(PAGE_SIZE - (g->high - g->low)));
-    *fail = emit_jump(e, CC_A, e->at);
+    *fail = emit_tag_check(t, e, tag, (unsigned)(g->high - g->low));
     emit_load(e, T1,
               (struct rm){.kind = RM_GS,
                           .base = T1,

@@ -124,6 +124,13 @@ static struct block *single_block(struct bt_vcpu *v, const struct bt_block *b,
     return found;
 }
 
+/* The window of a stack of 16 bits is one of SS as it was. Whatever loads SS ends its block. */
+static void stack_moved(struct bt_vcpu *v)
+{
+    if (unlikely(v->c.sp_mask == 0xffff) && v->window_base != v->c.s.seg[SEG_SS].base)
+        v->window_none = UINT32_MAX;
+}
+
 /* The interpreter runs one instruction of a block. True: its successor in the block is next. */
 static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
@@ -136,6 +143,7 @@ static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt
     c->s.rip = rip;
     ran = single_block(v, b, s);
     interp_run_found(c, ran);
+    stack_moved(v);
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
     return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
@@ -277,6 +285,7 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
     enum bt_leave (*go)(void) = (enum bt_leave(*)(void))(uintptr_t)(bt->code.rx + bt->stubs.enter);
 
     want(v, b->needs);
+    stack_moved(v);
     v->resume = (uint64_t)(uintptr_t)bt->code.rx + b->entry;
     v->n.enters++;
     bt_phase(v, BT_IN_CODE);
@@ -333,10 +342,11 @@ void bt_use_mode(struct bt_vcpu *v)
         bt_use_mode(v);
         return;
     }
+    if (v->mode_key != key)
+        bt_window_drop(v);
     v->mode_key = key;
     v->mode_cs = cs_word;
     v->mode_id = v->mode_number = n;
-    bt_window_drop(v);
 }
 
 /* The translation of what is at s.rip. Raises what the fetch raises. */

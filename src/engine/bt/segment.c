@@ -20,7 +20,7 @@ static bool expands_up(const struct cpu_seg *g)
 uint64_t bt_key_segments(const struct interp *c)
 {
     bool by_type = !(c->mode & (MODE_REAL | MODE_V86));
-    uint64_t key = 0;
+    uint64_t key = BT_KEY_64K;
 
     for (unsigned i = 0; i < SEG_COUNT; i++) {
         const struct cpu_seg *g = &c->s.seg[i];
@@ -32,6 +32,8 @@ uint64_t bt_key_segments(const struct interp *c)
             key |= BIT(BT_KEY_READ_SHIFT + i);
         if (!by_type || type == SEG_TYPE_WRITE)
             key |= BIT(BT_KEY_WRITE_SHIFT + i);
+        if (g->limit < 0xffff)
+            key &= ~BT_KEY_64K;
     }
     return key;
 }
@@ -124,7 +126,7 @@ void segment_form(const struct translation *t, struct form *f)
             form_is_end(f);
         return;
     }
-    f->stack_windowed = flat_stack && uses_stack(f);
+    f->stack_windowed = (flat_stack || bt_key_stack16(t->key)) && uses_stack(f);
     if (!(in->flags & INSN_MEM) || !one || !flat)
         return;
     f->windowed = in->base == REG_RSP && flat_stack && near_disp(t, in->disp);
@@ -141,18 +143,25 @@ void segment_form(const struct translation *t, struct form *f)
 
 #define CC_L 12
 
-void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site)
+void emit_segment(struct translation *t, unsigned seg, unsigned asize, unsigned size, uint32_t site)
 {
     struct emit *e = &t->hot;
 
     if (seg_flat(t, seg))
         return;
-    t1_lost(t);
-    emit_op(e, false, OP_LOAD, T1, SEG_AT(seg, limit));
-    emit_op(e, true, 0x2b, T1, rm_reg(T0)); /* sub r15, r14 */
-    emit_op(e, true, 0x83, 7, rm_reg(T1));  /* cmp r15, size - 1 */
-    emit8(e, size - 1);
-    add_stub(t, STUB_LIMIT, emit_jump(e, CC_L, e->at), site);
+    if (asize == 2 && (t->key & BT_KEY_64K)) {
+        if (size > 1) { /* a larger segment may go on: that is the interpreter's */
+            emit_dword(e, 7, rm_reg(T0), 0x10000 - size);
+            add_stub(t, STUB_LIMIT, emit_jump(e, CC_A, e->at), site);
+        }
+    } else {
+        t1_lost(t);
+        emit_op(e, false, OP_LOAD, T1, SEG_AT(seg, limit));
+        emit_op(e, true, 0x2b, T1, rm_reg(T0)); /* sub r15, r14 */
+        emit_op(e, true, 0x83, 7, rm_reg(T1));  /* cmp r15, size - 1 */
+        emit8(e, size - 1);
+        add_stub(t, STUB_LIMIT, emit_jump(e, CC_L, e->at), site);
+    }
     emit_op(e, false, OP_ADD, T0, SEG_AT(seg, base));
     t->host = false;
 }
@@ -165,7 +174,7 @@ void emit_stack_address(struct translation *t, const struct form *f, unsigned ba
     emit_op(e, false, OP_LEA, T0, rm_mem(base, NO_REG, 0, disp));
     if (!(t->key & MODE_SS32))
         emit_op(e, false, 0x1b7, T0, rm_reg(T0)); /* movzx r14d, r14w */
-    emit_segment(t, SEG_SS, f->stack, site);
+    emit_segment(t, SEG_SS, t->key & MODE_SS32 ? 4 : 2, f->stack, site);
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------- */

@@ -325,7 +325,7 @@ static void emit_slot(struct emit *e, unsigned reg)
  * `window_limit` the highest offset that will do; on success the block goes on at `resume`. Or the
  * check failed because translated code is to be left.
  */
-static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
+static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table, bool narrow)
 {
     int32_t at = GS(tlb) + (int32_t)(table * sizeof(struct bt_table));
     struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
@@ -344,11 +344,18 @@ static uint32_t make_window(struct bt_vm *bt, struct emit *e, unsigned table)
     miss = emit_jump(e, CC_A, e->at);
     entry.disp = at + (int32_t)offsetof(struct bt_entry, addend);
     emit_load(e, SD, entry);
+    if (narrow) {
+        emit_op(e, false, OP_LOAD, T1, rm_gs(GS(c.s.seg[SEG_SS].base)));
+        emit_op(e, false, OP_STORE, T1, rm_gs(GS(window_base)));
+        emit_op(e, true, OP_ADD, SD, rm_reg(T1));
+    }
     emit_store(e, SD, rm_gs(GS(window_delta)));
     emit_load(e, T0, rm_gs(GS(slow_addr)));
     emit_op(e, true, 0x81, 4, rm_reg(T0));
     emit32(e, ~(uint32_t)PAGE_MASK);
     emit_op(e, true, 0xf7, 3, rm_reg(T0)); /* neg r14 */
+    if (narrow)
+        emit_op(e, true, OP_ADD, T0, rm_reg(T1));
     emit_store(e, T0, rm_gs(GS(window)));
     /* Checks read two words here, which has to wait for a store to one: none without need. */
     emit_op(e, false, 0x83, 7, rm_gs(GS(window_none)));
@@ -526,8 +533,10 @@ void bt_stubs_make(struct bt_vm *bt)
     emit_patch(&e, leave, e.at);
     return_to_c(&e, BT_LEAVE_SLOW);
 
-    bt->stubs.window[0] = make_window(bt, &e, KEY_USER);
-    bt->stubs.window[1] = make_window(bt, &e, KEY_SUPERVISOR);
+    bt->stubs.window[0] = make_window(bt, &e, KEY_USER, false);
+    bt->stubs.window[1] = make_window(bt, &e, KEY_SUPERVISOR, false);
+    bt->stubs.window16[0] = make_window(bt, &e, KEY_USER, true);
+    bt->stubs.window16[1] = make_window(bt, &e, KEY_SUPERVISOR, true);
     bt->stubs.second[ACCESS_READ] = make_second(bt, &e, ACCESS_READ);
     bt->stubs.second[ACCESS_WRITE] = make_second(bt, &e, ACCESS_WRITE);
     align(&e, 64);

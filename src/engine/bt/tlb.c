@@ -103,7 +103,9 @@ void bt_window_drop(struct bt_vcpu *v)
  */
 static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
 {
-    static const struct bt_site probe = {.how = ACCESS_WRITE, .size = 1, .masked = true};
+    /* Without paging nothing faults, nor is marked as accessed. */
+    const struct bt_site probe = {
+        .how = ACCESS_WRITE, .size = 1, .masked = (v->c.s.cr0 & CR0_PG) != 0};
     unsigned table = v->c.cpl == 3 ? KEY_USER : KEY_SUPERVISOR;
     const struct bt_entry *e = &v->tlb[table].at[TLB_SLOT(page)];
 
@@ -112,12 +114,42 @@ static const struct bt_entry *stack_entry(struct bt_vcpu *v, gva_t page)
     return e->tag[ACCESS_WRITE] == page ? e : NULL;
 }
 
+/*
+ * The same for an offset in a stack of 16 bits. No byte of the window is the last one of the
+ * segment, or outside of it: then SP does not wrap as it goes from one to another. Where that
+ * leaves a part of a page only, the window has another one's as well.
+ */
+static bool window16_set(struct bt_vcpu *v, uint64_t off, unsigned span)
+{
+    const uint32_t base = (uint32_t)v->c.s.seg[SEG_SS].base;
+    const uint64_t addr = base + off;
+    uint64_t from = addr & ~PAGE_MASK, addend;
+    const struct bt_entry *e;
+
+    v->window_none = UINT32_MAX;
+    from = min_u64(from > base ? from : base, base + 0xffffull - PAGE_SIZE);
+    if (off > 0xffff || addr < from || addr + span > from + PAGE_SIZE ||
+        from + PAGE_SIZE > BIT(32) || !(e = stack_entry(v, from & ~PAGE_MASK)))
+        return false;
+    addend = e->addend;
+    if ((from & PAGE_MASK) &&
+        (!(e = stack_entry(v, (from & ~PAGE_MASK) + PAGE_SIZE)) || e->addend != addend))
+        return false;
+    v->window = base - from;
+    v->window_delta = addend + base;
+    v->window_base = base;
+    v->window_none = 0;
+    return true;
+}
+
 bool bt_window_set(struct bt_vcpu *v, gva_t addr, unsigned span)
 {
     const bool low = !v->c.code64 && (addr - BIT(BT_WINDOW_EDGE)) >> BT_WINDOW_EDGE >=
                                          (BIT(32) >> BT_WINDOW_EDGE) - 2;
     const struct bt_entry *e;
 
+    if (bt_key_stack16(v->mode_key))
+        return window16_set(v, addr, span);
     v->window_none = UINT32_MAX;
     if (low || (addr & PAGE_MASK) > PAGE_SIZE - span || !(e = stack_entry(v, addr & ~PAGE_MASK)))
         return false;
@@ -147,6 +179,7 @@ bool bt_pair_set(struct bt_vcpu *v, gva_t addr)
 static void drop_all(struct bt_vcpu *v)
 {
     bt_window_drop(v);
+    bt_runs_drop(v);
     second_drop(v);
     for (unsigned t = 0; t < BT_TABLES; t++)
         table_wipe(&v->tlb[t], &v->log[t]);
@@ -276,6 +309,8 @@ bool bt_tlb_fill(struct bt_vcpu *v, gva_t addr, const struct bt_site *s)
         second->addend = from->addend;
         second->generation = v->second_generation;
     }
+    if (unlikely(!(c->s.cr0 & CR0_PG)) && !v->run[RUN_LOW])
+        bt_runs_find(v);
     v->n.fills++;
     return true;
 }

@@ -646,11 +646,34 @@ static uint32_t emit_window_edge(struct emit *e)
     return emit_jump(e, CC_AE, e->at);
 }
 
+/*
+ * In a stack of 16 bits: T0, an offset, becomes an address if its page is one that window16_set
+ * would take as it is. Destroys T1. Returns the jump to be patched.
+ */
+static uint32_t emit_window16(struct emit *e)
+{
+    uint32_t from;
+
+    emit_op(e, false, OP_STORE, T0, rm_reg(T1));
+    emit_op(e, false, OP_ADD, T1, SEG_AT(SEG_SS, base));
+    emit_dword(e, 4, rm_reg(T1), PAGE_MASK);
+    emit_op(e, true, 0xf7, 3, rm_reg(T1)); /* neg r15 */
+    emit_op(e, true, OP_ADD, T1, rm_reg(T0));
+    emit_op(e, true, 0x81, 7, rm_reg(T1));
+    emit32(e, 0xffff - PAGE_SIZE);
+    from = emit_jump(e, CC_A, e->at);
+    emit_op(e, false, OP_LOAD, T1, SEG_AT(SEG_SS, base)); /* nothing beyond 4 GiB has a tag */
+    emit_op(e, true, OP_ADD, T0, rm_reg(T1));
+    return from;
+}
+
 static void emit_stub(struct translation *t, const struct stub *s)
 {
     struct emit *e = &t->cold;
     const struct bt_site *site = &t->bt->sites[s->index]; /* if it is one */
     uint32_t els, edge = BT_NONE;
+    const bool narrow = bt_key_stack16(t->b->key);
+    const unsigned which = mode_cpl(t->b->key) != 3;
 
     if (s->kind == STUB_TRAP)
         t->bt->traps[s->from].to = e->at;
@@ -659,6 +682,13 @@ static void emit_stub(struct translation *t, const struct stub *s)
     if (s->from2 != BT_NONE)
         emit_patch(e, s->from2, e->at);
     switch (s->kind) {
+    case STUB_UNPAGED:
+        els = emit_tag_check(t, e, s->tag, s->span);
+        emit_load(e, T1,
+                  (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->member});
+        emit_jump(e, CC_ALWAYS, s->back);
+        emit_patch(e, els, e->at);
+        /* fall through */
     case STUB_MISS: /* T0 ^= tag gives the address back */
         emit_op(e, true, OP_XOR, T0,
                 (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = s->tag});
@@ -700,7 +730,9 @@ static void emit_stub(struct translation *t, const struct stub *s)
         break;
     case STUB_WINDOW: /* the stub of all looks into the table */
         emit_sum(e, T0, REG_RSP, s->tag);
-        if (!t->code64)
+        if (narrow)
+            edge = emit_window16(e);
+        else if (!t->code64)
             edge = emit_window_edge(e);
         emit8(e, 0x4c); /* lea r15, [rip + back] */
         emit8(e, 0x8d);
@@ -717,7 +749,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         els = e->at;
         emit32(e, 0);
         emit_store(e, T1, rm_gs(GS(window_else)));
-        emit_jump(e, CC_ALWAYS, t->bt->stubs.window[mode_cpl(t->b->key) != 3]);
+        emit_jump(e, CC_ALWAYS, narrow ? t->bt->stubs.window16[which] : t->bt->stubs.window[which]);
         emit_patch(e, els, e->at);
         if (edge != BT_NONE)
             emit_patch(e, edge, e->at);
@@ -833,7 +865,7 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
                                               offsetof(struct cpu_seg, base))));
 }
 
-void emit_lookup(const struct translation *t, struct emit *e, int32_t tag)
+uint32_t emit_tag_check(const struct translation *t, struct emit *e, int32_t tag, unsigned size)
 {
     if (t->bt->vm->host & HOST_BMI2) {
         emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
@@ -846,26 +878,38 @@ void emit_lookup(const struct translation *t, struct emit *e, int32_t tag)
     emit32(e, (TLB_ENTRIES - 1) << 5);
     emit_op(e, true, OP_XOR, T0,
             (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag});
+    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
+    emit32(e, PAGE_SIZE - size);
+    return emit_jump(e, CC_A, e->at);
 }
 
 /*
  * The check of `size` bytes at the address in T0. Afterwards T0 is the offset in the page and T1
- * the entry's `member`: the page's host address, or the addend.
+ * the entry's `member`: the page's host address, or the addend. Without paging they may be the
+ * address and the addend, which make the same.
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how, size_t member)
 {
     struct emit *e = &t->hot;
     int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
     int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how);
-    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG};
+    struct rm entry = {.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag};
     struct stub *s;
 
     t0_lost(t);
     t1_lost(t);
-    emit_lookup(t, e, tag);
-    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
-    emit32(e, PAGE_SIZE - size);
-    s = add_stub(t, STUB_MISS, emit_jump(e, CC_A, e->at), site);
+    if (how == ACCESS_READ && (t->key & BT_KEY_UNPAGED) && !t->bt->sites[site].aligned &&
+        size <= BT_RUN_EDGE && atomic_load(&t->bt->distance)) {
+        t->bt->sites[site].size = (uint8_t)size;
+        t->bt->sites[site].how = (uint8_t)how;
+        s = emit_run_check(t, site);
+        s->tag = tag;
+        s->member = table + (int32_t)member;
+        s->span = (uint16_t)size;
+        t->host = false;
+        return;
+    }
+    s = add_stub(t, STUB_MISS, emit_tag_check(t, e, tag, size), site);
     s->tag = tag;
     if (t->bt->sites[site].aligned) {
         emit_op(e, false, 0xf7, 0, rm_reg(T0)); /* test r14d, size - 1 */
@@ -1368,7 +1412,7 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
         come_back_here(t, p.site, true);
         emit_address(t, f, t->code64);
         if (!t->code64)
-            emit_segment(t, in->seg, size, p.site);
+            emit_segment(t, in->seg, in->asize, size, p.site);
         emit_check(t, p.site, size, how, offsetof(struct bt_entry, page));
         p.rm = rm_mem(T0, T1, 0, 0);
     }
@@ -1388,7 +1432,7 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
     p.site = add_site(t, f, SITE_ACCESS);
     flags_to_slot(t, f->live_in);
     t->bt->sites[p.site].retry = t->hot.at;
-    if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA))) {
+    if (t->code64 || (f->stack_windowed && !(t->key & MODE_LMA) && !bt_key_stack16(t->key))) {
         emit_sum(&t->hot, T0, base, disp);
         emit_check(t, p.site, f->stack, how, offsetof(struct bt_entry, addend));
         p.rm = rm_mem(base, T1, 0, disp);
@@ -1800,6 +1844,7 @@ static void emit_form(struct translation *t, const struct form *f)
     bool holds_on = f->class == FORM_NATIVE || f->class == FORM_JCC || f->class == FORM_NOTHING ||
                     f->class == FORM_LEA;
 
+    t->now = f;
     if (!holds_on)
         t->temp[0] = t->temp[1] = 0;
     if (f->crosses && f->class != FORM_SLOW && f->class != FORM_END)
@@ -2094,6 +2139,8 @@ struct bt_block *bt_translate(struct bt_vcpu *v, bool *full)
         t->bt = bt;
         t->v = v;
         t->key = bt_key(&v->c);
+        if (t->key & BT_KEY_UNPAGED)
+            bt_distance_find(bt);
         t->windows = !(v->without & BT_KEY_NO_WINDOW);
         t->shares = !(v->without & BT_KEY_NO_SHARE);
         t->cs_word = bt_cs_word(&v->c);

@@ -13,7 +13,8 @@
 #define MAX_STUBS  (MAX_FORMS * 10)
 /* A cold piece of code to be written after the hot ones: where the jump to it is to be patched. */
 enum stub_kind {
-    STUB_MISS, /* of a TLB check */
+    STUB_UNPAGED, /* no run has the address: a tag may */
+    STUB_MISS,    /* of a TLB check */
     STUB_MISS_CONSTANT,
     STUB_PAIR,
     STUB_RESUME,   /* what the temporaries are to hold for who comes back from bt_slow */
@@ -31,8 +32,10 @@ struct stub {
     uint32_t from;   /* displacement to patch; STUB_TRAP: number of the trap */
     uint32_t from2;  /* another one, or BT_NONE */
     uint32_t index;  /* site or exit */
-    int32_t tag;     /* STUB_MISS: the tags' place; STUB_WINDOW: the lowest offset from rsp */
-    uint16_t span;   /* STUB_WINDOW: bytes, and ... */
+    /* STUB_MISS, STUB_UNPAGED: the tags' place; STUB_WINDOW: the lowest offset from rsp. */
+    int32_t tag;
+    int32_t member;  /* STUB_UNPAGED: where what T1 is to be is in the entry of the first slot */
+    uint16_t span;   /* STUB_WINDOW, STUB_UNPAGED: bytes, and ... */
     uint32_t back;   /* ... where the block goes on */
     gva_t addr;      /* STUB_MISS_CONSTANT */
     uint8_t temp[2]; /* STUB_RESUME */
@@ -132,6 +135,7 @@ struct translation {
     unsigned nstubs;
     struct stub stubs[MAX_STUBS];
     struct form forms[MAX_FORMS];
+    const struct form *now; /* the one that is being written */
     struct form ahead;
     /* Of the entries that are good: a translation that failed may have left some that are not. */
     uint32_t era;
@@ -172,6 +176,16 @@ struct place emit_stack(struct translation *t, const struct form *f, unsigned ba
  */
 void emit_check(struct translation *t, uint32_t site, unsigned size, enum access how,
                 size_t member);
+/*
+ * Its first part: T1 becomes the entry's place, T0 the offset in the page. The jump that is taken
+ * if the tag at `tag` in the table is another one.
+ */
+uint32_t emit_tag_check(const struct translation *t, struct emit *e, int32_t tag, unsigned size);
+/*
+ * unpaged.c: emit_check of code without paging that only reads. Is it inside of a run? Else the tag
+ * is looked at.
+ */
+struct stub *emit_run_check(struct translation *t, uint32_t site);
 /* T0, T1 are something else from here on. */
 void t0_lost(struct translation *t);
 void t1_lost(struct translation *t);
@@ -187,9 +201,6 @@ void emit_mode(struct translation *t);
  * it. */
 struct place emit_operand(struct translation *t, const struct form *f, unsigned size,
                           enum access how);
-
-/* T1 = place of the entry for the address in T0, T0 ^= its tag, which is at `tag` of the first. */
-void emit_lookup(const struct translation *t, struct emit *e, int32_t tag);
 
 /* What loop.c has of translate.c. */
 gva_t branch_target(const struct form *f, gva_t va);
@@ -213,8 +224,12 @@ void segment_form(const struct translation *t, struct form *f);
 bool seg_flat(const struct translation *t, unsigned seg);
 bool is_pushf(const struct form *f);
 bool is_popf(const struct form *f);
-/* T0, an offset of `size` bytes, becomes a linear address; the site's if it is beyond the limit. */
-void emit_segment(struct translation *t, unsigned seg, unsigned size, uint32_t site);
+/*
+ * T0, the offset of `size` bytes, of `asize` itself, becomes a linear address; the site's if it is
+ * beyond the limit.
+ */
+void emit_segment(struct translation *t, unsigned seg, unsigned asize, unsigned size,
+                  uint32_t site);
 /* T0 = linear address of f->stack bytes at base + disp, in a stack that is not flat or of 16 bits.
  */
 void emit_stack_address(struct translation *t, const struct form *f, unsigned base, int32_t disp,

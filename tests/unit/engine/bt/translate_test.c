@@ -285,6 +285,72 @@ TEST_F(flags_pushed_among_others_on_two_pages_stay_on_the_stack)
                          rig_get(b->r[0], RIG_STACK - 8 + at, 8));
 }
 
+/* 32-bit code without paging. */
+static void unpaged(struct both *b)
+{
+    for (unsigned k = 0; k < 2; k++)
+        rig_protected(b->r[k], true);
+}
+
+TEST_F(memory_at_another_distance_from_the_hosts_is_read_there)
+{
+    struct region moved[2];
+
+    unpaged(b);
+    put64(b, 0x40000, 0x1111);
+    for (unsigned k = 0; k < 2; k++) {
+        moved[k] = (struct region){.name = "moved",
+                                   .kind = REGION_RAM,
+                                   .size = 0x10000,
+                                   .priority = REGION_PRIO_OVERLAY,
+                                   .ram_offset = 0x300000};
+        vm_lock(&b->r[k]->vm);
+        bus_map(&b->r[k]->vm.memory, &moved[k], 0x40000);
+        vm_unlock(&b->r[k]->vm);
+    }
+    put64(b, 0x3fff8, 0x5555555544444444);
+    put64(b, 0x40000, 0x2222);
+    set(b, REG_RBX, 0x3fff8);
+    /* mov eax, [ebx]; mov ecx, [ebx + 8]; mov edx, [ebx + 6] */
+    assert_int_equal(RUN(NULL, 0x8b, 0x03, 0x8b, 0x4b, 0x08, 0x8b, 0x53, 0x06), 0xff);
+    assert_int_equal(b->r[1]->cs.gpr[REG_RAX], 0x44444444);
+    assert_int_equal(b->r[1]->cs.gpr[REG_RCX], 0x2222);
+    assert_int_equal(b->r[1]->cs.gpr[REG_RDX], 0x22225555);
+    for (unsigned k = 0; k < 2; k++) {
+        vm_lock(&b->r[k]->vm);
+        bus_unmap(&moved[k]);
+        vm_unlock(&b->r[k]->vm);
+    }
+}
+
+TEST_F(stack_of_16_bits_is_on_the_pages_that_it_is_mapped_to)
+{
+    unpaged(b);
+    put64(b, RIG_TABLES, (RIG_TABLES + 0x1000) | 7);
+    for (unsigned i = 0; i < 1024; i += 2)
+        put64(b, RIG_TABLES + 0x1000 + i * 4,
+              (i << 12 | 7) | (uint64_t)((i == 0x30 ? 0x51 : i + 1) << 12 | 7) << 32);
+    for (unsigned k = 0; k < 2; k++) {
+        b->r[k]->cs.cr3 = RIG_TABLES;
+        b->r[k]->cs.cr0 |= CR0_PG;
+        b->r[k]->cs.seg[SEG_SS] = rig_seg(16, 0x93, 0x30050, 0xffff);
+    }
+    set(b, REG_RAX, 0x1111);
+    set(b, REG_RBX, 0x2222);
+    set(b, REG_RSP, 0x80);
+    set(b, REG_RCX, 0x30000);
+    set(b, REG_RDX, 0x31004);
+    /* mov [ecx], eax; mov [edx], eax; jmp; push eax; jmp; mov esp, 0fb4h; push ebx */
+    assert_int_equal(RUN(NULL, 0x89, 0x01, 0x89, 0x02, 0xeb, 0x00, 0x50, 0xeb, 0x00, 0xbc, 0xb4,
+                         0x0f, 0x00, 0x00, 0xeb, 0x00, 0x53),
+                     0xff);
+    for (unsigned k = 0; k < 2; k++) {
+        assert_int_equal(rig_get(b->r[k], 0x300cc, 4), 0x1111);
+        assert_int_equal(rig_get(b->r[k], 0x51000, 4), 0x2222);
+        assert_int_equal(rig_get(b->r[k], 0x31000, 4), 0);
+    }
+}
+
 TEST_F(movsd_of_a_vector_register_is_no_string_where_there_is_no_room_for_its_thunk)
 {
     struct thunks *ts = interp_of(b->r[1]->vcpu)->thunks;
