@@ -280,6 +280,7 @@ struct bt_block {
     uint32_t stale;          /* where who comes to the entry goes when the block is dead */
     uint32_t page_next, hash_next;
     uint32_t hot_end, cold, cold_end;
+    uint32_t bytes; /* what it was translated from, in bt_vm.bytes */
     uint16_t insns;
     uint8_t needs; /* NEED_* */
     uint8_t dead;
@@ -363,6 +364,7 @@ struct bt_trap {
 #define BT_EXITS      (1u << 20)
 #define BT_TRAPS      (1u << 20)
 #define BT_HASH_BITS  18
+#define BT_BYTES      (8u << 20)
 
 struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
@@ -395,7 +397,8 @@ struct bt_vm {
     struct bt_site *sites;
     struct bt_exit *exits;
     struct bt_trap *traps;
-    uint32_t nblocks, nsites, nexits, nloops;
+    uint8_t *bytes; /* of the guest's code */
+    uint32_t nblocks, nsites, nexits, nloops, nbytes;
     _Atomic uint32_t ntraps;
     /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second
      * page. */

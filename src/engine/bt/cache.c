@@ -37,7 +37,7 @@ static void forget_all(struct bt_vm *bt)
 {
     bt->hot = bt->stubs_end;
     bt->cold = BT_COLD;
-    bt->nblocks = bt->nsites = bt->nexits = 0;
+    bt->nblocks = bt->nsites = bt->nexits = bt->nbytes = 0;
     bt->ntraps = 0;
     bt->nmodes = bt->nmode_tables = 0;
     for (unsigned i = 0; i < ARRAY_LEN(bt->hash); i++)
@@ -57,10 +57,11 @@ int bt_cache_init(struct bt_vm *bt, struct err *err)
     bt->sites = reserve(BT_SITES * sizeof(*bt->sites));
     bt->exits = reserve(BT_EXITS * sizeof(*bt->exits));
     bt->traps = reserve(BT_TRAPS * sizeof(*bt->traps));
+    bt->bytes = reserve(BT_BYTES);
     bt->page_blocks = reserve(PAGE_BLOCKS_BYTES(bt));
     bt->page_kills = reserve(bt->iv.pages);
-    if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->page_blocks ||
-        !bt->page_kills)
+    if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->bytes ||
+        !bt->page_blocks || !bt->page_kills)
         return err_set(err, ENOMEM, "not enough address space for translated code");
     bt_stubs_make(bt);
     forget_all(bt);
@@ -73,6 +74,7 @@ void bt_cache_fini(struct bt_vm *bt)
     release(bt->sites, BT_SITES * sizeof(*bt->sites));
     release(bt->exits, BT_EXITS * sizeof(*bt->exits));
     release(bt->traps, BT_TRAPS * sizeof(*bt->traps));
+    release(bt->bytes, BT_BYTES);
     release(bt->page_blocks, PAGE_BLOCKS_BYTES(bt));
     release(bt->page_kills, bt->iv.pages);
     hostcode_fini(&bt->code);

@@ -131,22 +131,34 @@ static void stack_moved(struct bt_vcpu *v)
         v->window_none = UINT32_MAX;
 }
 
+/*
+ * Is this the instruction that the block was made for? Another vCPU may have written another one,
+ * and not have killed the block yet: what the block took for granted then was not of that one.
+ */
+static bool is_same(const struct bt_vm *bt, const struct bt_block *b, const struct bt_site *s,
+                    const struct insn *in)
+{
+    return in->len == s->len && !memcmp(in->bytes, bt->bytes + b->bytes + s->off, s->len);
+}
+
 /* The interpreter runs one instruction of a block. True: its successor in the block is next. */
 static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
     struct interp *c = &v->c;
     uint64_t rip = b->va + s->off;
     struct block *ran;
+    bool same;
 
     v->n.slow++;
     v->n.slow_accesses += s->kind == SITE_ACCESS;
     c->s.rip = rip;
     ran = single_block(v, b, s);
+    same = is_same(v->bt, b, s, &ran->insns[0]);
     interp_run_found(c, ran);
     stack_moved(v);
     v->n.slow_by[ran->insns[0].mnemonic & (BT_MNEMONICS - 1)]++;
     c->block = NULL;
-    return s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
+    return same && s->resume != BT_NONE && c->s.rip == rip + s->len && !c->stop &&
            !__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE) && !interp_boundary_due(c) &&
            same_mode(v, b, s) && bt_mode_ok(c);
 }

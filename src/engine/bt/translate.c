@@ -2024,7 +2024,8 @@ static bool room(const struct bt_vm *bt)
 {
     return bt->hot + ROOM_HOT <= BT_COLD && bt->cold + ROOM_COLD <= BT_CODE_BYTES - PAGE_SIZE &&
            bt->nblocks < BT_BLOCKS && bt->nsites + 8 * MAX_FORMS < BT_SITES &&
-           bt->nexits + 3 * MAX_FORMS < BT_EXITS && bt->ntraps + 2 * MAX_FORMS < BT_TRAPS;
+           bt->nexits + 3 * MAX_FORMS < BT_EXITS && bt->ntraps + 2 * MAX_FORMS < BT_TRAPS &&
+           bt->nbytes + 16 * MAX_FORMS < BT_BYTES;
 }
 
 /* Now that stores to them are noticed: are the bytes in the page still those that were decoded? */
@@ -2078,6 +2079,11 @@ static struct bt_block *translate(struct translation *t)
     emit_cold_entries(t);
     for (unsigned i = 0; i < t->nstubs; i++)
         emit_stub(t, &t->stubs[i]);
+    b->bytes = bt->nbytes;
+    for (unsigned i = 0; i < t->n; i++) {
+        memcpy(bt->bytes + bt->nbytes, t->forms[i].in.bytes, t->forms[i].in.len);
+        bt->nbytes += t->forms[i].in.len;
+    }
     b->granules = t->granules;
     b->granules2 = t->granules2;
     b->page2 = t->granules2 ? t->page2 : BT_NONE;

@@ -86,6 +86,29 @@ TEST_F(bit_operation_with_a_constant_touches_the_whole_operand)
     assert_int_equal(addr, ABSENT);
 }
 
+/* As another vCPU may do between its store and the block's death: the engine is not told. */
+TEST_F(block_is_left_where_another_instruction_has_been_written)
+{
+    /* push rax; pop rax; jmp 1f; 1: the same; test rdi, rdi; jz 2f; cpuid; push rbp; pop rbp; 2: */
+    const uint8_t code[] = {0x50, 0x58, 0xeb, 0x00, 0x50, 0x58, 0x48, 0x85,
+                            0xff, 0x74, 0x04, 0x0f, 0xa2, 0x55, 0x5d};
+    const uint64_t rip = b->r[0]->cs.rip;
+
+    set(b, REG_RDI, 0);
+    assert_int_equal(run(b, code, sizeof(code), NULL), 0xff);
+    for (unsigned k = 0; k < 2; k++) {
+        uint8_t *page = mem_page(&b->r[k]->vm, RIG_CODE, true, NULL);
+
+        memcpy(page + (rip & PAGE_MASK) + 11, "\x31\xe4", 2); /* xor esp, esp */
+        b->r[k]->cs.rip = rip;
+        b->r[k]->cs.activity = CPU_RUNNING;
+        b->r[k]->cs.gpr[REG_RDI] = 1;
+        rig_run(b->r[k], UINT64_MAX);
+        assert_int_equal(rig_exception(b->r[k]), VEC_PF);
+    }
+    assert_memory_equal(b->r[0]->cs.gpr, b->r[1]->cs.gpr, sizeof(b->r[0]->cs.gpr));
+}
+
 TEST_F(bsf_of_nothing_keeps_its_register)
 {
     for (unsigned reg = 12; reg < 16; reg++)
