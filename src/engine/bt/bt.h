@@ -189,6 +189,7 @@ struct bt_vcpu {
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
     uint64_t window, window_delta;           /* of the stack: minus its page, and SD */
     uint64_t pair, pair_none, pair_delta[2]; /* two pages of the stack, in the same way */
+    uint64_t string_offset, string_left; /* of REP MOVS and STOS: in pages, and elements */
     uint64_t loop_limit;             /* loop.c: what its counter must not reach, ... */
     uint64_t loop_delta[BT_DELTAS];  /* ... and what makes host addresses */
     int32_t loop_credit[BT_LOOPS];   /* so often it may be left early */

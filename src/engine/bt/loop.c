@@ -379,16 +379,20 @@ static void emit_between(struct translation *t, uint32_t turn, uint32_t again)
     struct loop *l = &t->loop;
     struct emit *e = &t->cold;
     int32_t credit = GS(loop_credit) + 4 * (int32_t)(t->bt->nloops++ % BT_LOOPS);
-    uint32_t fail[LOOP_GROUPS + 2], nfail = 0, look;
+    uint32_t fail[LOOP_GROUPS + 2], nfail = 0, look, had;
 
     emit_patch(&t->hot, l->from, e->at);
     emit_op(e, false, 0xff, 1, rm_gs(credit)); /* dec */
     fail[nfail++] = emit_jump(e, 8, e->at);    /* js */
     emit_const(e, SD, FIRST);
-    look = emit_jump(e, CC_ALWAYS, e->at);
+    emit_op(e, false, 0x83, 7, rm_gs(credit));
+    emit8(e, BT_LOOP_CREDIT - 1); /* the last time it has paid */
+    look = emit_jump(e, CC_NE, e->at);
+    had = emit_jump(e, CC_ALWAYS, e->at);
     emit_patch(&t->hot, again, e->at);
     emit_op(e, false, 0xc7, 0, rm_gs(credit));
     emit32(e, BT_LOOP_CREDIT);
+    emit_patch(e, had, e->at);
     emit_const(e, SD, TURNS);
     emit_patch(e, look, e->at);
     emit_op(e, false, 0x83, 7, rm_gs(GS(attention) + 4 * (int32_t)t->b->needs));

@@ -432,18 +432,6 @@ static void emit_sysret(struct translation *t, const struct form *f)
 
 /* ---- strings and bit strings ----------------------------------------------------------------- */
 
-/* Slow if the rcx elements from `reg` on do not all lie in its page. Destroys T0. */
-static void slow_if_crossing(struct translation *t, unsigned reg, unsigned size, uint32_t site)
-{
-    struct emit *e = &t->hot;
-
-    emit_op(e, false, OP_STORE, reg, rm_reg(T0));
-    emit_dword(e, 4, rm_reg(T0), PAGE_MASK);
-    emit_op(e, true, OP_LEA, T0, rm_mem(T0, REG_RCX, (unsigned)__builtin_ctz(size), 0));
-    emit_dword(e, 7, rm_reg(T0), PAGE_SIZE);
-    slow_if(t, CC_A, site);
-}
-
 /* add (3) or sub (2b) of a temporary to a register. */
 static void emit_move_by(struct emit *e, bool back, unsigned reg, unsigned by)
 {
@@ -507,37 +495,58 @@ static void emit_element(struct translation *t, const struct form *f, unsigned s
     resume_here(t, second);
 }
 
+/* T0 = the offset in its page of what a register points to. */
+static void emit_page_offset(struct emit *e, unsigned reg)
+{
+    emit_op(e, false, OP_STORE, reg, rm_reg(T0));
+    emit_dword(e, 4, rm_reg(T0), PAGE_MASK);
+}
+
 /*
- * REP MOVS and STOS inside one page of each operand: one host instruction. Everything else, DF
- * included, is the interpreter's.
+ * REP MOVS and STOS upwards: one host instruction for as much as lies in one page of each operand,
+ * until all is done. The registers are exact in between: whatever is odd, and a pending interrupt,
+ * is left to the interpreter.
  */
 static void emit_string(struct translation *t, const struct form *f)
 {
     struct emit *e = &t->hot;
     unsigned size = string_size(t, f);
     bool movs = is_movs(f);
-    uint32_t site, first = BT_NONE, second;
-    uint32_t done;
+    uint32_t site, first = BT_NONE, second, done[2], again;
 
     flags_to_slot(t, f->live_in);
     t->host = false;
     /* Nothing to do: nothing is touched. */
     emit_op(e, true, 0x85, REG_RCX, rm_reg(REG_RCX));
-    done = emit_jump(e, CC_E, e->at);
+    done[0] = emit_jump(e, CC_E, e->at);
     site = add_site(t, f, SITE_INSN);
     emit_op(e, false, 0xf7, 0, RFLAGS_AT);
     emit32(e, RFLAGS_DF);
     slow_if(t, CC_NE, site);
-    emit_op(e, true, 0x81, 7, rm_reg(REG_RCX));
-    emit32(e, PAGE_SIZE);
-    slow_if(t, CC_A, site);
+    again = e->at;
     if (movs) {
-        slow_if_crossing(t, REG_RSI, size, site);
         first = check_string(t, f, REG_RSI, size, ACCESS_READ);
         emit_store(e, T1, rm_gs(GS(scratch)));
     }
-    slow_if_crossing(t, REG_RDI, size, site);
     second = check_string(t, f, REG_RDI, size, ACCESS_WRITE);
+    if (movs) {
+        emit_page_offset(e, REG_RSI);
+        emit_op(e, false, OP_STORE, T0, rm_gs(GS(string_offset)));
+    }
+    emit_page_offset(e, REG_RDI);
+    if (movs) { /* the larger one ends first */
+        emit_op(e, false, OP_CMP, T0, rm_gs(GS(string_offset)));
+        emit_op(e, false, 0x142, T0, rm_gs(GS(string_offset))); /* cmovb */
+    }
+    emit_op(e, false, 0xf7, 3, rm_reg(T0)); /* neg r14d */
+    emit_dword(e, 0, rm_reg(T0), PAGE_SIZE);
+    if (size > 1)
+        emit_shift(e, 5, T0, (unsigned)__builtin_ctz(size));
+    emit_op(e, true, OP_CMP, T0, rm_reg(REG_RCX));
+    emit_op(e, true, 0x147, T0, rm_reg(REG_RCX)); /* cmova: no more than there are */
+    emit_op(e, true, 0x2b, REG_RCX, rm_reg(T0));
+    emit_store(e, REG_RCX, rm_gs(GS(string_left)));
+    emit_store(e, T0, rm_reg(REG_RCX));
     if (movs) {
         emit_load(e, T0, rm_gs(GS(scratch)));
         emit_move_by(e, false, REG_RSI, T0);
@@ -554,9 +563,18 @@ static void emit_string(struct translation *t, const struct form *f)
         emit_move_by(e, true, REG_RSI, T0);
     if (!t->code64) { /* behind the last byte of all */
         emit_op(e, false, OP_STORE, REG_RDI, rm_reg(REG_RDI));
-        emit_op(e, false, OP_STORE, REG_RSI, rm_reg(REG_RSI));
+        if (movs)
+            emit_op(e, false, OP_STORE, REG_RSI, rm_reg(REG_RSI));
     }
-    emit_patch(e, done, e->at);
+    emit_load(e, REG_RCX, rm_gs(GS(string_left)));
+    emit_op(e, true, 0x85, REG_RCX, rm_reg(REG_RCX));
+    done[1] = emit_jump(e, CC_E, e->at);
+    emit_op(e, false, 0x83, 7, rm_gs(GS(attention) + 4 * (int32_t)t->b->needs));
+    emit8(e, 0);
+    slow_if(t, CC_NE, site);
+    emit_jump(e, CC_ALWAYS, again);
+    for (unsigned i = 0; i < 2; i++)
+        emit_patch(e, done[i], e->at);
     resume_here(t, site);
     resume_here(t, second);
     if (movs)
