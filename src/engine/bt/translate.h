@@ -23,6 +23,7 @@ enum stub_kind {
     STUB_SITE,     /* leave at the instruction */
     STUB_EXIT,     /* leave by an exit */
     STUB_EXIT_FAR, /* a guarded exit */
+    STUB_EXIT_BACK, /* leave by an exit that has set the page already */
     STUB_TRAP,     /* after a host fault */
 };
 struct stub {
@@ -75,6 +76,7 @@ struct translation {
     uint64_t limit;           /* RIP of code is no more */
     uint64_t rip_mask;        /* of what follows an instruction */
     gva_t va, lin;            /* RIP, and linear address */
+    bool anywhere;            /* the block is to run at any address: va is where it is now */
     const uint8_t *live_page; /* host address of the code page */
     uint8_t page[PAGE_SIZE];  /* what was in it */
     unsigned off;             /* of the block in it */
@@ -136,6 +138,8 @@ struct place {
     struct rm rm;
     uint32_t site;
 };
+/* reg = an address of, or relative to, the code. The flags stay. */
+void emit_code_address(struct translation *t, struct emit *e, unsigned reg, gva_t addr);
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
 void emit_address(struct translation *t, const struct form *f, bool segment);
 /* f->stack bytes at base + disp. The place does not use T0. */
