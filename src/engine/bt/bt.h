@@ -221,8 +221,8 @@ struct bt_vcpu {
     } single[BT_SINGLES]; /* what run_one found, by site */
     uint64_t without;     /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
     uint32_t without_site;
-    bool anywhere; /* the next block comes from one that runs anywhere, and should be one too, ... */
-    bool known;    /* ... and there is one of its own RIP: it is no cold code */
+    bool anywhere; /* the next block comes from one that runs anywhere: it should be such a one, */
+    bool known;    /* ... and is no cold code, as there is one of its own RIP */
     uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without
                                   being asked */
     unsigned mode_id, mode_table; /* number, and table of indirect branches */
@@ -602,7 +602,7 @@ void bt_run_some(struct bt_vcpu *v);
 bool bt_mode_ok(const struct interp *c);
 void bt_use_mode(struct bt_vcpu *v);
 struct bt_block *bt_find(struct bt_vcpu *v);
-/* The block of what is at s.rip, of these bytes and this key: its own, or one that runs anywhere. */
+/* The block of what is at s.rip, of these bytes and this key: its own or one that runs anywhere. */
 struct bt_block *bt_find_at(struct bt_vcpu *v, uint64_t phys, uint64_t key);
 enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b);
 void bt_undo_indirect(struct bt_vcpu *v);

@@ -133,9 +133,9 @@ static void store64(struct bt_vm *bt, uint32_t at, uint64_t v)
 #define SET_PAGE_BYTES 32
 
 /*
- * Where a block jumps to come to an entry of one for what is at `rip`: code of its own sets the page
- * if only the second runs anywhere. BT_NONE: no block that runs anywhere goes to one that does not.
- * T0 is nobody's, and the flags stay.
+ * Where a block jumps to come to an entry of one for what is at `rip`: code of its own sets the
+ * page if only the second runs anywhere. BT_NONE: no block that runs anywhere goes to one that does
+ * not. T0 is nobody's, and the flags stay.
  */
 static uint32_t way_to(struct bt_vm *bt, const struct bt_block *from, const struct bt_block *b,
                        uint32_t entry, gva_t rip)

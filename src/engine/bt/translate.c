@@ -2096,8 +2096,7 @@ static struct bt_block *translate(struct translation *t)
     *b = (struct bt_block){.va = t->anywhere ? t->off : t->va,
                            .lin = t->lin,
                            .cs_word = t->cs_word,
-                           .key = t->key | t->v->without |
-                                  (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT |
+                           .key = t->key | t->v->without | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT |
                                   (t->anywhere ? BT_KEY_ANYWHERE : 0),
                            .phys = (uint64_t)t->page_number << PAGE_SHIFT | t->off,
                            .insns = (uint16_t)t->n,
