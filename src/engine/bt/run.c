@@ -21,6 +21,8 @@
 #define HABIT         64
 #define TABLE_FLUSHES 4
 #define WARM          16 /* runs of cold code before it is translated */
+#define SETTLE_TICKS  4
+#define SETTLE_SHIFT  21 /* stacks of one process differ below */
 
 /* ---- at the border --------------------------------------------------------------------------- */
 
@@ -354,6 +356,31 @@ static bool may_run_anywhere(const struct bt_vcpu *v, uint64_t phys)
             atomic_load_explicit(&bt->page_places[phys >> PAGE_SHIFT], memory_order_relaxed));
 }
 
+static uint64_t process(const struct bt_vcpu *v)
+{
+    return (v->c.s.gpr[REG_RSP] >> SETTLE_SHIFT) + 1;
+}
+
+/*
+ * A block that runs anywhere has been left because something is pending. If it is the same process
+ * several times it stays: where its indirect branches go is looked for again, to find or make its
+ * own blocks.
+ */
+static void tick(struct bt_vcpu *v)
+{
+    const uint8_t *miss = v->bt->code.rx + v->bt->stubs.leave_indirect;
+    uint64_t is = process(v);
+
+    v->ticks = is == v->seen ? v->ticks + 1 : 1;
+    v->seen = is;
+    if (v->ticks < SETTLE_TICKS || is == v->settled || v->bt->anywhere)
+        return;
+    v->settled = is;
+    bt_use_mode(v);
+    for (unsigned i = 0; i < BT_TARGETS; i++)
+        v->targets[v->mode_table][i] = miss;
+}
+
 struct bt_block *bt_find_at(struct bt_vcpu *v, uint64_t phys, uint64_t key)
 {
     struct bt_vm *bt = v->bt;
@@ -361,12 +388,13 @@ struct bt_block *bt_find_at(struct bt_vcpu *v, uint64_t phys, uint64_t key)
     bool may = may_run_anywhere(v, phys);
     struct bt_block *own = NULL, *b = NULL;
 
-    v->known = false;
+    v->known = v->passing = false;
     if (!(may && v->anywhere))
         own = bt_cache_find(bt, rip, key, v->mode_cs, phys);
     if (own || !may)
         return own;
     b = bt_cache_find(bt, rip & PAGE_MASK, key | BT_KEY_ANYWHERE, v->mode_cs, phys);
+    v->passing = b && !v->anywhere && v->c.cpl == 3 && process(v) == v->settled;
     if (b || !v->anywhere)
         return b;
     own = bt_cache_find(bt, rip, key, v->mode_cs, phys);
@@ -451,6 +479,9 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
             target = &v->targets[v->mode_table][c->s.rip & (BT_TARGETS - 1)];
             if (*target == bt->code.rx + b->entry_indirect)
                 *target = bt->code.rx + bt->stubs.leave_indirect;
+        } else if (block_anywhere(b) && c->cpl == 3 &&
+                   atomic_load_explicit(&v->attention[0], memory_order_relaxed)) {
+            tick(v);
         }
         return;
     case BT_LEAVE_DIRECT:
@@ -464,7 +495,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
             return; /* the exit is no more */
         b = bt_find(v);
         bt_trace(v, b ? "link" : "exit", c->s.rip, bt->blocks[x->block].va, v->id, 0);
-        if (!b)
+        if (!b || v->passing)
             return;
         pthread_mutex_lock(&bt->lock);
         if (!b->dead && !bt->blocks[x->block].dead)
@@ -483,7 +514,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         b = bt_find(v);
         bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
                  b != NULL, 0);
-        if (b)
+        if (b && !v->passing)
             v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] =
                 bt->code.rx + b->entry_indirect;
         return;
@@ -541,8 +572,14 @@ void bt_run_some(struct bt_vcpu *v)
     }
     bt_use_mode(v);
     b = bt_find(v);
+    if (b && v->passing && warm(v)) {
+        v->settle = true;
+        translate_here(v);
+        v->settle = false;
+        return;
+    }
     if (b) {
-        if (v->without && v->without_site != BT_NONE)
+        if (v->without && v->without_site != BT_NONE && !v->passing)
             bt_cache_link_without(v->bt, &v->bt->sites[v->without_site], b);
         v->without = 0;
         v->anywhere = false;

@@ -2070,7 +2070,7 @@ static bool choose_place(struct translation *t)
         return false;
     if (bt->anywhere)
         return true;
-    if (t->v->c.cpl != 3)
+    if (t->v->c.cpl != 3 || t->v->settle)
         return false;
     if (t->v->anywhere || (was && was != is))
         is = PLACE_MANY;

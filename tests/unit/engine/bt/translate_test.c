@@ -422,3 +422,26 @@ TEST_F(user_code_at_several_addresses_is_translated_for_two)
     assert_true(made[1] > made[0]);
     assert_int_equal(made[3], made[1]);
 }
+
+/* A process that is there for long has blocks of its own all the same. */
+TEST_F(user_code_of_a_process_that_stays_is_its_own)
+{
+    /* mov ecx, 5; dec ecx; jnz; ud2 */
+    static const uint8_t code[] = {0xb9, 5, 0, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0x0f, 0x0b};
+    struct bt_vcpu *v = bt_of(interp_of(b->r[1]->vcpu));
+    uint64_t made = 0;
+
+    for (unsigned n = 0; n < 3; n++)
+        put64(b, RIG_TABLES + 0x2000 + (4 + n) * 8, 0x87);
+    rig_write(b->r[1], RIG_CODE, code, sizeof(code));
+    for (unsigned n = 0; n < 6; n++) {
+        user(&b->r[1]->cs, ALIAS(n % 3) + RIG_CODE);
+        if (n == 5) {
+            made = v->bt->translated;
+            v->settled = (b->r[1]->cs.gpr[REG_RSP] >> 21) + 1;
+        }
+        rig_run(b->r[1], UINT64_MAX);
+    }
+    assert_true(v->bt->translated > made);
+    assert_false(block_anywhere(&v->bt->blocks[v->bt->nblocks - 1]));
+}
