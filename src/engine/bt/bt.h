@@ -49,8 +49,8 @@
  * indirect branches, the exit of a block of another page, the stub between a block that has its RIP
  * in it and one that has not. Inside a page such blocks are linked as others are, but among
  * themselves only. At the ends of the canonical addresses there are none: branches and operands are
- * canonical or not wherever their block runs. A process that stays gets blocks of its own after all,
- * which are faster (bt_vcpu.settled).
+ * canonical or not wherever their block runs. A process that stays gets blocks of its own after
+ * all, which are faster (bt_vcpu.settled).
  *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
@@ -224,12 +224,12 @@ struct bt_vcpu {
     uint32_t without_site;
     bool anywhere; /* the next block comes from one that runs anywhere: it should be such a one, */
     bool known;    /* ... and is no cold code, as there is one of its own RIP */
-    /* Of processes, by where their stacks are: the one that is there for long, and has blocks of its
-     * own made, and the one that has been there at the last `ticks` interruptions. 0: none. */
+    /* Of processes, by where their stacks are: the one that is there for long, and has blocks of
+     * its own made, and the one that has been there at the last `ticks` interruptions. 0: none. */
     uint64_t settled, seen;
     unsigned ticks;
-    bool passing; /* the block was found for want of one of its own */
-    bool settle;  /* the next one is to be of its own */
+    bool passing; /* the block was found for want of one of its own, ... */
+    bool settle;  /* ... which is what the next one is to be */
     uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without
                                   being asked */
     unsigned mode_id, mode_table; /* number, and table of indirect branches */

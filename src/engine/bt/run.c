@@ -494,7 +494,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         if (flushes != bt->flushes)
             return; /* the exit is no more */
         b = bt_find(v);
-        bt_trace(v, b ? "link" : "exit", c->s.rip, bt->blocks[x->block].va, v->id, 0);
+        bt_trace(v, b ? "link" : "exit", c->s.rip, block_rip(v, &bt->blocks[x->block]), v->id, 0);
         if (!b || v->passing)
             return;
         pthread_mutex_lock(&bt->lock);
@@ -512,8 +512,8 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         if (flushes != bt->flushes)
             return;
         b = bt_find(v);
-        bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
-                 b != NULL, 0);
+        bt_trace(v, "exit_indirect", c->s.rip,
+                 block_rip(v, &bt->blocks[bt->sites[v->indirect_from].block]), b != NULL, 0);
         if (b && !v->passing)
             v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] =
                 bt->code.rx + b->entry_indirect;
