@@ -49,7 +49,7 @@ NOT_TSAN      = $(filter-out tsan,$(or $(MODE),plain))
 CHECK_FUZZ    = $(if $(NOT_TSAN),$(FUZZ),$(filter-out decode translate,$(FUZZ)))
 # Interpreter against translator, block by block: the guests that are done in seconds, and those that are not.
 LOCKSTEP      = exc64 exc32 real16 unpaged16 paging64 \
-                $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 remap64 vec64)
+                $(if $(MODE),,code64 code32 code16 fpu64 mode64 pci64 place64 remap64 vec64)
 LOCKSTEP_SLOW = fault64 flags64 operand64 step64
 # ASan and TSan make system calls of their own: their builds run without sandbox.
 CHECK_UNIT    = $(if $(filter asan tsan,$(MODE)),$(filter-out control/sandbox,$(UNIT)),$(UNIT))
@@ -73,18 +73,23 @@ endef
 
 COMMA := ,
 LOCKSTEP_EXACT = lockstep$(COMMA)flags=exact
+LOCKSTEP_ANY = lockstep$(COMMA)place=any
+BT_ANY = bt$(COMMA)warm=1$(COMMA)place=any
 
 check-list:
 	$(if $(MODE),,$(call line,lint,120,make -s lint))
 	$(if $(NOT_TSAN),$(call line,cpu/hostdiff,300,$(BUILD)/tests/cpu/hostdiff $(HOSTDIFF_SLICE)))
 	$(if $(NOT_TSAN),$(call line,cpu/hostdiff bt,300,$(BUILD)/tests/cpu/hostdiff --engine bt $(HOSTDIFF_SLICE)))
 	$(if $(NOT_TSAN),$(foreach e,interp bt,$(call line,cpu/hostdiff runs $(e),300,$(BUILD)/tests/cpu/hostdiff --engine $(e) --runs --cases $(if $(MODE),5000,40000))))
+	$(if $(NOT_TSAN),$(call line,cpu/hostdiff place=any,300,$(BUILD)/tests/cpu/hostdiff --engine bt$(COMMA)place=any --runs --cases $(if $(MODE),5000,40000)))
 	$(foreach t,$(CHECK_UNIT),$(call line,unit/$(t),120,$(BUILD)/tests/unit/$(t)_test))
 	$(foreach t,$(CHECK_FUZZ),$(call line,fuzz/$(t),60,$(BUILD)/tests/fuzz/$(t)_run --seconds=2))
 	$(foreach e,interp bt,$(foreach t,$(GUESTS),$(call line,guest/$(t) $(e),600,$(GUEST_LIMIT)tests/guest/run $(BUILD)/doppel $(t) --engine $(e))))
+	$(foreach t,$(filter %64,$(GUESTS)),$(call line,guest/$(t) place=any,600,$(GUEST_LIMIT)tests/guest/run $(BUILD)/doppel $(t) --engine $(BT_ANY)))
 	$(call line,guest/without,300,$(GUEST_LIMIT)tests/guest/without.sh $(BUILD)/doppel)
 	$(foreach t,$(LOCKSTEP),$(call line,lockstep/$(t),400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine lockstep --clock virtual))
 	$(foreach t,exc64 paging64,$(call line,lockstep/$(t) flags=exact,400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine $(LOCKSTEP_EXACT) --clock virtual))
+	$(foreach t,exc64 paging64 $(if $(MODE),,place64 remap64),$(call line,lockstep/$(t) place=any,400,LIMIT=400 tests/guest/run $(BUILD)/doppel $(t) --engine $(LOCKSTEP_ANY) --clock virtual))
 	$(call line,lockstep/plants,300,tests/guest/lockstep_plants.sh $(BUILD)/doppel)
 	$(if $(WITH_BOOTS),$(call line,lockstep/linux,400,python3 tests/e2e/linux_boot.py Lockstep))
 	$(if $(WITH_BOOTS),$(foreach t,Quick Ends Idle Virtual,$(call line,e2e/linux $(t),400,python3 tests/e2e/linux_boot.py $(t))))

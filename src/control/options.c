@@ -291,13 +291,14 @@ static int without_field(struct run_options *o, const char *field, struct err *e
     return 1;
 }
 
-/* flags=exact, of both that translate. */
-static bool exact_field(struct run_options *o, const char *field)
+/* flags=exact and place=any, of both that translate. */
+static bool translator_field(struct run_options *o, const char *field)
 {
-    bool exact = !strcmp(field, "flags=exact");
+    bool exact = !strcmp(field, "flags=exact"), anywhere = !strcmp(field, "place=any");
 
     o->machine.engine_options.exact_flags |= exact;
-    return exact;
+    o->machine.engine_options.anywhere |= anywhere;
+    return exact || anywhere;
 }
 
 /* bt[,warm=N][,times] */
@@ -313,7 +314,8 @@ static int bt_field(struct run_options *o, const char *field, struct err *err)
     if (strncmp(field, "warm=", 5))
         return err_set(
             err, EINVAL,
-            "--engine bt takes warm=N, times, flags=exact and without=FEATURE, not '%s'.", field);
+            "--engine bt takes warm=N, times, flags=exact, place=any and without=FEATURE, not '%s'.",
+            field);
     r = parse_number("--engine bt,warm", field + 5, 255, &warm, err);
     if (r == 0)
         o->machine.engine_options.warm = (unsigned)warm;
@@ -328,7 +330,9 @@ static int lockstep_field(struct run_options *o, const char *field, struct err *
 
     if (strncmp(field, "plant=", 6))
         return err_set(err, EINVAL,
-                       "--engine lockstep takes flags=exact and without=FEATURE, not '%s'.", field);
+                       "--engine lockstep takes flags=exact, place=any and without=FEATURE, not "
+                       "'%s'.",
+                       field);
     r = parse_number("--engine lockstep,plant", field + 6, 6, &plant, err);
     if (r == 0)
         o->machine.engine_options.plant = (unsigned)plant;
@@ -355,7 +359,7 @@ static int set_engine(struct run_options *o, const char *value, struct err *err)
     while ((field = next_field(&rest))) {
         int r = without_field(o, field, err);
 
-        if (r == 0 && i != 1 && exact_field(o, field))
+        if (r == 0 && i != 1 && translator_field(o, field))
             continue;
         if (r == 0)
             r = i == 0   ? bt_field(o, field, err)
@@ -519,6 +523,7 @@ static const struct option options[] = {
     {"engine", "NAME[,OPT...]", "bt",
      "bt: the translator; warm=N: what has run N times is translated; times: see inspect;"
      " flags=exact: flags that nobody reads are kept for who looks after a fault;"
+     " place=any: all code is translated as what runs at several addresses is;"
      " interp: the interpreter; or lockstep: both, compared;"
      " without=FEATURE[,FEATURE...]: host features not to use",
      set_engine, 0},

@@ -35,6 +35,7 @@ struct engine_options {
     unsigned plant;   /* lockstep: a mistake to make (enum bt_plant) */
     bool perf_map;    /* name generated code for perf */
     bool times;       /* measure where vCPUs spend their time */
+    bool anywhere;    /* all 64-bit code is translated so that it runs at any address */
     bool exact_flags; /* keep flags that nobody reads, but for who looks at RFLAGS after a fault */
 };
 

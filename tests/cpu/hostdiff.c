@@ -6,8 +6,8 @@
  * instructions with forward branches, a third of them in a loop.
  *
  *   hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N] [--only MNEMONIC]
- *            [--engine interp|bt] [--runs] [--mode 64|32|16] [--case NUMBER] [--max-reports N]
- *            [--table] [--verbose]
+ *            [--engine interp|bt|bt,place=any] [--runs] [--mode 64|32|16] [--case NUMBER]
+ *            [--max-reports N] [--table] [--verbose]
  *
  * Prints the seed; `--seed S --case NUMBER` (with the same --only and --mode) runs one case again.
  * Exit status: 0 equal, 1 differences or mnemonics missing, 2 cannot run.
@@ -26,7 +26,7 @@
 
 struct options {
     uint64_t seed, cases, per_mnemonic, seconds, one;
-    bool have_one, table, verbose, runs, bt;
+    bool have_one, table, verbose, runs, bt, anywhere;
     const char *only;
     int mode;
     unsigned max_reports;
@@ -454,8 +454,9 @@ static void usage(void)
 {
     fprintf(stderr,
             "usage: hostdiff [--seed S] [--cases N | --per-mnemonic N | --seconds N]\n"
-            "                [--engine interp|bt] [--runs] [--only MNEMONIC] [--mode 64|32|16]\n"
-            "                [--case NUMBER] [--max-reports N] [--table] [--verbose]\n");
+            "                [--engine interp|bt|bt,place=any] [--runs] [--only MNEMONIC]\n"
+            "                [--mode 64|32|16] [--case NUMBER] [--max-reports N] [--table]\n"
+            "                [--verbose]\n");
     exit(2);
 }
 
@@ -488,8 +489,8 @@ static void parse(struct options *o, int argc, char **argv)
             o->per_mnemonic = strtoull(v, NULL, 0);
         else if (!strcmp(a, "--seconds"))
             o->seconds = strtoull(v, NULL, 0);
-        else if (!strcmp(a, "--engine") && (!strcmp(v, "bt") || !strcmp(v, "interp")))
-            o->bt = !strcmp(v, "bt");
+        else if (!strcmp(a, "--engine") && (!strncmp(v, "bt", 2) || !strcmp(v, "interp")))
+            o->bt = *v == 'b', o->anywhere = !strcmp(v, "bt,place=any");
         else if (!strcmp(a, "--only"))
             o->only = v;
         else if (!strcmp(a, "--max-reports"))
@@ -527,7 +528,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "hostdiff: the native side does not start\n");
         return 2;
     }
-    r.vm = hd_vm_new(r.shared, r.opt.bt);
+    r.vm = hd_vm_new(r.shared, r.opt.bt, r.opt.anywhere);
     r.gen = gen_new(hd_vm_model(r.vm), r.shared->pattern);
     r.groups = gen_groups(r.gen, &r.ngroups);
     choose_groups(&r);

@@ -182,7 +182,7 @@ bool native_has(uint64_t addr);
 
 /* hostdiff_vm.c */
 struct hd_vm;
-struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate);
+struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate, bool anywhere);
 void hd_vm_free(struct hd_vm *vm);
 const struct cpu_model *hd_vm_model(const struct hd_vm *vm);
 void hd_vm_run(struct hd_vm *vm, const struct hd_case *tc, struct hd_result *out);

@@ -175,7 +175,7 @@ static void make_base(struct hd_vm *v)
     s->activity = CPU_RUNNING;
 }
 
-struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
+struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate, bool anywhere)
 {
     const struct vm_config config = {.name = "hostdiff",
                                      .ram_bytes = RAM_BYTES,
@@ -202,6 +202,7 @@ struct hd_vm *hd_vm_new(struct hd_shared *shared, bool translate)
     if (translate) {
         v->bt = bt_of(v->c);
         v->bt->bt->warm = 1;
+        v->bt->bt->anywhere = anywhere;
         bt_enter_thread(v->bt);
     }
     make_tables(v);

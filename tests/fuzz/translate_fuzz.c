@@ -965,6 +965,7 @@ static void start_bt(struct rig *r, const uint8_t *h)
     struct bt_vcpu *v = bt_of(interp_of(r->vcpu));
 
     v->bt->warm = 1 + (h[23] >> 2 & 1);
+    v->bt->anywhere = h[0] & 0x80;
     bt_cache_flush(v);
     memset(v->runs, 0, sizeof(v->runs));
     if ((h[23] & 3) == 3) /* full soon */

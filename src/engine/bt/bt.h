@@ -48,6 +48,17 @@
  * block is in the lists of both, and looks before that instruction whether the next page is still
  * the one.
  *
+ * A block has its RIP in it, and in its key. Where a page of 64-bit user code runs at several
+ * addresses (libraries, position-independent programs), what is translated from then on runs at any
+ * of them (BT_KEY_ANYWHERE): what depends on the address is relative to bt_vcpu.code_page, the
+ * address of the page that runs. Whoever comes in from elsewhere sets it, after the page's address
+ * has been compared with that of the exec table, and the RAM page with the block's: C, the entry of
+ * indirect branches, the exit of a block of another page, the stub between a block that has its RIP
+ * in it and one that has not. Inside a page such blocks are linked as others are, but among
+ * themselves only. At the ends of the canonical addresses there are none: branches and operands are
+ * canonical or not wherever their block runs. A process that stays gets blocks of its own after
+ * all, which are faster (bt_vcpu.settled).
+ *
  * Memory of translations is one buffer per VM. Nothing in it is ever written while it is reachable,
  * but for the displacement of a jump and the first bytes of a dead block (one aligned store each).
  * Blocks die one by one (stores to their bytes) or all together (the buffer is full); then every
@@ -78,7 +89,8 @@ struct bt_entry {
 
 #define BT_TABLES     3
 #define BT_LOG        1024 /* filled slots that are remembered one by one */
-#define BT_EXEC_SLOTS 1024
+#define BT_EXEC_BITS  14
+#define BT_EXEC_SLOTS (1u << BT_EXEC_BITS)
 #define BT_MODES      8   /* tables of indirect branches; the last one is shared by many modes */
 #define BT_MODE_LIST  256 /* modes that have translations */
 #define BT_TARGETS    65536
@@ -184,6 +196,7 @@ struct bt_vcpu {
     uint64_t slow_icount;   /* ... and s.icount then */
     uint32_t mode_number;   /* of what runs, if its table of indirect branches is the shared one */
     uint64_t target;        /* of the last indirect branch */
+    gva_t code_page;        /* of the block that runs, if it runs anywhere (BT_KEY_ANYWHERE) */
     uint64_t slow_addr;     /* linear address that missed */
     uint64_t host_rsp, resume, scratch;
     uint64_t shares[BT_SHARES]; /* what T1 was for a shared check, while something else needs it */
@@ -204,6 +217,8 @@ struct bt_vcpu {
     _Alignas(16) uint8_t fx[512]; /* FXSAVE64 image of which the x87 half counts */
 
     uint64_t exec[2][BT_EXEC_SLOTS]; /* by user, supervisor: exec_word of the page fetched from */
+    /* Its address, or exec_none; good as long as exec is. */
+    gva_t exec_page[2][BT_EXEC_SLOTS];
     struct bt_table tlb[BT_TABLES];
     const uint8_t *targets[BT_MODES][BT_TARGETS]; /* by the low bits of a branch's target */
 
@@ -228,6 +243,14 @@ struct bt_vcpu {
     } single[BT_SINGLES]; /* what run_one found, by site */
     uint64_t without;     /* BT_KEY_NO_*: the next block has to do without, and comes from ... */
     uint32_t without_site;
+    bool anywhere; /* the next block comes from one that runs anywhere: it should be such a one, */
+    bool known;    /* ... and is no cold code, as there is one of its own RIP */
+    /* Of processes, by where their stacks are: the one that is there for long, and has blocks of
+     * its own made, and the one that has been there at the last `ticks` interruptions. 0: none. */
+    uint64_t settled, seen;
+    unsigned ticks;
+    bool passing; /* the block was found for want of one of its own, ... */
+    bool settle;  /* ... which is what the next one is to be */
     uint8_t habit, habit_left; /* NEED_* that was missing lately; loaded so many more times without
                                   being asked */
     unsigned mode_id, mode_table; /* number, and table of indirect branches */
@@ -248,15 +271,33 @@ static inline struct bt_vcpu *bt_of(struct interp *c)
 #define GS(member) \
     ((int32_t)offsetof(struct bt_vcpu, member) - (int32_t)offsetof(struct bt_vcpu, tlb[KEY_USER]))
 
-/* A page of code and where it is: 36 bits of page number, 28 bits of RAM page. Never 0 or ~0. */
+/* 32 bits for the RAM page that code is in; 0 and ~0 are none. */
+static inline uint32_t exec_ram(uint32_t ram_page)
+{
+    return ram_page + 1;
+}
+
+/* A page of code and where it is: above exec_ram what the slot does not tell. Never 0 or ~0. */
 static inline uint64_t exec_word(gva_t addr, uint32_t ram_page)
 {
-    return addr >> PAGE_SHIFT << 28 | (ram_page & 0xfffffff);
+    return addr >> (PAGE_SHIFT + BT_EXEC_BITS) << 32 | exec_ram(ram_page);
 }
 
 static inline unsigned exec_slot(gva_t addr)
 {
     return addr >> PAGE_SHIFT & (BT_EXEC_SLOTS - 1);
+}
+
+/* What nobody looks for in the slot. */
+static inline gva_t exec_none(unsigned slot)
+{
+    return (gva_t)(slot ^ 1) << PAGE_SHIFT;
+}
+
+/* May blocks that run anywhere run there? All that they lead to or touch is as far on or back. */
+static inline bool anywhere_at(gva_t addr)
+{
+    return canonical(addr - BIT(32)) && canonical(addr + BIT(32));
 }
 
 /* ---- translations ------------------------------------------------------------------------- */
@@ -265,8 +306,8 @@ static inline unsigned exec_slot(gva_t addr)
 
 /* All offsets are into the code buffer. */
 struct bt_block {
-    gva_t va;         /* RIP of its first instruction, and ... */
-    gva_t lin;        /* ... its linear address */
+    gva_t va;         /* RIP of its first instruction (BT_KEY_ANYWHERE: from the page's on), ... */
+    gva_t lin;        /* ... and its linear address (when it was made) */
     uint64_t key;     /* bt_key */
     uint64_t cs_word; /* bt_cs_word */
     uint64_t phys;    /* RAM page << 12 | offset */
@@ -285,6 +326,7 @@ struct bt_block {
     uint16_t insns;
     uint8_t needs; /* NEED_* */
     uint8_t dead;
+    bool fixed; /* it cannot be one that runs anywhere */
 };
 
 enum bt_site_kind {
@@ -346,7 +388,7 @@ static inline uint16_t site_flags_of(uint8_t packed)
 
 /* A direct branch to somewhere. */
 struct bt_exit {
-    gva_t target;
+    gva_t target; /* as bt_block.va */
     uint32_t block;
     uint32_t jump; /* of the jump's displacement */
     uint32_t word; /* of the guard's immediate; BT_NONE: same page, no guard */
@@ -371,6 +413,7 @@ struct bt_stubs {
     uint32_t enter, slow, leave_site, leave_direct, leave_indirect;
     uint32_t window[2], window16[2]; /* by user, supervisor; of stacks of 16 bits */
     uint32_t second[2]; /* ACCESS_READ, ACCESS_WRITE */
+    uint32_t other_page[2]; /* by user, supervisor: leave_indirect, T0 has been xor-ed */
 };
 
 /* Mistakes that --engine lockstep,plant=N makes, so that a test sees them found. */
@@ -404,6 +447,8 @@ struct bt_vm {
     /* By RAM page: number + 1 of the first block that has bytes in it, BT_SECOND: it is its second
      * page. */
     uint32_t *page_blocks;
+    /* By RAM page: at what address its user code runs, by page_place. Written under the lock. */
+    _Atomic uint32_t *page_places;
     /* By RAM page: how often stores have killed blocks of it. Written under the lock. */
     _Atomic uint8_t *page_kills;
     /*
@@ -424,6 +469,7 @@ struct bt_vm {
     _Atomic unsigned table_flushes; /* for want of one */
     _Atomic uint64_t distance;      /* of RAM at 0 from the host's address; 0: not known */
     unsigned warm;                  /* runs of cold code before it is translated */
+    bool anywhere;                  /* all 64-bit code is translated so that it runs anywhere */
     struct translation *work;       /* the translator's scratch memory */
     struct lockstep *lockstep;      /* NULL: this is the engine bt */
     enum bt_plant plant;
@@ -444,6 +490,7 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* Of a block, not of a mode: lockstep made it shorter than it would be; what it has to do without.
  */
 #define BT_KEY_CAP_SHIFT (MODE_BITS + 17)
+#define BT_KEY_ANYWHERE  BIT(60) /* it runs at any address */
 #define BT_KEY_PAIR      BIT(61) /* instead of a window */
 #define BT_KEY_NO_WINDOW BIT(62)
 #define BT_KEY_NO_SHARE  BIT(63)
@@ -459,7 +506,7 @@ static inline struct bt_vm *bt_vm_of(struct bt_vcpu *v)
 /* The segments' part of bt_key. */
 uint64_t bt_key_segments(const struct interp *c);
 
-_Static_assert(BT_KEY_CAP_SHIFT + 6 <= 61, "a block has less than 64 instructions");
+_Static_assert(BT_KEY_CAP_SHIFT + 6 <= 60, "a block has less than 64 instructions");
 
 static inline uint64_t bt_key(const struct interp *c)
 {
@@ -473,6 +520,29 @@ static inline bool bt_key_stack16(uint64_t key)
 {
     return (key & MODE_CODE) != MODE_CODE64 && !(key & (MODE_SS32 | MODE_LMA)) &&
            (key & BT_KEY_64K);
+}
+
+/* At several addresses; at one: its number, never 0. */
+#define PLACE_MANY UINT32_MAX
+static inline uint32_t page_place(gva_t addr)
+{
+    return ((uint32_t)(addr >> PAGE_SHIFT) & INT32_MAX) + 1;
+}
+
+static inline bool block_anywhere(const struct bt_block *b)
+{
+    return b->key & BT_KEY_ANYWHERE;
+}
+
+/* RIP of a block that runs, or has been left last; an exit's target. */
+static inline gva_t block_rip(const struct bt_vcpu *v, const struct bt_block *b)
+{
+    return (block_anywhere(b) ? v->code_page : 0) + b->va;
+}
+
+static inline gva_t exit_target(const struct bt_vcpu *v, const struct bt_exit *x)
+{
+    return (block_anywhere(&v->bt->blocks[x->block]) ? v->code_page : 0) + x->target;
 }
 
 /* Base and limit of CS, if code depends on them. */
@@ -546,13 +616,14 @@ void bt_translate_fini(struct bt_vm *bt);
 /* cache.c */
 int bt_cache_init(struct bt_vm *bt, struct err *err);
 void bt_cache_fini(struct bt_vm *bt);
+/* va: as in struct bt_block. */
 struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t cs_word,
                                uint64_t phys);
 /* Under the lock. False: its bytes have changed since `gen` and, in the second page, `gen2`. */
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2);
 /* After hot and cold have moved: what they have come to is asked for as a huge page. */
 void bt_cache_grown(struct bt_vm *bt);
-/* The jump of an exit goes to the block from now on. */
+/* The jump of an exit goes to the block from now on, if it may. */
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b);
 void bt_cache_flush(struct bt_vcpu *v);
 /* The site of a window or a shared check goes to this block when that fails. */
@@ -582,6 +653,8 @@ void bt_run_some(struct bt_vcpu *v);
 bool bt_mode_ok(const struct interp *c);
 void bt_use_mode(struct bt_vcpu *v);
 struct bt_block *bt_find(struct bt_vcpu *v);
+/* The block of what is at s.rip, of these bytes and this key: its own or one that runs anywhere. */
+struct bt_block *bt_find_at(struct bt_vcpu *v, uint64_t phys, uint64_t key);
 enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b);
 void bt_undo_indirect(struct bt_vcpu *v);
 /* May an indirect near branch go there? */

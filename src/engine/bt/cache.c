@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "engine/bt/emit.h"
 #include "engine/bt/look.h"
 
 /* Page by page: a host that gives huge pages unasked would round each array up by megabytes. */
@@ -32,6 +33,7 @@ static void release(void *p, size_t bytes)
 }
 
 #define PAGE_BLOCKS_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
+#define PAGE_PLACES_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
 
 static void forget_all(struct bt_vm *bt)
 {
@@ -59,9 +61,10 @@ int bt_cache_init(struct bt_vm *bt, struct err *err)
     bt->traps = reserve(BT_TRAPS * sizeof(*bt->traps));
     bt->bytes = reserve(BT_BYTES);
     bt->page_blocks = reserve(PAGE_BLOCKS_BYTES(bt));
+    bt->page_places = reserve(PAGE_PLACES_BYTES(bt));
     bt->page_kills = reserve(bt->iv.pages);
     if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->bytes ||
-        !bt->page_blocks || !bt->page_kills)
+        !bt->page_blocks || !bt->page_places || !bt->page_kills)
         return err_set(err, ENOMEM, "not enough address space for translated code");
     bt_stubs_make(bt);
     forget_all(bt);
@@ -76,6 +79,7 @@ void bt_cache_fini(struct bt_vm *bt)
     release(bt->traps, BT_TRAPS * sizeof(*bt->traps));
     release(bt->bytes, BT_BYTES);
     release(bt->page_blocks, PAGE_BLOCKS_BYTES(bt));
+    release(bt->page_places, PAGE_PLACES_BYTES(bt));
     release(bt->page_kills, bt->iv.pages);
     hostcode_fini(&bt->code);
 }
@@ -83,19 +87,21 @@ void bt_cache_fini(struct bt_vm *bt)
 /* ---- finding ------------------------------------------------------------------------------- */
 
 /* Blocks that lie near one another are near one another here as well. */
-static unsigned hash_of(gva_t va, uint64_t key, uint64_t cs_word)
+static unsigned hash_of(gva_t va, uint64_t key, uint64_t cs_word, uint64_t phys)
 {
-    uint64_t page = va >> PAGE_SHIFT ^ key << 20 ^ cs_word << 8;
+    uint64_t at = key & BT_KEY_ANYWHERE ? phys : va;
+    uint64_t page = at >> PAGE_SHIFT ^ key << 20 ^ cs_word << 8;
 
     return (unsigned)(page * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS)) ^
-           (unsigned)(va & PAGE_MASK) >> 2;
+           (unsigned)(at & PAGE_MASK) >> 2;
 }
 
 /* Without the lock: chains only grow at their head, and blocks are whole before they are there. */
 struct bt_block *bt_cache_find(struct bt_vm *bt, gva_t va, uint64_t key, uint64_t cs_word,
                                uint64_t phys)
 {
-    uint32_t n = atomic_load_explicit(&bt->hash[hash_of(va, key, cs_word)], memory_order_acquire);
+    uint32_t n =
+        atomic_load_explicit(&bt->hash[hash_of(va, key, cs_word, phys)], memory_order_acquire);
 
     for (; n != BT_NONE; n = __atomic_load_n(&bt->blocks[n].hash_next, __ATOMIC_ACQUIRE)) {
         struct bt_block *b = &bt->blocks[n];
@@ -126,16 +132,65 @@ static void store64(struct bt_vm *bt, uint32_t at, uint64_t v)
     __atomic_store_n((uint64_t *)(void *)(bt->code.rw + at), v, __ATOMIC_RELEASE);
 }
 
+#define SET_PAGE_BYTES 32
+
+/*
+ * Where a block jumps to come to an entry of one for what is at `rip`: code of its own sets the
+ * page if only the second runs anywhere. BT_NONE: no block that runs anywhere goes to one that does
+ * not. T0 is nobody's, and the flags stay.
+ */
+static uint32_t way_to(struct bt_vm *bt, const struct bt_block *from, const struct bt_block *b,
+                       uint32_t entry, gva_t rip)
+{
+    struct emit e = {.buf = bt->code.rw, .at = bt->cold};
+
+    if (block_anywhere(from) == block_anywhere(b))
+        return entry;
+    if (block_anywhere(from) || !anywhere_at(rip) ||
+        bt->cold + SET_PAGE_BYTES > BT_CODE_BYTES - PAGE_SIZE)
+        return BT_NONE;
+    emit_const(&e, T0, rip & ~PAGE_MASK);
+    emit_store(&e, T0, rm_gs(GS(code_page)));
+    emit_jump(&e, CC_ALWAYS, entry);
+    entry = bt->cold;
+    bt->cold = e.at;
+    bt_cache_grown(bt);
+    return entry;
+}
+
+/*
+ * Does the guard of an exit that runs anywhere let this RAM page by from now on? Not if it has let
+ * another one by that somebody may be coming from now: its jump still goes there.
+ */
+static bool guard(struct bt_vm *bt, const struct bt_exit *e, uint32_t ram)
+{
+    uint32_t was = get_le32(bt->code.rw + e->word);
+
+    if (was != ram && was != UINT32_MAX && bt->vm->nvcpus > 1)
+        return false;
+    put_le32(bt->code.rw + e->word, ram);
+    return true;
+}
+
 void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b)
 {
-    uint32_t to = b->entry_host;
+    const struct bt_block *from = &bt->blocks[e->block];
+    uint32_t ram_page = (uint32_t)(b->phys >> PAGE_SHIFT), to;
+    bool far = e->word != BT_NONE;
 
-    if (e->word != BT_NONE) {
-        uint64_t word = exec_word(b->lin, (uint32_t)(b->phys >> PAGE_SHIFT));
+    if (!far && ram_page != from->phys >> PAGE_SHIFT)
+        return; /* the page has been mapped elsewhere meanwhile */
+    to = way_to(bt, from, b, far ? b->entry : b->entry_host, e->target);
+    if (to == BT_NONE)
+        return;
+    if (far && block_anywhere(from)) {
+        if (!guard(bt, e, exec_ram(ram_page)))
+            return;
+    } else if (far) {
+        uint64_t word = exec_word(block_anywhere(b) ? e->target : b->lin, ram_page);
 
         /* Not aligned: a mixture of the two words is that of no page, and leads to the stub. */
         memcpy(bt->code.rw + e->word, &word, sizeof(word));
-        to = b->entry;
     }
     store32(bt, e->jump, to - (e->jump + 4));
     bt->linked++;
@@ -149,13 +204,17 @@ void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_
                                    [SITE_PAIR] = BT_KEY_NO_WINDOW,
                                    [SITE_GROUP] = BT_KEY_NO_SHARE};
     const struct bt_block *from = &bt->blocks[s->block];
+    gva_t rip = from->va + s->off;
+    uint32_t to;
 
     pthread_mutex_lock(&bt->lock);
     /* An interrupt may have come between the two. */
-    if (!b->dead && !from->dead && b->va == from->va + s->off && b->phys == from->phys + s->off &&
-        b->cs_word == from->cs_word && (b->key & ~BT_KEY_WITHOUT) == site_key(from, s) &&
-        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES))
-        store32(bt, s->resume, b->entry - (s->resume + 4));
+    if (!b->dead && !from->dead && b->phys == from->phys + s->off &&
+        (b->va == rip || block_anywhere(b)) && b->cs_word == from->cs_word &&
+        (b->key & ~(BT_KEY_WITHOUT | BT_KEY_ANYWHERE)) == site_key(from, s) &&
+        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES) &&
+        (to = way_to(bt, from, b, b->entry, rip)) != BT_NONE)
+        store32(bt, s->resume, to - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);
 }
 
@@ -224,7 +283,7 @@ void bt_cache_grown(struct bt_vm *bt)
 bool bt_cache_publish(struct bt_vm *bt, struct bt_block *b, uint32_t gen, uint32_t gen2)
 {
     uint32_t page = (uint32_t)(b->phys >> PAGE_SHIFT), n = (uint32_t)(b - bt->blocks);
-    unsigned h = hash_of(b->va, b->key, b->cs_word);
+    unsigned h = hash_of(b->va, b->key, b->cs_word, b->phys);
 
     if (atomic_load(&bt->vm->ram.code_gen[page]) != gen ||
         (b->page2 != BT_NONE && atomic_load(&bt->vm->ram.code_gen[b->page2]) != gen2))
@@ -274,6 +333,8 @@ void bt_code_written(struct interp_vm *iv, uint32_t ram_page, uint64_t granules)
         else
             link = next;
     }
+    if (!bt->page_blocks[ram_page])
+        atomic_store(&bt->page_places[ram_page], 0);
     if (killed && bt->page_kills[ram_page] < UINT8_MAX)
         bt->page_kills[ram_page]++;
     pthread_mutex_unlock(&bt->lock);
@@ -313,6 +374,7 @@ void bt_cache_flush(struct bt_vcpu *v)
     bt->flushes++;
     memset(bt->page_blocks, 0, PAGE_BLOCKS_BYTES(bt));
     memset(bt->page_kills, 0, bt->iv.pages);
+    memset((void *)bt->page_places, 0, PAGE_PLACES_BYTES(bt));
     forget_all(bt);
     for (unsigned i = 0; i < bt->vm->nvcpus; i++)
         if (bt->vm->vcpus[i]->engine)

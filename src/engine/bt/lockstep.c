@@ -336,15 +336,12 @@ static void first(struct lockstep *l, unsigned most)
 /* A block of `cap` instructions (0: as many as it has), at phys. */
 static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys)
 {
-    struct interp *c = &v->c;
     struct bt_block *b = NULL;
     bool full = false;
 
     v->cap = cap;
     if (cap)
-        b = bt_cache_find(v->bt, c->s.rip,
-                          v->mode_key | v->without | (uint64_t)cap << BT_KEY_CAP_SHIFT, v->mode_cs,
-                          phys);
+        b = bt_find_at(v, phys, v->mode_key | v->without | (uint64_t)cap << BT_KEY_CAP_SHIFT);
     if (!b)
         b = bt_translate(v, &full);
     v->cap = 0;
@@ -356,7 +353,7 @@ static struct bt_block *translate(struct bt_vcpu *v, unsigned cap, uint64_t phys
 /* How many instructions came before the one of the site. */
 static unsigned insns_before(const struct lockstep *l, const struct bt_site *s)
 {
-    uint64_t rip = l->v->bt->blocks[s->block].va + s->off;
+    uint64_t rip = block_rip(l->v, &l->v->bt->blocks[s->block]) + s->off;
     unsigned n;
 
     for (n = 0; n < l->a.insns && l->trace[n] != rip; n++)
@@ -375,7 +372,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
     l->b.insns = l->a.insns;
     switch (why) {
     case BT_LEAVE_DIRECT:
-        c->s.rip = bt->exits[v->id].target;
+        c->s.rip = exit_target(v, &bt->exits[v->id]);
         l->live = bt->exits[v->id].live;
         break;
     case BT_LEAVE_INDIRECT:
@@ -387,7 +384,7 @@ static void second_left(struct lockstep *l, enum bt_leave why)
         break;
     case BT_LEAVE_SITE:
         s = &bt->sites[v->id];
-        c->s.rip = bt->blocks[s->block].va + s->off;
+        c->s.rip = block_rip(v, &bt->blocks[s->block]) + s->off;
         l->live = site_flags_of(s->live_in);
         l->b.insns = insns_before(l, s);
         break;
@@ -422,6 +419,7 @@ static void second_insns(struct lockstep *l, const struct bt_block *b)
         bt_use_mode(v);
         b = translate(v, rest, (b->phys & ~PAGE_MASK) | (c->s.rip & PAGE_MASK));
         v->without = 0;
+        v->anywhere = false;
         if (!b)
             break;
     }

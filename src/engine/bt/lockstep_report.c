@@ -60,7 +60,7 @@ static void guest_code(FILE *out, const struct lockstep *l, const struct bt_bloc
 
     fprintf(out, "guest code:\n");
     if (b->phys < ram->size)
-        code(out, ram->host + b->phys, PAGE_SIZE - off, b->va, b->insns, b->key & MODE_CODE);
+        code(out, ram->host + b->phys, PAGE_SIZE - off, l->s.rip, b->insns, b->key & MODE_CODE);
 }
 
 static void host_code(FILE *out, const struct bt_vm *bt, const struct bt_block *b)
@@ -183,7 +183,7 @@ void lockstep_report(struct lockstep *l, const struct bt_block *b)
         out,
         "doppel: lockstep: the translator differs from the interpreter in the block at %#" PRIx64
         " (%u instructions, %u run; %" PRIu64 " blocks before it were the same)\n",
-        b->va, b->insns, x->insns, l->blocks);
+        l->s.rip, b->insns, x->insns, l->blocks);
     fprintf(out, "differences:\n");
     if (x->raised != y->raised || y->device || x->vector != y->vector || x->error != y->error ||
         x->payload != y->payload) {

@@ -111,17 +111,20 @@ static void add_up(const struct vm *vm, struct bt_counts *sum, uint64_t *interpr
 
 static void tell_code(const struct report *r, struct bt_vm *bt)
 {
-    uint64_t dead = 0, insns = 0;
+    uint64_t dead = 0, insns = 0, anywhere = 0;
 
     pthread_mutex_lock(&bt->lock);
     for (uint32_t i = 0; i < bt->nblocks; i++) {
-        if (bt->blocks[i].dead)
+        if (bt->blocks[i].dead) {
             dead++;
-        else
-            insns += bt->blocks[i].insns;
+            continue;
+        }
+        insns += bt->blocks[i].insns;
+        anywhere += block_anywhere(&bt->blocks[i]);
     }
     tell(r, "blocks", bt->nblocks - dead);
     tell(r, "blocks.dead", dead);
+    tell(r, "blocks.anywhere", anywhere);
     tell(r, "instructions", insns);
     tell(r, "bytes.hot", bt->hot - bt->stubs_end);
     tell(r, "bytes.cold", bt->cold - BT_COLD);
@@ -282,8 +285,8 @@ void bt_perf_map_block(struct bt_vm *bt, const struct bt_block *b, uint32_t hot_
     char lines[2 * LINE_BYTES], name[64];
     int n;
 
-    snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:hot", b->va, mode_cpl(b->key));
+    snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:hot", b->lin, mode_cpl(b->key));
     n = add_line(bt, lines, (uint32_t)min_u64(b->entry_indirect, b->entry), hot_end, name);
-    snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:cold", b->va, mode_cpl(b->key));
+    snprintf(name, sizeof(name), "bt:%" PRIx64 ":cpl%u:cold", b->lin, mode_cpl(b->key));
     append(bt, lines, n + add_line(bt, lines + n, cold, cold_end, name));
 }

@@ -80,6 +80,7 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
     if (in->base == R_RIP || (in->base == R_NONE && in->index == R_NONE)) {
         g->base = R_NONE;
         g->constant = true;
+        g->relative = in->base == R_RIP;
         g->low = in->disp;
         if (in->base == R_RIP)
             g->low += (int64_t)(t->va + f->off + in->len);
@@ -119,7 +120,7 @@ static bool add_access(struct loop *l, unsigned n, const struct loop_group *a)
         low = a->low < g->low ? a->low : g->low;
         high = a->high > g->high ? a->high : g->high;
         if (a->base == g->base && a->index == g->index && a->scale == g->scale &&
-            a->constant == g->constant && high - low <= MAX_SPAN) {
+            a->constant == g->constant && a->relative == g->relative && high - low <= MAX_SPAN) {
             g->low = low;
             g->high = high;
             g->how = a->how > g->how ? a->how : g->how;
@@ -272,6 +273,7 @@ static void emit_loop_exit(struct translation *t, unsigned cc, gva_t target, uin
     struct stub *s = add_stub(t, STUB_LOOP_EXIT, emit_jump(&t->hot, cc, t->hot.at), exit);
 
     s->save = live;
+    s->far = !in_page(t, target);
 }
 
 static void emit_turn(struct translation *t, unsigned n)
@@ -343,7 +345,9 @@ static void emit_group(struct translation *t, unsigned k, uint32_t *fail)
     int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
     int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * g->how);
 
-    if (g->constant)
+    if (g->relative)
+        emit_code_address(t, e, T0, (uint64_t)g->low);
+    else if (g->constant)
         emit_const(e, T0, (uint64_t)g->low);
     else
         emit_op(e, true, OP_LEA, T0,

@@ -21,6 +21,8 @@
 #define HABIT         64
 #define TABLE_FLUSHES 4
 #define WARM          16 /* runs of cold code before it is translated */
+#define SETTLE_TICKS  4
+#define SETTLE_SHIFT  21 /* stacks of one process differ below */
 
 /* ---- at the border --------------------------------------------------------------------------- */
 
@@ -145,7 +147,7 @@ static bool is_same(const struct bt_vm *bt, const struct bt_block *b, const stru
 static bool run_one(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
     struct interp *c = &v->c;
-    uint64_t rip = b->va + s->off;
+    uint64_t rip = block_rip(v, b) + s->off;
     struct block *ran;
     bool same;
 
@@ -174,6 +176,7 @@ static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct
 
     v->without = (b->key & BT_KEY_WITHOUT & ~(what & stack ? stack : 0)) | what;
     v->without_site = (uint32_t)(s - v->bt->sites);
+    v->anywhere = block_anywhere(b);
 }
 
 /* The stack's page, if all that the block touches lies in it; else it runs without a window. */
@@ -221,7 +224,7 @@ static bool group(struct bt_vcpu *v, const struct bt_site *s)
 static bool crossing(struct bt_vcpu *v, const struct bt_block *b)
 {
     struct interp *c = &v->c;
-    gva_t next = (b->lin | PAGE_MASK) + 1;
+    gva_t next = ((block_anywhere(b) ? v->code_page : b->lin) | PAGE_MASK) + 1;
 
     c->cur = &block_fetch_insn;
     if (!access_host(c, next, 1, ACCESS_EXEC, c->key) ||
@@ -241,7 +244,7 @@ static uint64_t slow(struct bt_vcpu *v, uint32_t site)
     uint32_t to = BT_NONE;
 
     /* What is raised from here on is the instruction's, and whoever leaves comes back to it. */
-    c->s.rip = c->block_rip = b->va + s->off;
+    c->s.rip = c->block_rip = block_rip(v, b) + s->off;
     c->block = NULL;
     c->cur = &access_insn;
     if (s->kind == SITE_WINDOW)
@@ -298,6 +301,7 @@ enum bt_leave bt_enter(struct bt_vcpu *v, const struct bt_block *b)
 
     want(v, b->needs);
     stack_moved(v);
+    v->code_page = v->c.s.rip & ~PAGE_MASK;
     v->resume = (uint64_t)(uintptr_t)bt->code.rx + b->entry;
     v->n.enters++;
     bt_phase(v, BT_IN_CODE);
@@ -361,6 +365,65 @@ void bt_use_mode(struct bt_vcpu *v)
     v->mode_id = v->mode_number = n;
 }
 
+/* May what is at s.rip be run by a block that runs anywhere? */
+static bool may_run_anywhere(const struct bt_vcpu *v, uint64_t phys)
+{
+    const struct interp *c = &v->c;
+    const struct bt_vm *bt = v->bt;
+
+    if (!c->code64 || !anywhere_at(c->s.rip))
+        return false;
+    return bt->anywhere ||
+           (c->cpl == 3 && phys >> PAGE_SHIFT < bt->iv.pages &&
+            atomic_load_explicit(&bt->page_places[phys >> PAGE_SHIFT], memory_order_relaxed));
+}
+
+static uint64_t process(const struct bt_vcpu *v)
+{
+    return (v->c.s.gpr[REG_RSP] >> SETTLE_SHIFT) + 1;
+}
+
+/*
+ * A block that runs anywhere has been left because something is pending. If it is the same process
+ * several times it stays: where its indirect branches go is looked for again, to find or make its
+ * own blocks.
+ */
+static void tick(struct bt_vcpu *v)
+{
+    const uint8_t *miss = v->bt->code.rx + v->bt->stubs.leave_indirect;
+    uint64_t is = process(v);
+
+    v->ticks = is == v->seen ? v->ticks + 1 : 1;
+    v->seen = is;
+    if (v->ticks < SETTLE_TICKS || is == v->settled || v->bt->anywhere)
+        return;
+    v->settled = is;
+    bt_use_mode(v);
+    for (unsigned i = 0; i < BT_TARGETS; i++)
+        v->targets[v->mode_table][i] = miss;
+}
+
+struct bt_block *bt_find_at(struct bt_vcpu *v, uint64_t phys, uint64_t key)
+{
+    struct bt_vm *bt = v->bt;
+    gva_t rip = v->c.s.rip;
+    bool may = may_run_anywhere(v, phys);
+    struct bt_block *own = NULL, *b = NULL;
+
+    v->known = v->passing = false;
+    if (!(may && v->anywhere))
+        own = bt_cache_find(bt, rip, key, v->mode_cs, phys);
+    if (own || !may)
+        return own;
+    b = bt_cache_find(bt, rip & PAGE_MASK, key | BT_KEY_ANYWHERE, v->mode_cs, phys);
+    v->passing = b && !v->anywhere && v->c.cpl == 3 && process(v) == v->settled;
+    if (b || !v->anywhere)
+        return b;
+    own = bt_cache_find(bt, rip, key, v->mode_cs, phys);
+    v->known = own;
+    return own && own->fixed ? own : NULL;
+}
+
 /* The translation of what is at s.rip. Raises what the fetch raises. */
 struct bt_block *bt_find(struct bt_vcpu *v)
 {
@@ -377,8 +440,7 @@ struct bt_block *bt_find(struct bt_vcpu *v)
     if (!access_host(c, lin, 1, ACCESS_EXEC, c->key))
         return NULL;
     page = c->tlb_ram_page[TLB_SLOT(lin)];
-    b = bt_cache_find(v->bt, rip, v->mode_key | v->without, v->mode_cs,
-                      (uint64_t)page << PAGE_SHIFT | (lin & PAGE_MASK));
+    b = bt_find_at(v, (uint64_t)page << PAGE_SHIFT | (lin & PAGE_MASK), v->mode_key | v->without);
     v->n.lookups++;
     if (b) {
         v->n.found++;
@@ -403,7 +465,7 @@ void bt_undo_indirect(struct bt_vcpu *v)
         c->s.gpr[REG_RSP] -= (uint64_t)(int64_t)s->moved;
     else
         set_sp(c, c->s.gpr[REG_RSP] - (uint64_t)(int64_t)s->moved);
-    c->s.rip = c->block_rip = v->bt->blocks[s->block].va + s->off;
+    c->s.rip = c->block_rip = block_rip(v, &v->bt->blocks[s->block]) + s->off;
     c->block = NULL;
     c->cur = &access_insn;
     interp_raise_err(c, VEC_GP, 0);
@@ -426,7 +488,7 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
     switch (why) {
     case BT_LEAVE_SITE:
         b = &bt->blocks[bt->sites[v->id].block];
-        c->s.rip = b->va + bt->sites[v->id].off;
+        c->s.rip = block_rip(v, b) + bt->sites[v->id].off;
         if (b->needs && !atomic_load_explicit(&v->attention[0], memory_order_relaxed)) {
             v->habit |= b->needs;
             v->habit_left = HABIT;
@@ -435,22 +497,27 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         if (__atomic_load_n(&b->dead, __ATOMIC_ACQUIRE)) {
             v->without = b->key & BT_KEY_WITHOUT;
             v->without_site = BT_NONE;
-            target = &v->targets[v->mode_table][b->va & (BT_TARGETS - 1)];
+            v->anywhere = block_anywhere(b);
+            target = &v->targets[v->mode_table][c->s.rip & (BT_TARGETS - 1)];
             if (*target == bt->code.rx + b->entry_indirect)
                 *target = bt->code.rx + bt->stubs.leave_indirect;
+        } else if (block_anywhere(b) && c->cpl == 3 &&
+                   atomic_load_explicit(&v->attention[0], memory_order_relaxed)) {
+            tick(v);
         }
         return;
     case BT_LEAVE_DIRECT:
         x = &bt->exits[v->id];
-        c->s.rip = x->target;
-        if (unlikely(!canonical(x->target)))
+        c->s.rip = exit_target(v, x);
+        if (unlikely(!canonical(c->s.rip)))
             return; /* the fetch raises */
+        v->anywhere = block_anywhere(&bt->blocks[x->block]);
         bt_use_mode(v);
         if (flushes != bt->flushes)
             return; /* the exit is no more */
         b = bt_find(v);
-        bt_trace(v, b ? "link" : "exit", c->s.rip, bt->blocks[x->block].va, v->id, 0);
-        if (!b)
+        bt_trace(v, b ? "link" : "exit", c->s.rip, block_rip(v, &bt->blocks[x->block]), v->id, 0);
+        if (!b || v->passing)
             return;
         pthread_mutex_lock(&bt->lock);
         if (!b->dead && !bt->blocks[x->block].dead)
@@ -467,9 +534,9 @@ static void left(struct bt_vcpu *v, enum bt_leave why)
         if (flushes != bt->flushes)
             return;
         b = bt_find(v);
-        bt_trace(v, "exit_indirect", c->s.rip, bt->blocks[bt->sites[v->indirect_from].block].va,
-                 b != NULL, 0);
-        if (b)
+        bt_trace(v, "exit_indirect", c->s.rip,
+                 block_rip(v, &bt->blocks[bt->sites[v->indirect_from].block]), b != NULL, 0);
+        if (b && !v->passing)
             v->targets[v->mode_table][v->target & (BT_TARGETS - 1)] =
                 bt->code.rx + b->entry_indirect;
         return;
@@ -527,13 +594,21 @@ void bt_run_some(struct bt_vcpu *v)
     }
     bt_use_mode(v);
     b = bt_find(v);
+    if (b && v->passing && warm(v)) {
+        v->settle = true;
+        translate_here(v);
+        v->settle = false;
+        return;
+    }
     if (b) {
-        if (v->without && v->without_site != BT_NONE)
+        if (v->without && v->without_site != BT_NONE && !v->passing)
             bt_cache_link_without(v->bt, &v->bt->sites[v->without_site], b);
         v->without = 0;
+        v->anywhere = false;
         left(v, bt_enter(v, b));
-    } else if (!(v->without || warm(v)) || !translate_here(v)) {
+    } else if (!(v->without || v->known || warm(v)) || !translate_here(v)) {
         v->without = 0;
+        v->anywhere = false;
         run_cold(v, false);
     }
 }
@@ -628,6 +703,7 @@ static int bt_vm_init(struct vm *vm, struct err *err)
     bt->perf_map = -1;
     bt_look_init(bt);
     bt->warm = vm->engine_options.warm ? vm->engine_options.warm : WARM;
+    bt->anywhere = vm->engine_options.anywhere;
     bt->iv.code_written = bt_code_written;
     r = bt_cache_init(bt, err);
     if (r == 0)

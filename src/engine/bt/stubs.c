@@ -514,6 +514,16 @@ void bt_stubs_make(struct bt_vm *bt)
     bt->stubs.leave_site = make_leave(bt, &e, BT_LEAVE_SITE);
     bt->stubs.leave_direct = make_leave(bt, &e, BT_LEAVE_DIRECT);
     bt->stubs.leave_indirect = make_leave(bt, &e, BT_LEAVE_INDIRECT);
+    for (unsigned which = 0; which < 2; which++) {
+        align(&e, 16);
+        bt->stubs.other_page[which] = e.at;
+        emit_op(&e, true, OP_XOR, T0,
+                (struct rm){.kind = RM_GS,
+                            .base = T1,
+                            .index = NO_REG,
+                            .disp = GS(exec_page) + (int32_t)(8 * BT_EXEC_SLOTS * which)});
+        emit_jump(&e, CC_ALWAYS, bt->stubs.leave_indirect);
+    }
 
     /* T0: the site. */
     align(&e, 16);

@@ -374,7 +374,7 @@ static void emit_syscall(struct translation *t, const struct form *f)
     emit32(e, (RFLAGS_TF | RFLAGS_AC | RFLAGS_IOPL | RFLAGS_RF | RFLAGS_VM));
     slow_if(t, CC_NE, site);
     emit_load(e, 11, rm_gs(GS(scratch)));
-    emit_const(e, REG_RCX, t->va + f->off + f->in.len);
+    emit_code_address(t, e, REG_RCX, t->va + f->off + f->in.len);
     emit_op(e, false, OP_STORE, T0, rm_reg(T1));
     emit_dword(e, 4, rm_reg(T1), ~(uint32_t)FLAGS_ALL);
     emit_dword(e, 1, rm_reg(T1), RFLAGS_ONE);

@@ -323,6 +323,7 @@ void bt_exec_fill(struct bt_vcpu *v, gva_t addr, uint32_t ram_page)
     if (!v->exec[which][slot])
         log_add(&v->exec_log[which], slot);
     v->exec[which][slot] = exec_word(addr, ram_page);
+    v->exec_page[which][slot] = anywhere_at(addr) ? addr & ~PAGE_MASK : exec_none(slot);
     if (which && !v->c.tlb_global[TLB_SLOT(addr)])
         v->exec_local = true;
 }

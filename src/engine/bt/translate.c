@@ -214,7 +214,7 @@ static void decode_block(struct translation *t)
 
 /* ---- flags ---------------------------------------------------------------------------------- */
 
-static bool in_page(const struct translation *t, gva_t target)
+bool in_page(const struct translation *t, gva_t target)
 {
     return ((linear(t, target) ^ t->lin) & ~PAGE_MASK) == 0;
 }
@@ -443,18 +443,106 @@ uint32_t add_exit(struct translation *t, gva_t target, uint16_t live)
 {
     struct bt_exit *x = &t->bt->exits[t->bt->nexits];
 
+    target -= t->anywhere ? t->va & ~PAGE_MASK : 0;
     *x = (struct bt_exit){
         .target = target, .block = (uint32_t)(t->b - t->bt->blocks), .word = BT_NONE, .live = live};
     return t->bt->nexits++;
+}
+
+/* A short jump to be patched: jmp, jcc, or with E3 one if rcx or, after prefix 67, ecx is 0. */
+static uint32_t emit_short(struct emit *e, unsigned opcode)
+{
+    emit8(e, opcode);
+    emit8(e, 0);
+    return e->at;
+}
+
+static void short_here(struct emit *e, uint32_t from)
+{
+    e->buf[from - 1] = (uint8_t)(e->at - from);
+}
+
+void emit_code_address(struct translation *t, struct emit *e, unsigned reg, gva_t addr)
+{
+    int64_t by = (int64_t)(addr - (t->va & ~PAGE_MASK));
+
+    if (!t->anywhere) {
+        emit_const(e, reg, addr);
+        return;
+    }
+    emit_load(e, reg, rm_gs(GS(code_page)));
+    while (by) {
+        int32_t part = (int32_t)(by > INT32_MAX ? INT32_MAX : by < INT32_MIN ? INT32_MIN : by);
+
+        emit_op(e, true, OP_LEA, reg, rm_mem(reg, NO_REG, 0, part));
+        by -= part;
+    }
+}
+
+/* The tables of the privilege in force are at `table`: T1 indexes them by the address in T0. */
+static struct rm emit_exec_slot(struct translation *t, struct emit *e, int32_t table)
+{
+    if (t->bt->vm->host & HOST_BMI2) {
+        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 3 */
+    } else {
+        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 3 */
+    }
+    emit8(e, PAGE_SHIFT - 3);
+    emit_dword(e, 4, rm_reg(T1), (BT_EXEC_SLOTS - 1) << 3);
+    return (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = table};
+}
+
+#define EXEC_AT(t, member) \
+    (GS(member) + (int32_t)(8 * BT_EXEC_SLOTS * (mode_cpl((t)->b->key) != 3)))
+
+/*
+ * NE unless code of the page at the address in T0 is fetched from the RAM page that exec_ram made
+ * `ram` of. Returns where that is. Destroys T1.
+ */
+static uint32_t emit_page_check(struct translation *t, struct emit *e, uint32_t ram)
+{
+    struct rm at = emit_exec_slot(t, e, EXEC_AT(t, exec_page));
+    uint32_t other, where;
+
+    emit_op(e, true, OP_CMP, T0, at);
+    other = emit_short(e, 0x75);
+    at.disp = EXEC_AT(t, exec);
+    emit_op(e, false, 0x81, 7, at);
+    where = e->at;
+    emit32(e, ram);
+    short_here(e, other);
+    return where;
+}
+
+/* The same from a block that runs anywhere: the page that comes next is as far from its own. */
+static void emit_anywhere_exit(struct translation *t, struct emit *e, uint32_t exit)
+{
+    struct bt_exit *x = &t->bt->exits[exit];
+    gva_t page = t->va & ~PAGE_MASK;
+    uint32_t other;
+
+    emit_code_address(t, e, T0, (page + x->target) & ~PAGE_MASK);
+    x->word = emit_page_check(t, e, UINT32_MAX);
+    other = emit_jump(e, CC_NE, e->at);
+    add_stub(t, STUB_EXIT, other, exit);
+    emit_store(e, T0, rm_gs(GS(code_page)));
+    align_jump(e, 1);
+    x->jump = emit_jump(e, CC_ALWAYS, e->at);
+    add_stub(t, STUB_EXIT_BACK, x->jump, exit);
 }
 
 /* Into another page, flags in the slot or dead: only if that page is what it was when linked. */
 static void emit_far_exit(struct translation *t, struct emit *e, uint32_t exit, bool save)
 {
     struct bt_exit *x = &t->bt->exits[exit];
-    unsigned which = mode_cpl(t->key) != 3;
+    unsigned which = mode_cpl(t->b->key) != 3;
     struct stub *s;
 
+    if (t->anywhere) {
+        emit_anywhere_exit(t, e, exit);
+        return;
+    }
     emit8(e, 0x49); /* mov r15, imm64 */
     emit8(e, 0xbf);
     x->word = e->at;
@@ -520,19 +608,6 @@ static void emit_jcc(struct translation *t, const struct form *f)
     s = add_stub(t, in_page(t, target) ? STUB_EXIT : STUB_EXIT_FAR, from, exit);
     t->bt->exits[exit].jump = from;
     s->save = t->host && !t->slot;
-}
-
-/* A short jump to be patched: jmp, jcc, or with E3 one if rcx or, after prefix 67, ecx is 0. */
-static uint32_t emit_short(struct emit *e, unsigned opcode)
-{
-    emit8(e, opcode);
-    emit8(e, 0);
-    return e->at;
-}
-
-static void short_here(struct emit *e, uint32_t from)
-{
-    e->buf[from - 1] = (uint8_t)(e->at - from);
 }
 
 /* Jumps if the counter is 0, and leaves all as it was. T0 keeps rcx from here to emit_counter_back.
@@ -775,7 +850,7 @@ static void emit_stub(struct translation *t, const struct stub *s)
         break;
     case STUB_LOOP_EXIT:
         emit_load(e, SD, rm_gs(GS(window_delta)));
-        if (!in_page(t, t->bt->exits[s->index].target)) {
+        if (s->far) {
             if (s->save)
                 put_flags(e);
             emit_far_exit(t, e, s->index, false);
@@ -783,8 +858,15 @@ static void emit_stub(struct translation *t, const struct stub *s)
         }
         align_jump(e, 1);
         t->bt->exits[s->index].jump = emit_jump(e, CC_ALWAYS, e->at);
-        emit_patch(e, t->bt->exits[s->index].jump, e->at);
-        /* fall through */
+        add_stub(t, STUB_EXIT, t->bt->exits[s->index].jump, s->index)->save = s->save;
+        break;
+    case STUB_EXIT_BACK:
+        emit_code_address(
+            t, e, T0,
+            2 * (t->va & ~PAGE_MASK) -
+                (((t->va & ~PAGE_MASK) + t->bt->exits[s->index].target) & ~PAGE_MASK));
+        emit_store(e, T0, rm_gs(GS(code_page)));
+        /* fallthrough */
     case STUB_EXIT:
         if (s->save)
             put_flags(e);
@@ -826,7 +908,9 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
     if (base == R_RIP) {
         uint64_t at = t->va + f->off + in->len + (uint64_t)in->disp;
 
-        emit_const(e, T0, wide ? at : (uint32_t)at);
+        emit_code_address(t, e, T0, wide || t->anywhere ? at : (uint32_t)at);
+        if (!wide)
+            emit_op(e, false, OP_STORE, T0, rm_reg(T0)); /* mov r14d, r14d */
     } else if (base == R_NONE && index == R_NONE) {
         emit_const(e, T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
     } else {
@@ -1339,7 +1423,7 @@ static bool use_constant(struct translation *t, const struct form *f, unsigned s
     struct rm tag = rm_gs(entry + (int32_t)(offsetof(struct bt_entry, tag) + 8 * how));
     struct bt_site *s = &t->bt->sites[p->site];
 
-    if ((!relative && in->base != R_NONE) || in->index != R_NONE || in->asize != 8 ||
+    if ((relative ? t->anywhere : in->base != R_NONE) || in->index != R_NONE || in->asize != 8 ||
         in->seg >= SEG_FS || (addr & PAGE_MASK) > PAGE_SIZE - size || !canonical(addr) ||
         (s->aligned && (addr & (size - 1))))
         return false;
@@ -1743,10 +1827,10 @@ static void emit_return_address(struct translation *t, const struct form *f)
     gva_t next = behind(t, f);
     struct place p = emit_stack(t, f, REG_RSP, -(int32_t)f->stack, ACCESS_WRITE);
 
-    if (f->stack < 8 || (int64_t)next == (int32_t)next) {
+    if (!t->anywhere && (f->stack < 8 || (int64_t)next == (int32_t)next)) {
         emit_store_constant(&t->hot, f->stack, p.rm, (uint32_t)next);
     } else {
-        emit_const(&t->hot, T0, next);
+        emit_code_address(t, &t->hot, T0, next);
         emit_store(&t->hot, T0, p.rm);
     }
     move_rsp(t, -(int32_t)f->stack);
@@ -1821,7 +1905,7 @@ static void emit_crossing(struct translation *t, const struct form *f)
 {
     struct emit *e = &t->hot;
     gva_t next = (t->lin | PAGE_MASK) + 1;
-    unsigned which = mode_cpl(t->key) != 3;
+    unsigned which = mode_cpl(t->b->key) != 3;
     uint32_t site;
 
     flags_to_slot(t, f->live_in);
@@ -1829,11 +1913,16 @@ static void emit_crossing(struct translation *t, const struct form *f)
     t->bt->sites[site].retry = e->at;
     t0_lost(t);
     t1_lost(t);
-    emit8(e, 0x49); /* mov r15, imm64 */
-    emit8(e, 0xbf);
-    emit64(e, exec_word(next, t->page2));
-    emit_op(e, true, OP_CMP, T1,
-            rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(next)))));
+    if (t->anywhere) {
+        emit_code_address(t, e, T0, next);
+        emit_page_check(t, e, exec_ram(t->page2));
+    } else {
+        emit8(e, 0x49); /* mov r15, imm64 */
+        emit8(e, 0xbf);
+        emit64(e, exec_word(next, t->page2));
+        emit_op(e, true, OP_CMP, T1,
+                rm_gs(GS(exec) + (int32_t)(8 * (which * BT_EXEC_SLOTS + exec_slot(next)))));
+    }
     t->host = false;
     slow_if(t, CC_NE, site);
 }
@@ -1928,13 +2017,45 @@ static bool follows_call(const struct translation *t)
     return t->off >= 5 && t->page[t->off - 5] == 0xe8;
 }
 
+static void emit_mode_check(struct translation *t, struct emit *e)
+{
+    if (t->bt->modes[t->mode].table == BT_MODES - 1) {
+        emit_dword(e, 7, rm_gs(GS(mode_number)), t->mode);
+        emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
+    }
+}
+
+/* T0: where to. If that is this place in a page, and in this RAM page, that is the code's page. */
+static void emit_anywhere_entry(struct translation *t, struct emit *e)
+{
+    unsigned which = mode_cpl(t->b->key) != 3;
+    struct rm page, word;
+
+    emit_mode_check(t, e);
+    page = word = emit_exec_slot(t, e, EXEC_AT(t, exec_page));
+    word.disp = EXEC_AT(t, exec);
+    emit_op(e, true, OP_XOR, T0, page);
+    emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, offset */
+    emit32(e, t->off);
+    emit_jump(e, CC_NE, t->bt->stubs.other_page[which]);
+    emit_op(e, false, 0x81, 7, word);
+    emit32(e, exec_ram(t->page_number));
+    emit_jump(e, CC_NE, t->bt->stubs.other_page[which]);
+    emit_load(e, T0, page);
+    emit_store(e, T0, rm_gs(GS(code_page)));
+}
+
 /* T0: where to. If that is this block's address and this is its page, on to what follows. */
 static void emit_indirect_entry(struct translation *t, struct emit *e)
 {
     uint64_t word = exec_word(t->lin, (uint32_t)(t->b->phys >> PAGE_SHIFT));
-    unsigned which = mode_cpl(t->key) != 3;
+    unsigned which = mode_cpl(t->b->key) != 3;
 
     t->b->entry_indirect = e->at;
+    if (t->anywhere) {
+        emit_anywhere_entry(t, e);
+        return;
+    }
     if ((int64_t)t->va == (int32_t)t->va) {
         emit_op(e, true, 0x81, 7, rm_reg(T0));
         emit32(e, (uint32_t)t->va);
@@ -1943,10 +2064,7 @@ static void emit_indirect_entry(struct translation *t, struct emit *e)
         emit_op(e, true, OP_CMP, T0, rm_reg(T1));
     }
     emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
-    if (t->bt->modes[t->mode].table == BT_MODES - 1) {
-        emit_dword(e, 7, rm_gs(GS(mode_number)), t->mode);
-        emit_jump(e, CC_NE, t->bt->stubs.leave_indirect);
-    }
+    emit_mode_check(t, e);
     emit8(e, 0x49); /* mov r15, imm64 */
     emit8(e, 0xbf);
     emit64(e, word);
@@ -2039,8 +2157,41 @@ static bool same_bytes(const struct translation *t)
     return true;
 }
 
+/* x87 instructions leave their address behind; branches of 16 bits go to the first page or so. */
+static bool runs_anywhere(const struct translation *t)
+{
+    for (unsigned i = 0; i < t->n; i++)
+        if (t->forms[i].x87 || (is_relative(&t->forms[i]) && t->forms[i].in.osize != 8))
+            return false;
+    return true;
+}
+
+/*
+ * Is the block to run anywhere? It will be run at another address too, if its page is; and what
+ * leads to it may go to no other.
+ */
+static bool choose_place(struct translation *t)
+{
+    struct bt_vm *bt = t->bt;
+    _Atomic uint32_t *place = &bt->page_places[t->page_number];
+    uint32_t was = atomic_load(place), is = page_place(t->va);
+
+    if (!t->code64 || !anywhere_at(t->va))
+        return false;
+    if (bt->anywhere)
+        return true;
+    if (t->v->c.cpl != 3 || t->v->settle)
+        return false;
+    if (t->v->anywhere || (was && was != is))
+        is = PLACE_MANY;
+    atomic_store(place, is);
+    return is == PLACE_MANY;
+}
+
 static struct bt_block *translate(struct translation *t)
 {
+    bool fixed;
+
     struct bt_vm *bt = t->bt;
     struct interp *c = &t->v->c;
     struct bt_block *b = &bt->blocks[bt->nblocks];
@@ -2051,12 +2202,16 @@ static struct bt_block *translate(struct translation *t)
         return NULL;
     find_live(t);
     t->loop.on &= !t->forms[0].live_in;
-    *b = (struct bt_block){.va = t->va,
+    fixed = !t->code64 || !runs_anywhere(t);
+    t->anywhere = !fixed && choose_place(t);
+    *b = (struct bt_block){.va = t->anywhere ? t->off : t->va,
                            .lin = t->lin,
                            .cs_word = t->cs_word,
-                           .key = t->key | t->v->without | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT,
+                           .key = t->key | t->v->without | (uint64_t)t->v->cap << BT_KEY_CAP_SHIFT |
+                                  (t->anywhere ? BT_KEY_ANYWHERE : 0),
                            .phys = (uint64_t)t->page_number << PAGE_SHIFT | t->off,
-                           .insns = (uint16_t)t->n};
+                           .insns = (uint16_t)t->n,
+                           .fixed = fixed};
     for (unsigned i = 0; i < t->n; i++)
         b->needs |= (t->forms[i].vec ? NEED_VEC : 0) | (t->forms[i].x87 ? NEED_X87 : 0);
     t->b = b;
@@ -2097,7 +2252,7 @@ static struct bt_block *translate(struct translation *t)
     }
     if (unlikely(bt->perf_map >= 0))
         bt_perf_map_block(bt, b, t->hot.at, bt->cold, t->cold.at);
-    bt_trace(t->v, "translate", b->va, b->phys, t->n, t->hot.at - bt->hot + t->cold.at - bt->cold);
+    bt_trace(t->v, "translate", t->va, b->phys, t->n, t->hot.at - bt->hot + t->cold.at - bt->cold);
     b->hot_end = bt->hot = t->hot.at;
     b->cold = bt->cold;
     b->cold_end = bt->cold = t->cold.at;

@@ -25,6 +25,7 @@ enum stub_kind {
     STUB_EXIT,     /* leave by an exit */
     STUB_EXIT_FAR, /* a guarded exit */
     STUB_LOOP_EXIT, /* an exit of a loop's second form */
+    STUB_EXIT_BACK, /* leave by an exit that has set the page already */
     STUB_TRAP,     /* after a host fault */
 };
 struct stub {
@@ -39,6 +40,7 @@ struct stub {
     uint32_t back;   /* ... where the block goes on */
     gva_t addr;      /* STUB_MISS_CONSTANT */
     uint8_t temp[2]; /* STUB_RESUME */
+    bool far;        /* STUB_LOOP_EXIT: into another page */
     bool save;       /* flags: from the host's to the slot; STUB_RESUME: to the check */
 };
 
@@ -59,7 +61,8 @@ struct share {
 enum loop_fold { FOLD_NONE, FOLD_BASE, FOLD_INDEX };
 struct loop_group {
     uint8_t base, index, scale, how;
-    bool constant;       /* low and high are addresses */
+    bool constant;       /* low and high are addresses, ... */
+    bool relative;       /* ... of where the code is now */
     enum loop_fold fold; /* of two registers, this one is the same in all turns */
     int64_t low, high;   /* bytes relative to the registers as they are when a turn begins */
     int64_t stride;      /* bytes that they move by in a turn */
@@ -102,6 +105,7 @@ struct translation {
     uint64_t limit;           /* RIP of code is no more */
     uint64_t rip_mask;        /* of what follows an instruction */
     gva_t va, lin;            /* RIP, and linear address */
+    bool anywhere;            /* the block is to run at any address: va is where it is now */
     const uint8_t *live_page; /* host address of the code page */
     uint8_t page[PAGE_SIZE];  /* what was in it */
     unsigned off;             /* of the block in it */
@@ -165,6 +169,8 @@ struct place {
     struct rm rm;
     uint32_t site;
 };
+/* reg = an address of, or relative to, the code. The flags stay. */
+void emit_code_address(struct translation *t, struct emit *e, unsigned reg, gva_t addr);
 /* T0 = the operand's linear address. Destroys T1, and the flags for FS and GS. */
 void emit_address(struct translation *t, const struct form *f, bool segment);
 /* f->stack bytes at base + disp. The place does not use T0. */
@@ -204,6 +210,7 @@ struct place emit_operand(struct translation *t, const struct form *f, unsigned 
 
 /* What loop.c has of translate.c. */
 gva_t branch_target(const struct form *f, gva_t va);
+bool in_page(const struct translation *t, gva_t target);
 /* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
 bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by);
 uint32_t add_exit(struct translation *t, gva_t target, uint16_t live);

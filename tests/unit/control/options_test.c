@@ -71,13 +71,14 @@ TEST(every_option_has_its_effect)
 
 TEST(host_features_to_do_without_are_a_list)
 {
-    PARSE(p, "--bios", "B", "--engine", "bt,without=avx,fsgsbase,warm=3,flags=exact");
+    PARSE(p, "--bios", "B", "--engine", "bt,without=avx,fsgsbase,warm=3,flags=exact,place=any");
     PARSE(q, "--bios", "B", "--engine", "interp,without=avx512");
 
     assert_int_equal(p.r, 0);
     assert_int_equal(p.o.machine.host_without, HOST_AVX | HOST_FSGSBASE);
     assert_int_equal(p.o.machine.engine_options.warm, 3);
     assert_true(p.o.machine.engine_options.exact_flags);
+    assert_true(p.o.machine.engine_options.anywhere);
     assert_int_equal(q.r, 0);
     assert_int_equal(q.o.machine.host_without, HOST_AVX512);
     options_fini(&p.o);

@@ -471,3 +471,66 @@ TEST_F(code_with_its_stack_on_two_pages_changes)
         assert_int_equal(b->r[1]->cs.gpr[REG_RDX], turn / 20);
     }
 }
+
+/* ---- code at several addresses --------------------------------------------------------------- */
+
+#define ALIAS(n) (0x800000u + ((n) << 21)) /* RAM once more */
+
+static void user(struct cpu_state *cs, uint64_t rip)
+{
+    cs->seg[SEG_CS].attr |= SEG_ATTR_DPL;
+    cs->seg[SEG_SS].attr |= SEG_ATTR_DPL;
+    cs->seg[SEG_CS].selector |= 3;
+    cs->seg[SEG_SS].selector |= 3;
+    cs->activity = CPU_RUNNING;
+    cs->rip = rip;
+}
+
+/* What is translated for the second one runs anywhere. */
+TEST_F(user_code_at_several_addresses_is_translated_for_two)
+{
+    /* mov ecx, 5; dec ecx; jnz; lea rax, [rip]; ud2 */
+    static const uint8_t code[] = {0xb9, 5,    0,    0,    0, 0xff, 0xc9, 0x75, 0xfc,
+                                   0x48, 0x8d, 0x05, 0,    0, 0,    0,    0x0f, 0x0b};
+    const struct bt_vm *bt = bt_of(interp_of(b->r[1]->vcpu))->bt;
+    uint64_t made[4];
+
+    for (unsigned n = 0; n < 4; n++)
+        put64(b, RIG_TABLES + 0x2000 + (4 + n) * 8, 0x87);
+    for (unsigned n = 0; n < 4; n++) {
+        for (unsigned k = 0; k < 2; k++) {
+            user(&b->r[k]->cs, ALIAS(n) + RIG_CODE);
+            if (n == 0)
+                rig_write(b->r[k], RIG_CODE, code, sizeof(code));
+            rig_run(b->r[k], UINT64_MAX);
+            assert_int_equal(rig_exception(b->r[k]), VEC_UD);
+            assert_int_equal(b->r[k]->cs.gpr[REG_RAX], ALIAS(n) + RIG_CODE + 16);
+        }
+        made[n] = bt->translated;
+    }
+    assert_true(made[1] > made[0]);
+    assert_int_equal(made[3], made[1]);
+}
+
+/* A process that is there for long has blocks of its own all the same. */
+TEST_F(user_code_of_a_process_that_stays_is_its_own)
+{
+    /* mov ecx, 5; dec ecx; jnz; ud2 */
+    static const uint8_t code[] = {0xb9, 5, 0, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0x0f, 0x0b};
+    struct bt_vcpu *v = bt_of(interp_of(b->r[1]->vcpu));
+    uint64_t made = 0;
+
+    for (unsigned n = 0; n < 3; n++)
+        put64(b, RIG_TABLES + 0x2000 + (4 + n) * 8, 0x87);
+    rig_write(b->r[1], RIG_CODE, code, sizeof(code));
+    for (unsigned n = 0; n < 6; n++) {
+        user(&b->r[1]->cs, ALIAS(n % 3) + RIG_CODE);
+        if (n == 5) {
+            made = v->bt->translated;
+            v->settled = (b->r[1]->cs.gpr[REG_RSP] >> 21) + 1;
+        }
+        rig_run(b->r[1], UINT64_MAX);
+    }
+    assert_true(v->bt->translated > made);
+    assert_false(block_anywhere(&v->bt->blocks[v->bt->nblocks - 1]));
+}
