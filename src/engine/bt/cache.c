@@ -159,16 +159,16 @@ static uint32_t way_to(struct bt_vm *bt, const struct bt_block *from, const stru
 }
 
 /*
- * Does the guard of an exit that runs anywhere let this RAM page by from now on? Not if it has let
- * another one by that somebody may be coming from now: its jump still goes there.
+ * Does the guard of an exit let this page by from now on? Not if it has let another one by: between
+ * the guard and the jump there may be somebody, who would come to the wrong one of the two.
  */
-static bool guard(struct bt_vm *bt, const struct bt_exit *e, uint32_t ram)
+static bool guard(struct bt_vm *bt, const struct bt_exit *e, uint64_t word, unsigned size)
 {
-    uint32_t was = get_le32(bt->code.rw + e->word);
+    uint64_t was = get_le(bt->code.rw + e->word, size);
 
-    if (was != ram && was != UINT32_MAX && bt->vm->nvcpus > 1)
+    if (was != word && was != mask_bytes(size) && bt->vm->nvcpus > 1)
         return false;
-    put_le32(bt->code.rw + e->word, ram);
+    put_le(bt->code.rw + e->word, word, size);
     return true;
 }
 
@@ -183,14 +183,13 @@ void bt_cache_link(struct bt_vm *bt, struct bt_exit *e, const struct bt_block *b
     to = way_to(bt, from, b, far ? b->entry : b->entry_host, e->target);
     if (to == BT_NONE)
         return;
+    /* Not aligned, but a mixture of none and a page is no page, and leads to the stub. */
     if (far && block_anywhere(from)) {
-        if (!guard(bt, e, exec_ram(ram_page)))
+        if (!guard(bt, e, exec_ram(ram_page), 4))
             return;
     } else if (far) {
-        uint64_t word = exec_word(block_anywhere(b) ? e->target : b->lin, ram_page);
-
-        /* Not aligned: a mixture of the two words is that of no page, and leads to the stub. */
-        memcpy(bt->code.rw + e->word, &word, sizeof(word));
+        if (!guard(bt, e, exec_word(block_anywhere(b) ? e->target : b->lin, ram_page), 8))
+            return;
     }
     store32(bt, e->jump, to - (e->jump + 4));
     bt->linked++;

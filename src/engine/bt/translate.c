@@ -2190,12 +2190,11 @@ static bool choose_place(struct translation *t)
 
 static struct bt_block *translate(struct translation *t)
 {
-    bool fixed;
-
     struct bt_vm *bt = t->bt;
     struct interp *c = &t->v->c;
     struct bt_block *b = &bt->blocks[bt->nblocks];
     uint32_t ntraps = atomic_load(&bt->ntraps);
+    bool fixed;
 
     decode_block(t);
     if (!t->n)
