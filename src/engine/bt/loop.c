@@ -89,19 +89,22 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
         g->high = g->low + f->mem_size;
         return true;
     }
-    if ((in->base != R_NONE && is_stolen(in->base)) ||
-        (in->index != R_NONE && is_stolen(in->index)) || in->disp >= MAX_DISP ||
+    if ((in->index != R_NONE && is_stolen(in->index)) || in->disp >= MAX_DISP ||
         in->disp <= -MAX_DISP ||
         !is_linear(t, n, in->base, &base_before, &base_stride) ||
         !is_linear(t, n, in->index, &index_before, &index_stride))
         return false;
-    if (in->base != R_NONE && in->index != R_NONE) {
+    if (in->base != R_NONE && is_stolen(in->base)) {
+        g->fold = FOLD_BASE; /* it is in memory */
+        if (!is_fixed(t, in->base))
+            return false;
+    } else if (in->base != R_NONE && in->index != R_NONE) {
         g->fold = is_fixed(t, in->base) ? FOLD_BASE : is_fixed(t, in->index) ? FOLD_INDEX : FOLD_NONE;
         if (g->fold == FOLD_NONE)
             return false;
     }
-    at = in->disp + base_before + ((int64_t)index_before << in->scale);
-    g->stride = base_stride + ((int64_t)index_stride << in->scale);
+    at = in->disp + base_before + (int64_t)index_before * (1 << in->scale);
+    g->stride = base_stride + (int64_t)index_stride * (1 << in->scale);
     g->low = at;
     g->high = at + f->mem_size;
     return g->stride <= MAX_STRIDE && g->stride >= -MAX_STRIDE;
@@ -238,7 +241,8 @@ static struct rm group_rm(const struct translation *t, unsigned n, unsigned temp
         return rm_mem(temp, NO_REG, 0, (int32_t)(at - g->low));
     }
     if (g->fold == FOLD_BASE || g->base == R_NONE)
-        return rm_mem(temp, in->index, in->scale, (int32_t)in->disp);
+        return rm_mem(temp, in->index == R_NONE ? NO_REG : in->index, in->scale,
+                      (int32_t)in->disp);
     return rm_mem(in->base, temp, 0, (int32_t)in->disp);
 }
 
@@ -344,15 +348,17 @@ static void emit_group(struct translation *t, unsigned k, uint32_t *fail)
     struct emit *e = &t->cold;
     int32_t table = GS(tlb) + (int32_t)(key_table(t->key) * sizeof(struct bt_table));
     int32_t tag = table + (int32_t)(offsetof(struct bt_entry, tag) + 8 * g->how);
+    unsigned base = g->base == R_NONE ? NO_REG : is_stolen(g->base) ? T0 : g->base;
 
+    if (g->base != R_NONE && is_stolen(g->base))
+        emit_load(e, T0, GPR(g->base));
     if (g->relative)
         emit_code_address(t, e, T0, (uint64_t)g->low);
     else if (g->constant)
         emit_const(e, T0, (uint64_t)g->low);
     else
         emit_op(e, true, OP_LEA, T0,
-                rm_mem(g->base == R_NONE ? NO_REG : g->base,
-                       g->index == R_NONE ? NO_REG : g->index, g->scale, (int32_t)g->low));
+                rm_mem(base, g->index == R_NONE ? NO_REG : g->index, g->scale, (int32_t)g->low));
     *fail = emit_tag_check(t, e, tag, (unsigned)(g->high - g->low));
     emit_load(e, T1,
               (struct rm){.kind = RM_GS,
@@ -364,7 +370,7 @@ static void emit_group(struct translation *t, unsigned k, uint32_t *fail)
     if (g->constant)
         emit_op(e, true, OP_ADD, T1, rm_reg(T0));
     else if (g->fold == FOLD_BASE)
-        emit_op(e, true, OP_ADD, T1, rm_reg(g->base));
+        emit_op(e, true, OP_ADD, T1, is_stolen(g->base) ? GPR(g->base) : rm_reg(g->base));
     else if (g->fold == FOLD_INDEX)
         emit_op(e, true, OP_LEA, T1, rm_mem(T1, g->index, g->scale, 0));
     emit_store(e, T1, delta_rm(k));
