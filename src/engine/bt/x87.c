@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "core/vm.h"
 #include "engine/bt/bt.h"
 #include "engine/interp/thunk_int.h"
 
@@ -60,9 +61,16 @@ void bt_x87_in(struct bt_vcpu *v)
 static bool linear_of(const struct bt_vcpu *v, uint64_t host, gva_t *lin)
 {
     unsigned n = v->c.key & KEY_MODE;
+    uint64_t page = (host & ~PAGE_MASK) - atomic_load(&v->bt->distance);
 
     if (n >= BT_TABLES)
         return false;
+    /* Loads without paging need no tag. */
+    if (!(v->c.s.cr0 & CR0_PG) && page < BIT(32) &&
+        (uintptr_t)mem_page(v->c.vm, page, false, NULL) == (host & ~PAGE_MASK)) {
+        *lin = page | (host & PAGE_MASK);
+        return true;
+    }
     for (unsigned slot = 0; slot < TLB_ENTRIES; slot++) {
         const struct bt_entry *e = &v->tlb[n].at[slot];
 

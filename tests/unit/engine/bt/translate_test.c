@@ -346,6 +346,21 @@ TEST_F(memory_at_another_distance_from_the_hosts_is_read_there)
     }
 }
 
+/* The second page has no tag when FDP is asked for. */
+TEST_F(x87_operand_that_needs_no_tag_has_an_address)
+{
+    unpaged(b);
+    set(b, REG_RBX, 0x40010);
+    put64(b, 0x41010, 0x7ff0000000000001); /* a signalling NaN */
+    for (unsigned k = 0; k < 2; k++) {
+        b->r[k]->cs.fpu.fcw = 0x37e;
+        b->r[k]->cs.fpu.ftw = 0; /* empty, which reset does not make them */
+    }
+    /* fld qword [ebx]; fld qword [ebx + 1000h] */
+    assert_int_equal(RUN(NULL, 0xdd, 0x03, 0xdd, 0x83, 0x00, 0x10, 0x00, 0x00), 0xff);
+    assert_int_equal(b->r[1]->cs.fpu.fdp, 0x41010);
+}
+
 TEST_F(stack_of_16_bits_is_on_the_pages_that_it_is_mapped_to)
 {
     unpaged(b);
