@@ -90,8 +90,7 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
         return true;
     }
     if ((in->index != R_NONE && is_stolen(in->index)) || in->disp >= MAX_DISP ||
-        in->disp <= -MAX_DISP ||
-        !is_linear(t, n, in->base, &base_before, &base_stride) ||
+        in->disp <= -MAX_DISP || !is_linear(t, n, in->base, &base_before, &base_stride) ||
         !is_linear(t, n, in->index, &index_before, &index_stride))
         return false;
     if (in->base != R_NONE && is_stolen(in->base)) {
@@ -99,7 +98,9 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
         if (!is_fixed(t, in->base))
             return false;
     } else if (in->base != R_NONE && in->index != R_NONE) {
-        g->fold = is_fixed(t, in->base) ? FOLD_BASE : is_fixed(t, in->index) ? FOLD_INDEX : FOLD_NONE;
+        g->fold = is_fixed(t, in->base)    ? FOLD_BASE
+                  : is_fixed(t, in->index) ? FOLD_INDEX
+                                           : FOLD_NONE;
         if (g->fold == FOLD_NONE)
             return false;
     }
@@ -241,8 +242,7 @@ static struct rm group_rm(const struct translation *t, unsigned n, unsigned temp
         return rm_mem(temp, NO_REG, 0, (int32_t)(at - g->low));
     }
     if (g->fold == FOLD_BASE || g->base == R_NONE)
-        return rm_mem(temp, in->index == R_NONE ? NO_REG : in->index, in->scale,
-                      (int32_t)in->disp);
+        return rm_mem(temp, in->index == R_NONE ? NO_REG : in->index, in->scale, (int32_t)in->disp);
     return rm_mem(in->base, temp, 0, (int32_t)in->disp);
 }
 
@@ -360,13 +360,13 @@ static void emit_group(struct translation *t, unsigned k, uint32_t *fail)
         emit_op(e, true, OP_LEA, T0,
                 rm_mem(base, g->index == R_NONE ? NO_REG : g->index, g->scale, (int32_t)g->low));
     *fail = emit_tag_check(t, e, tag, (unsigned)(g->high - g->low));
-    emit_load(e, T1,
-              (struct rm){.kind = RM_GS,
-                          .base = T1,
-                          .index = NO_REG,
-                          .disp = table + (int32_t)(g->constant ? offsetof(struct bt_entry, page)
-                                                                : offsetof(struct bt_entry,
-                                                                           addend))});
+    emit_load(
+        e, T1,
+        (struct rm){.kind = RM_GS,
+                    .base = T1,
+                    .index = NO_REG,
+                    .disp = table + (int32_t)(g->constant ? offsetof(struct bt_entry, page)
+                                                          : offsetof(struct bt_entry, addend))});
     if (g->constant)
         emit_op(e, true, OP_ADD, T1, rm_reg(T0));
     else if (g->fold == FOLD_BASE)
