@@ -32,6 +32,9 @@
  * one base register that only constants are added to in between share one check of all their bytes,
  * and without it each has its own (BT_KEY_NO_SHARE).
  *
+ * A block that is a loop has a second form, whose accesses need no check for as many turns as they
+ * stay in their pages (loop.c).
+ *
  * Code of 32 and 16 bits is translated as well, while the upper halves of its eight registers are
  * zero (32-bit code keeps them so; bt_mode_ok). In flat segments it needs no more than 64-bit code
  * does: what is added in 64 bits and should have been cut to 32 has no tag, and is the
