@@ -9,7 +9,8 @@
  * that no instruction produces; what has changed when it comes out is the host's, and becomes the
  * guest's: FIP by the table of traps, as each x87 instruction may trap, FDP by a look through the
  * TLB for the page. Neither is needed often: an instruction without an exception that is not masked
- * changes FIP alone.
+ * changes FIP alone. Of a page that is mapped twice FDP may be the other address, and it is 0 if
+ * the TLB has let go of the page.
  *
  * SDM vol. 1 sections 8.1.8, 8.1.9 (pointers, opcode), 10.5.1 (FXSAVE area).
  */
