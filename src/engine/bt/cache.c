@@ -211,7 +211,8 @@ void bt_cache_link_without(struct bt_vm *bt, struct bt_site *s, const struct bt_
     if (!b->dead && !from->dead && b->phys == from->phys + s->off &&
         (b->va == rip || block_anywhere(b)) && b->cs_word == from->cs_word &&
         (b->key & ~(BT_KEY_WITHOUT | BT_KEY_ANYWHERE)) == site_key(from, s) &&
-        (b->key & key[s->kind]) && (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES) &&
+        (b->key & key[s->kind]) && ((b->key ^ from->key) & BT_KEY_WITHOUT) &&
+        (s->kind != SITE_PAIR || ++s->misses >= PAIR_MISSES) &&
         (to = way_to(bt, from, b, b->entry, rip)) != BT_NONE)
         store32(bt, s->resume, to - (s->resume + 4));
     pthread_mutex_unlock(&bt->lock);

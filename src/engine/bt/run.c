@@ -179,13 +179,19 @@ static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct
     v->anywhere = block_anywhere(b);
 }
 
-/* The stack's page, if all that the block touches lies in it; else it runs without a window. */
+/*
+ * The stack's page, if all that the block touches lies in it; else it runs without a window. A block
+ * that should have had two pages, and has a window because one did when it was made, is no other
+ * one with two pages.
+ */
 static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {
     gva_t addr = v->c.s.gpr[REG_RSP] + (uint64_t)(int64_t)s->moved;
+    bool two;
 
     if (!bt_window_set(v, addr, s->span)) {
-        do_without(v, b, s, v->c.code64 && bt_pair_set(v, addr) ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
+        two = v->c.code64 && !(b->key & BT_KEY_PAIR) && bt_pair_set(v, addr);
+        do_without(v, b, s, two ? BT_KEY_PAIR : BT_KEY_NO_WINDOW);
         return 0;
     }
     want(v, b->needs);

@@ -346,6 +346,43 @@ TEST_F(memory_at_another_distance_from_the_hosts_is_read_there)
     }
 }
 
+/*
+ * mov [rsp - 16], rcx; push rcx; mov rax, [rbx]; mov rdx, [rbx + 8]; pop rcx; pop rsi; hlt. First all
+ * but the beginning of it in one page, then all but the beginning alone in two: the block of the rest
+ * that was made for want of a shared check has a window, though it comes from one with two pages.
+ */
+TEST_F(block_without_a_window_does_not_come_back_to_itself)
+{
+    static const uint8_t code[] = {0x48, 0x89, 0x4c, 0x24, 0xf0, 0x51, 0x48, 0x8b, 0x03,
+                                   0x48, 0x8b, 0x53, 0x08, 0x59, 0x5e, 0xf4};
+    /* mov [r8], rcx; mov [r9], rcx; jmp r10 */
+    static const uint8_t before[] = {0x49, 0x89, 0x08, 0x49, 0x89, 0x09, 0x41, 0xff, 0xe2};
+    static const struct {
+        gva_t at, rsp;
+    } runs[] = {{RIG_CODE, RIG_STACK + 8}, {RIG_CODE, RIG_STACK + 8}, {RIG_CODE + 6, RIG_STACK - 8},
+                {RIG_CODE + 6, RIG_STACK - 8}};
+
+    for (unsigned n = 0; n < ARRAY_LEN(runs); n++)
+        for (unsigned k = 0; k < 2; k++) {
+            struct rig *r = b->r[k];
+
+            if (n == 0) {
+                rig_write(r, RIG_CODE, code, sizeof(code));
+                rig_write(r, RIG_CODE + 0x100, before, sizeof(before));
+            }
+            r->cs.rip = RIG_CODE + 0x100;
+            r->cs.gpr[8] = RIG_STACK - 64;
+            r->cs.gpr[9] = RIG_STACK + 64;
+            r->cs.gpr[10] = runs[n].at;
+            r->cs.activity = CPU_RUNNING;
+            r->cs.gpr[REG_RBX] = RIG_DATA + PAGE_SIZE - 8;
+            r->cs.gpr[REG_RSP] = runs[n].rsp;
+            rig_run(r, UINT64_MAX);
+            assert_int_equal(r->cs.rip, RIG_CODE + sizeof(code));
+        }
+    assert_memory_equal(b->r[0]->cs.gpr, b->r[1]->cs.gpr, sizeof(b->r[0]->cs.gpr));
+}
+
 /* The second page has no tag when FDP is asked for. */
 TEST_F(x87_operand_that_needs_no_tag_has_an_address)
 {
