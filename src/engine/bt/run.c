@@ -180,9 +180,9 @@ static void do_without(struct bt_vcpu *v, const struct bt_block *b, const struct
 }
 
 /*
- * The stack's page, if all that the block touches lies in it; else it runs without a window. A block
- * that should have had two pages, and has a window because one did when it was made, is no other
- * one with two pages.
+ * The stack's page, if all that the block touches lies in it; else it runs without a window. A
+ * block that should have had two pages, and has a window because one did when it was made, is no
+ * other one with two pages.
  */
 static uint64_t window(struct bt_vcpu *v, const struct bt_block *b, const struct bt_site *s)
 {

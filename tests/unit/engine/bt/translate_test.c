@@ -347,19 +347,22 @@ TEST_F(memory_at_another_distance_from_the_hosts_is_read_there)
 }
 
 /*
- * mov [rsp - 16], rcx; push rcx; mov rax, [rbx]; mov rdx, [rbx + 8]; pop rcx; pop rsi; hlt. First all
- * but the beginning of it in one page, then all but the beginning alone in two: the block of the rest
- * that was made for want of a shared check has a window, though it comes from one with two pages.
+ * mov [rsp - 16], rcx; push rcx; mov rax, [rbx]; mov rdx, [rbx + 8]; pop rcx; pop rsi; hlt. First
+ * all but the beginning of it in one page, then all but the beginning alone in two: the block of
+ * the rest that was made for want of a shared check has a window, though it comes from one with two
+ * pages.
  */
 TEST_F(block_without_a_window_does_not_come_back_to_itself)
 {
-    static const uint8_t code[] = {0x48, 0x89, 0x4c, 0x24, 0xf0, 0x51, 0x48, 0x8b, 0x03,
-                                   0x48, 0x8b, 0x53, 0x08, 0x59, 0x5e, 0xf4};
+    static const uint8_t code[] = {0x48, 0x89, 0x4c, 0x24, 0xf0, 0x51, 0x48, 0x8b,
+                                   0x03, 0x48, 0x8b, 0x53, 0x08, 0x59, 0x5e, 0xf4};
     /* mov [r8], rcx; mov [r9], rcx; jmp r10 */
     static const uint8_t before[] = {0x49, 0x89, 0x08, 0x49, 0x89, 0x09, 0x41, 0xff, 0xe2};
     static const struct {
         gva_t at, rsp;
-    } runs[] = {{RIG_CODE, RIG_STACK + 8}, {RIG_CODE, RIG_STACK + 8}, {RIG_CODE + 6, RIG_STACK - 8},
+    } runs[] = {{RIG_CODE, RIG_STACK + 8},
+                {RIG_CODE, RIG_STACK + 8},
+                {RIG_CODE + 6, RIG_STACK - 8},
                 {RIG_CODE + 6, RIG_STACK - 8}};
 
     for (unsigned n = 0; n < ARRAY_LEN(runs); n++)
