@@ -77,35 +77,39 @@ static bool range_direct(const struct map_range *range, bool write)
     return range->region->kind == REGION_RAM || (!write && range->region->kind != REGION_IO);
 }
 
-uint8_t *mem_page(struct vm *vm, gpa_t gpa, bool write, uint64_t *ram_page)
+/* The host's address of gpa's page, and the range that it is in. */
+static inline uint8_t *direct_page(struct vm *vm, gpa_t gpa, bool write,
+                                   const struct map_range **range)
 {
     gpa_t page = gpa & ~PAGE_MASK;
-    const struct map_range *range = bus_lookup(&vm->memory, page);
+    const struct map_range *r = bus_lookup(&vm->memory, page);
     uint8_t *host;
 
     /* A page of which only a part is RAM is served byte by byte, by the bus. */
-    if (!range || !range_direct(range, write) || range->last - page < PAGE_MASK)
+    if (!r || !range_direct(r, write) || r->last - page < PAGE_MASK)
         return NULL;
-    host = range_host(vm, range, page);
-    if ((uintptr_t)(host - vm->ram.host) & PAGE_MASK)
-        return NULL;
-    if (ram_page)
+    host = range_host(vm, r, page);
+    *range = r;
+    return (uintptr_t)(host - vm->ram.host) & PAGE_MASK ? NULL : host;
+}
+
+uint8_t *mem_page(struct vm *vm, gpa_t gpa, bool write, uint64_t *ram_page)
+{
+    const struct map_range *range;
+    uint8_t *host = direct_page(vm, gpa, write, &range);
+
+    if (host && ram_page)
         *ram_page = (uint64_t)(host - vm->ram.host) >> PAGE_SHIFT;
     return host;
 }
 
 uint8_t *mem_pages(struct vm *vm, gpa_t gpa, gpa_t *end)
 {
-    const gpa_t page = gpa & ~PAGE_MASK;
-    const struct map_range *range = bus_lookup(&vm->memory, page);
-    uint8_t *host;
+    const struct map_range *range;
+    uint8_t *host = direct_page(vm, gpa, false, &range);
 
-    if (!range || !range_direct(range, false) || range->last - page < PAGE_MASK)
-        return NULL;
-    host = range_host(vm, range, page);
-    if ((uintptr_t)(host - vm->ram.host) & PAGE_MASK)
-        return NULL;
-    *end = ((range->last - PAGE_MASK) & ~PAGE_MASK) + PAGE_SIZE;
+    if (host)
+        *end = ((range->last - PAGE_MASK) & ~PAGE_MASK) + PAGE_SIZE;
     return host;
 }
 

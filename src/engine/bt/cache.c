@@ -32,8 +32,8 @@ static void release(void *p, size_t bytes)
         munmap(p, bytes);
 }
 
-#define PAGE_BLOCKS_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
-#define PAGE_PLACES_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
+/* Of page_blocks and page_places. */
+#define PAGE_WORDS_BYTES(bt) ((bt)->iv.pages * sizeof(uint32_t))
 
 static void forget_all(struct bt_vm *bt)
 {
@@ -60,8 +60,8 @@ int bt_cache_init(struct bt_vm *bt, struct err *err)
     bt->exits = reserve(BT_EXITS * sizeof(*bt->exits));
     bt->traps = reserve(BT_TRAPS * sizeof(*bt->traps));
     bt->bytes = reserve(BT_BYTES);
-    bt->page_blocks = reserve(PAGE_BLOCKS_BYTES(bt));
-    bt->page_places = reserve(PAGE_PLACES_BYTES(bt));
+    bt->page_blocks = reserve(PAGE_WORDS_BYTES(bt));
+    bt->page_places = reserve(PAGE_WORDS_BYTES(bt));
     bt->page_kills = reserve(bt->iv.pages);
     if (!bt->blocks || !bt->sites || !bt->exits || !bt->traps || !bt->bytes ||
         !bt->page_blocks || !bt->page_places || !bt->page_kills)
@@ -78,8 +78,8 @@ void bt_cache_fini(struct bt_vm *bt)
     release(bt->exits, BT_EXITS * sizeof(*bt->exits));
     release(bt->traps, BT_TRAPS * sizeof(*bt->traps));
     release(bt->bytes, BT_BYTES);
-    release(bt->page_blocks, PAGE_BLOCKS_BYTES(bt));
-    release(bt->page_places, PAGE_PLACES_BYTES(bt));
+    release(bt->page_blocks, PAGE_WORDS_BYTES(bt));
+    release(bt->page_places, PAGE_WORDS_BYTES(bt));
     release(bt->page_kills, bt->iv.pages);
     hostcode_fini(&bt->code);
 }
@@ -372,9 +372,9 @@ void bt_cache_flush(struct bt_vcpu *v)
     pthread_mutex_lock(&bt->lock);
     bt_trace(v, "flush", v->c.s.rip, 0, bt->nblocks, bt->hot - bt->stubs_end + bt->cold - BT_COLD);
     bt->flushes++;
-    memset(bt->page_blocks, 0, PAGE_BLOCKS_BYTES(bt));
+    memset(bt->page_blocks, 0, PAGE_WORDS_BYTES(bt));
     memset(bt->page_kills, 0, bt->iv.pages);
-    memset((void *)bt->page_places, 0, PAGE_PLACES_BYTES(bt));
+    memset((void *)bt->page_places, 0, PAGE_WORDS_BYTES(bt));
     forget_all(bt);
     for (unsigned i = 0; i < bt->vm->nvcpus; i++)
         if (bt->vm->vcpus[i]->engine)

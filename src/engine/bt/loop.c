@@ -60,6 +60,12 @@ static bool is_fixed(const struct translation *t, unsigned reg)
     return true;
 }
 
+/* An operand's address that no register decides. */
+static int64_t constant_address(const struct translation *t, const struct form *f)
+{
+    return f->in.disp + (f->in.base == R_RIP ? (int64_t)behind(t, f) : 0);
+}
+
 /* The access of form n as a group of its own. */
 static bool find_access(const struct translation *t, unsigned n, struct loop_group *g)
 {
@@ -81,9 +87,7 @@ static bool find_access(const struct translation *t, unsigned n, struct loop_gro
         g->base = R_NONE;
         g->constant = true;
         g->relative = in->base == R_RIP;
-        g->low = in->disp;
-        if (in->base == R_RIP)
-            g->low += (int64_t)(t->va + f->off + in->len);
+        g->low = constant_address(t, f);
         if (!canonical((uint64_t)g->low) || !canonical((uint64_t)g->low + MAX_SPAN))
             return false;
         g->high = g->low + f->mem_size;
@@ -235,12 +239,9 @@ static struct rm group_rm(const struct translation *t, unsigned n, unsigned temp
 {
     const struct insn *in = &t->forms[n].in;
     const struct loop_group *g = &t->loop.group[t->loop.of[n]];
-    int64_t at;
 
-    if (g->constant) { /* the temporary is the host address of the lowest byte */
-        at = in->disp + (in->base == R_RIP ? (int64_t)(t->va + t->forms[n].off + in->len) : 0);
-        return rm_mem(temp, NO_REG, 0, (int32_t)(at - g->low));
-    }
+    if (g->constant) /* the temporary is the host address of the lowest byte */
+        return rm_mem(temp, NO_REG, 0, (int32_t)(constant_address(t, &t->forms[n]) - g->low));
     if (g->fold == FOLD_BASE || g->base == R_NONE)
         return rm_mem(temp, in->index == R_NONE ? NO_REG : in->index, in->scale, (int32_t)in->disp);
     return rm_mem(in->base, temp, 0, (int32_t)in->disp);
@@ -295,14 +296,11 @@ static void emit_turn(struct translation *t, unsigned n)
         form_emit(e, f, identity, f->mem_size ? &m : NULL);
         break;
     case FORM_LEA:
-        emit_op(e, f->ops[0].size == 64, OP_LEA, decode_gpr(f->ops[0].reg.value),
-                rm_mem(f->in.base == R_NONE ? NO_REG : f->in.base,
-                       f->in.index == R_NONE ? NO_REG : f->in.index, f->in.scale,
-                       (int32_t)f->in.disp));
+        emit_lea(t, f); /* needs no temporary: is_pure */
         break;
     case FORM_JCC:
         if (n == t->n - 1)
-            emit_loop_exit(t, f->cc ^ 1u, (t->va + f->off + f->in.len) & t->rip_mask, f->live_out);
+            emit_loop_exit(t, f->cc ^ 1u, behind(t, f), f->live_out);
         else
             emit_loop_exit(t, f->cc, branch_target(f, t->va + f->off), f->live_out);
         break;

@@ -59,8 +59,7 @@ static gva_t linear(const struct translation *t, gva_t rip)
     return t->code64 ? rip : (uint32_t)(t->cs_word + rip);
 }
 
-/* RIP behind an instruction of the block. */
-static gva_t behind(const struct translation *t, const struct form *f)
+gva_t behind(const struct translation *t, const struct form *f)
 {
     return (t->va + f->off + f->in.len) & t->rip_mask;
 }
@@ -479,17 +478,24 @@ void emit_code_address(struct translation *t, struct emit *e, unsigned reg, gva_
     }
 }
 
+/* T1 = place in a table of `slots` entries of 1 << `bits` bytes, by the page of T0. */
+static void emit_page_slot(const struct translation *t, struct emit *e, unsigned slots,
+                           unsigned bits)
+{
+    if (t->bt->vm->host & HOST_BMI2) {
+        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - bits */
+    } else {
+        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
+        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - bits */
+    }
+    emit8(e, PAGE_SHIFT - bits);
+    emit_dword(e, 4, rm_reg(T1), (slots - 1) << bits);
+}
+
 /* The tables of the privilege in force are at `table`: T1 indexes them by the address in T0. */
 static struct rm emit_exec_slot(struct translation *t, struct emit *e, int32_t table)
 {
-    if (t->bt->vm->host & HOST_BMI2) {
-        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 3 */
-    } else {
-        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 3 */
-    }
-    emit8(e, PAGE_SHIFT - 3);
-    emit_dword(e, 4, rm_reg(T1), (BT_EXEC_SLOTS - 1) << 3);
+    emit_page_slot(t, e, BT_EXEC_SLOTS, 3);
     return (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = table};
 }
 
@@ -951,15 +957,7 @@ void emit_address(struct translation *t, const struct form *f, bool segment)
 
 uint32_t emit_tag_check(const struct translation *t, struct emit *e, int32_t tag, unsigned size)
 {
-    if (t->bt->vm->host & HOST_BMI2) {
-        emit_bytes(e, "\xc4\x43\x7b\xf0\xfe", 5); /* rorx r15d, r14d, 12 - 5 */
-    } else {
-        emit_op(e, false, OP_STORE, T0, rm_reg(T1)); /* mov r15d, r14d */
-        emit_op(e, false, 0xc1, 5, rm_reg(T1));      /* shr r15d, 12 - 5 */
-    }
-    emit8(e, PAGE_SHIFT - 5);
-    emit_op(e, false, 0x81, 4, rm_reg(T1)); /* and r15d, slots * 32 */
-    emit32(e, (TLB_ENTRIES - 1) << 5);
+    emit_page_slot(t, e, TLB_ENTRIES, 5);
     emit_op(e, true, OP_XOR, T0,
             (struct rm){.kind = RM_GS, .base = T1, .index = NO_REG, .disp = tag});
     emit_op(e, true, 0x81, 7, rm_reg(T0)); /* cmp r14, last */
@@ -1720,7 +1718,7 @@ static bool emit_native(struct translation *t, const struct form *f)
     return true;
 }
 
-static void emit_lea(struct translation *t, const struct form *f)
+void emit_lea(struct translation *t, const struct form *f)
 {
     const struct insn *in = &f->in;
     unsigned reg = decode_gpr(f->ops[0].reg.value), size = f->ops[0].size / 8, dst;

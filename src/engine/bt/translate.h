@@ -213,6 +213,9 @@ gva_t branch_target(const struct form *f, gva_t va);
 bool in_page(const struct translation *t, gva_t target);
 /* How far an instruction moves a register that it does nothing else to. False: nobody knows. */
 bool reg_moves(const struct form *f, unsigned reg, unsigned width, int32_t *by);
+/* RIP behind an instruction of the block. */
+gva_t behind(const struct translation *t, const struct form *f);
+void emit_lea(struct translation *t, const struct form *f);
 uint32_t add_exit(struct translation *t, gva_t target, uint16_t live);
 void add_trap(struct translation *t, uint32_t at, uint32_t site, bool save);
 
